@@ -30,10 +30,10 @@ COMMANDS = [line for block in BLOCKS for line in block.splitlines()]
 def small(name: str, path: Path) -> None:
     """The dataset `name` as a few images at `path`: of 16 x 16 pixels, but 32 x 32 where patterns have their place."""
     is_planted = name.endswith("planted")
-    made = cluttered_digits(40, 10, with_patterns=is_planted)
+    digits = cluttered_digits(40, 10, with_patterns=is_planted)
     middle = slice(None) if is_planted else slice(8, 24)
     arrays: Arrays = {}
-    for part, split in (("train", made.train), ("test", made.test)):
+    for part, split in (("train", digits.train), ("test", digits.test)):
         arrays |= {f"x_{part}": split.images[:, middle, middle], f"y_{part}": split.labels.astype("u1")}
         if name.startswith("cluttered") and split.masks is not None:
             arrays |= {f"mask_{part}": split.masks[:, middle, middle]}
@@ -45,7 +45,7 @@ MODELS = (
     *(plan.Model("small", variant, 0) for variant in ("at-att-reg", "at-att", "at")),
     *(plan.Model(architecture, "natural", 1) for architecture in ("cnn", "small")),
 )
-FEW = replace(
+SMALL_STUDY = replace(
     plan.QUICK,
     models=MODELS,
     questions=tuple(
@@ -59,7 +59,7 @@ FEW = replace(
 def small_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Few models, datasets of a few images, recipes of one epoch, one process; an empty folder to work in."""
     monkeypatch.setenv("IRT_DATA", str(tmp_path / "data"))
-    monkeypatch.setattr(plan, "QUICK", FEW)
+    monkeypatch.setattr(plan, "QUICK", SMALL_STUDY)
     catalogue._load.cache_clear()
     for name in ("cluttered-digits", "cluttered-digits-planted", "cifar10"):
         small(name, catalogue.file_of(name))
@@ -94,14 +94,14 @@ def test_every_command_runs_and_the_study_is_done_once(
     ran = [line for line in lines if line.startswith("irt ")]
     left = [line.split()[0] for line in lines if line not in ran]
     assert left == ["pytest", "torchrun", "snakemake"] and ran[0] == "irt reproduce quick"
-    first, written = irt(ran[0]), stamps()
+    first, first_stamps = irt(ran[0]), stamps()
     second = irt(ran[0])
-    assert stamps() == written
+    assert stamps() == first_stamps
     assert first == second
-    for question in FEW.questions:
-        name, of = question.analysis, len(question.models)
-        assert of >= 2
-        assert len(list(small_world.glob(f"analyses/{name}-*.h5"))) == of
+    for question in SMALL_STUDY.questions:
+        name, count = question.analysis, len(question.models)
+        assert count >= 2
+        assert len(list(small_world.glob(f"analyses/{name}-*.h5"))) == count
         assert list(small_world.glob(f"figures/{name}-*.png"))
         assert re.search(rf"\n{name}, {question.images}\nmodel ", second)
     for line in ran[1:]:

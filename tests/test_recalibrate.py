@@ -37,13 +37,13 @@ def chunks(images: Tensor, size: int) -> list[Tensor]:
 
 def slowly(model: nn.Sequential, images: Tensor) -> list[tuple[Tensor, Tensor]]:
     """Mean and variance before each norm of `chain`, layer by layer over all images in float64."""
-    found, x = [], images.double()
+    statistics, x = [], images.double()
     for layer in model:
         if isinstance(layer, nn.BatchNorm2d):
             of_channel = [x[:, channel].flatten() for channel in range(x.shape[1])]
             mean = torch.stack([values.sum() / len(values) for values in of_channel])
             variance = torch.stack([((values - values.mean()) ** 2).sum() / len(values) for values in of_channel])
-            found.append((mean, variance))
+            statistics.append((mean, variance))
             scale = layer.weight.double() / (variance + layer.eps).sqrt()
             x = (x - mean[:, None, None]) * scale[:, None, None] + layer.bias.double()[:, None, None]
         elif isinstance(layer, nn.Conv2d):
@@ -51,31 +51,31 @@ def slowly(model: nn.Sequential, images: Tensor) -> list[tuple[Tensor, Tensor]]:
             x = F.conv2d(x, layer.weight.double(), layer.bias.double())
         else:
             x = x.relu()
-    return found
+    return statistics
 
 
 @pytest.mark.parametrize("batch", [1, 4, N])
 def test_statistics_are_those_of_all_images_layer_by_layer(batch: int) -> None:
     model, images = chain(), pixels(N, C, H, W, seed=1)
     settle(model)
-    with assert_unchanged(model, images):
-        found = recalibrate(model, lambda: chunks(images, batch))
-    norms = [layer for layer in found if isinstance(layer, nn.BatchNorm2d)]
+    with unchanged(model, images):
+        network = recalibrate(model, lambda: chunks(images, batch))
+    norms = [layer for layer in network if isinstance(layer, nn.BatchNorm2d)]
     for norm, (mean, variance) in zip(norms, slowly(model, images), strict=True):
         assert norm.running_mean is not None and norm.running_var is not None
         torch.testing.assert_close(norm.running_mean.double(), mean, rtol=0, atol=1e-6)
         torch.testing.assert_close(norm.running_var.double(), variance, rtol=1e-5, atol=0)
-    assert not found.training
+    assert not network.training
 
 
 def test_it_is_one_pass_in_train_mode_over_all_images_as_one_batch() -> None:
     model, images = build("small", "nonlinear", (C, 16, 20), 7, seed=2), pixels(N, C, 16, 20)
-    found = recalibrate(model, lambda: chunks(images, 4))
+    network = recalibrate(model, lambda: chunks(images, 4))
     with torch.no_grad():
-        before = model.eval()(images)
+        plain = model.eval()(images)
         expected = model.train()(images)
-        torch.testing.assert_close(found(images), expected, rtol=0, atol=1e-4)
-    assert (before - expected).abs().max() > 0.01
+        torch.testing.assert_close(network(images), expected, rtol=0, atol=1e-4)
+    assert (plain - expected).abs().max() > 0.01
 
 
 def test_a_channel_of_known_values_has_their_mean_and_variance() -> None:
@@ -94,21 +94,21 @@ def test_a_model_without_batch_norm_is_refused_in_a_sentence() -> None:
 def test_images_are_the_first_of_a_seeded_draw() -> None:
     images = np.random.default_rng(5).integers(0, 256, (1203, 2, 3, 1), np.uint8)
     split = Split(images, np.arange(1203))
-    chosen = recalibration.draw_images(split)
-    assert len(chosen) == 1000 and len(set(chosen.labels.tolist())) == 1000
-    assert chosen.labels.tolist() != list(range(1000))
-    np.testing.assert_array_equal(chosen.images, images[chosen.labels])
-    assert chosen.sha256 == recalibration.draw_images(split).sha256
+    sample = recalibration.draw_images(split)
+    assert len(sample) == 1000 and len(set(sample.labels.tolist())) == 1000
+    assert sample.labels.tolist() != list(range(1000))
+    np.testing.assert_array_equal(sample.images, images[sample.labels])
+    assert sample.sha256 == recalibration.draw_images(split).sha256
     assert len(recalibration.draw_images(split.first(7))) == 7
 
 
 @pytest.fixture(scope="module")
-def trained(make_checkpoint: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def checkpoint_path(make_checkpoint: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path: Path = make_checkpoint(tmp_path_factory.mktemp("trained"), "at")
     return path
 
 
-def asked(path: Path, dataset: Dataset, folder: Path, kind: str, batch_size: int = 16) -> Work:
+def make_work(path: Path, dataset: Dataset, folder: Path, kind: str, batch_size: int = 16) -> Work:
     analysis = analyses.get("robustness")
     settings = analysis.settings(pgd="2", cw="none")
     return Work(
@@ -127,37 +127,37 @@ def asked(path: Path, dataset: Dataset, folder: Path, kind: str, batch_size: int
 
 @pytest.mark.parametrize("kind", ["clean", "adversarial", "both"])
 def test_an_analysis_asks_the_recalibrated_model_whatever_its_batch_size(
-    trained: Path, digits: Dataset, tmp_path: Path, kind: str
+    checkpoint_path: Path, digits: Dataset, tmp_path: Path, kind: str
 ) -> None:
     plain, (first, second) = (
-        asked(trained, digits, tmp_path, "none"),
-        (asked(trained, digits, tmp_path / str(size), kind, size) for size in (16, 5)),
+        make_work(checkpoint_path, digits, tmp_path, "none"),
+        (make_work(checkpoint_path, digits, tmp_path / str(size), kind, size) for size in (16, 5)),
     )
     assert first.path.name == plain.path.name.replace("-first9", f"-recalibrated_{kind}-first9")
     assert "recalibration" not in plain.config
-    stored = first.config["recalibration"]
-    assert stored["images"] == kind and stored["count"] == min(1000, len(digits.train))
-    assert ("steps" in stored) == (kind != "clean")
-    for one, other in zip(first.network.state_dict().values(), second.network.state_dict().values(), strict=True):
-        torch.testing.assert_close(one, other, rtol=0, atol=0)
+    record = first.config["recalibration"]
+    assert record["images"] == kind and record["count"] == min(1000, len(digits.train))
+    assert ("steps" in record) == (kind != "clean")
+    for tensor, other in zip(first.network.state_dict().values(), second.network.state_dict().values(), strict=True):
+        torch.testing.assert_close(tensor, other, rtol=0, atol=0)
     margins = [hdf5.read(work.run())["per_image/margin_natural"] for work in (plain, first, second)]
     np.testing.assert_allclose(margins[1], margins[2], rtol=0, atol=1e-4)
     assert np.abs(margins[0] - margins[1]).max() > 1e-3
 
 
-def test_adversarial_images_are_those_of_the_recipe_within_its_ball(trained: Path, digits: Dataset) -> None:
-    found, split = checkpoint.read(trained), recalibration.draw_images(digits.train)
-    attack = recalibration._attack(found.job)
-    recipe = found.job["recipe"]
+def test_adversarial_images_are_those_of_the_recipe_within_its_ball(checkpoint_path: Path, digits: Dataset) -> None:
+    state, split = checkpoint.read(checkpoint_path), recalibration.draw_images(digits.train)
+    attack = recalibration._attack(state.job)
+    recipe = state.job["recipe"]
     assert (attack.eps, attack.step_size, attack.steps) == tuple(
         recipe[name] for name in ("eps", "attack_step", "attack_steps")
     )
-    network = found.model(CPU)
-    clean, adversarial, both = (
+    network = state.model(CPU)
+    clean, adversarial, union = (
         torch.cat([*recalibration._batches(network, kind, split, attack, CPU)])
         for kind in ("clean", "adversarial", "both")
     )
-    assert len(both) == len(clean) + len(adversarial) == 2 * len(split)
+    assert len(union) == len(clean) + len(adversarial) == 2 * len(split)
     assert 0 < (adversarial - clean).abs().max() <= attack.eps + 1e-6
 
 
@@ -168,13 +168,13 @@ def test_statistics_that_training_left_are_found_again() -> None:
         for _ in range(80):
             model(images)
     model.eval()
-    found = recalibrate(model, lambda: chunks(images, 7))
+    network = recalibrate(model, lambda: chunks(images, 7))
     with torch.no_grad():
-        torch.testing.assert_close(found(images), model(images), rtol=0, atol=0.01)
-        moved = recalibrate(model, lambda: [images**4])
-        assert (moved(images) - model(images)).abs().max() > 0.02
+        torch.testing.assert_close(network(images), model(images), rtol=0, atol=0.01)
+        other_network = recalibrate(model, lambda: [images**4])
+        assert (other_network(images) - model(images)).abs().max() > 0.02
 
 
-def test_an_unknown_kind_of_images_is_refused(trained: Path, digits: Dataset, tmp_path: Path) -> None:
+def test_an_unknown_kind_of_images_is_refused(checkpoint_path: Path, digits: Dataset, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="kind of images to recalibrate on"):
-        asked(trained, digits, tmp_path, "adverserial")
+        make_work(checkpoint_path, digits, tmp_path, "adverserial")

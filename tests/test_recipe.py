@@ -68,7 +68,7 @@ CHALLENGE = {"optimizer": "sgd", "momentum": 0.9, "learning_rate": 0.1, "batch_s
 
 
 @pytest.mark.parametrize(
-    ("name", "published"),
+    ("name", "numbers"),
     [
         # 80,000 steps of 128 are 204.8 epochs; pad 2 a side, crop, flip; last weights
         ("paper", CHALLENGE | {"epochs": 205, "schedule": "steps", "pad": 2, "flip": True, "ema": None, "eps_ramp": 0}),
@@ -81,9 +81,9 @@ CHALLENGE = {"optimizer": "sgd", "momentum": 0.9, "learning_rate": 0.1, "batch_s
         ("quick", {"learning_rate": 0.1, "schedule": "one-cycle", "eps_ramp": 0.4, "flip": False}),
     ],
 )
-def test_presets_have_the_published_numbers(name: str, published: dict[str, Any]) -> None:
+def test_presets_have_the_published_numbers(name: str, numbers: dict[str, Any]) -> None:
     actual = asdict(PRESETS[name])
-    assert {field: actual[field] for field in published} == published
+    assert {field: actual[field] for field in numbers} == numbers
 
 
 def test_the_papers_rate_falls_at_the_challenges_steps() -> None:
@@ -168,14 +168,14 @@ def test_the_quick_recipe_of_the_network_without_batch_norm(dataset: str) -> Non
         of_cnn = asdict(recipe_of(name, dataset, architecture="cnn"))
         assert of_cnn == adam | {"flip": PRESETS[name].flip and dataset == "cifar10"}
     adam = asdict(PRESETS["quick"]) | {"optimizer": "adam", "learning_rate": 2e-3, "epochs": 10}
-    changed = recipe_of("quick", dataset, ("optimizer=sgd", "learning_rate=0.05", "pad=3", "epochs=2"), "cnn")
-    assert asdict(changed) == adam | {"optimizer": "sgd", "learning_rate": 0.05, "pad": 3, "epochs": 2}
+    recipe = recipe_of("quick", dataset, ("optimizer=sgd", "learning_rate=0.05", "pad=3", "epochs=2"), "cnn")
+    assert asdict(recipe) == adam | {"optimizer": "sgd", "learning_rate": 0.05, "pad": 3, "epochs": 2}
 
 
 @pytest.mark.parametrize("architecture", ["small", "cnn", "narrow", "wide3"])
 def test_only_the_quick_recipes_go_by_the_architecture(architecture: str) -> None:
-    published = [name for name in PRESETS if name not in ("quick", "cifar-quick") or architecture != "cnn"]
-    for name in published:
+    names = [name for name in PRESETS if name not in ("quick", "cifar-quick") or architecture != "cnn"]
+    for name in names:
         assert recipe_of(name, "cifar10", architecture=architecture) == PRESETS[name]
 
 
@@ -262,8 +262,8 @@ def test_a_radius_is_judged_in_its_own_norm_and_changes_together() -> None:
 
 
 def test_without_a_radius_the_steps_of_another_norm_have_to_be_given() -> None:
-    still = change(PRESETS["quick"], {"eps": 0.0})
+    zero_recipe = change(PRESETS["quick"], {"eps": 0.0})
     with pytest.raises(UserError, match="norm is l2, and eps of the recipe is 0: give attack_step too"):
-        change(still, {"norm": "l2", "eps": 0.5})
-    moved = change(still, {"norm": "l2", "eps": 0.5, "attack_step": 0.1})
-    assert (moved.norm, moved.eps, moved.attack_step) == ("l2", 0.5, 0.1)
+        change(zero_recipe, {"norm": "l2", "eps": 0.5})
+    l2_recipe = change(zero_recipe, {"norm": "l2", "eps": 0.5, "attack_step": 0.1})
+    assert (l2_recipe.norm, l2_recipe.eps, l2_recipe.attack_step) == ("l2", 0.5, 0.1)

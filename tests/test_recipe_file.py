@@ -168,9 +168,9 @@ def test_a_job_is_its_numbers_whatever_the_file_is_called(tmp_path: Path, data: 
     (path,) = (tmp_path / "checkpoints").glob("*.safetensors")
     recipe = checkpoint.read(path).job["recipe"]
     assert (recipe["name"], recipe["epochs"]) == ("mine", 1)
-    unchanged = (0, "data-small-natural-seed0.safetensors is there already\n", "")
-    assert irt(*words, "--recipe", second) == unchanged
-    assert irt(*words, "--recipe", "quick", "--set", "epochs=1", "--set", "batch_size=20") == unchanged
+    outcome = (0, "data-small-natural-seed0.safetensors is there already\n", "")
+    assert irt(*words, "--recipe", second) == outcome
+    assert irt(*words, "--recipe", "quick", "--set", "epochs=1", "--set", "batch_size=20") == outcome
     assert "recipe.name: mine" in irt("show", path)[1]
     assert "mine" in irt("checkpoints", "list", "--root", tmp_path)[1]
     write(tmp_path, text + "momentum = 0.5\n")

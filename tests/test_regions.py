@@ -19,7 +19,7 @@ from interpret_robust.core.cells import cell_means
 N = 6
 
 
-def supersampled(images: AnyArray, grid: tuple[int, int]) -> AnyArray:
+def supersample(images: AnyArray, grid: tuple[int, int]) -> AnyArray:
     """Means over cells of images whose pixels are repeated until the grid divides them."""
     for axis, cells in enumerate(grid, 1):
         pixels = images.shape[axis]
@@ -42,8 +42,8 @@ def supersampled(images: AnyArray, grid: tuple[int, int]) -> AnyArray:
 def test_means_over_cells_are_those_of_supersampled_images(height: int, width: int, grid: tuple[int, int]) -> None:
     rng = np.random.default_rng(0)
     images, masks = rng.standard_normal((N, height, width)), rng.random((N, height, width)) < 0.4
-    np.testing.assert_allclose(cell_means(images, grid), supersampled(images, grid), rtol=0, atol=1e-13)
-    slow = np.round(supersampled(masks, grid) * height * width)
+    np.testing.assert_allclose(cell_means(images, grid), supersample(images, grid), rtol=0, atol=1e-13)
+    slow = np.round(supersample(masks, grid) * height * width)
     np.testing.assert_array_equal(cell_means(masks, grid), slow / (height * width))
 
 
@@ -83,8 +83,8 @@ def test_the_center_prior_is_a_gaussian_of_the_distance_from_the_center_in_sides
     slow = np.zeros((height, width))
     for row in range(height):
         for column in range(width):
-            away = ((row + 0.5) / height - 0.5) ** 2 + ((column + 0.5) / width - 0.5) ** 2
-            slow[row, column] = np.exp(-away / (2 * CENTER_WIDTH**2))
+            distance = ((row + 0.5) / height - 0.5) ** 2 + ((column + 0.5) / width - 0.5) ** 2
+            slow[row, column] = np.exp(-distance / (2 * CENTER_WIDTH**2))
     np.testing.assert_allclose(center_prior(height, width), slow / slow.sum(), rtol=1e-12)
 
 
@@ -102,13 +102,16 @@ def test_central_places_are_those_where_the_center_prior_is_largest(
 
 def test_share_inside_is_a_slow_sum_and_undefined_for_a_map_without_values() -> None:
     rng = np.random.default_rng(0)
-    maps, inside = rng.random((N, 20)), rng.random((N, 20)) < 0.3
+    maps, mask = rng.random((N, 20)), rng.random((N, 20)) < 0.3
     maps[4], maps[5] = 0, np.nan
-    slow = [sum(v for v, i in zip(m, on, strict=True) if i) / sum(m) for m, on in zip(maps[:4], inside, strict=False)]
-    found = share_inside(maps, inside)
-    np.testing.assert_allclose(found[:4], slow, rtol=1e-12)
-    assert np.isnan(found[4:]).all()
-    np.testing.assert_allclose(share_inside(7 * maps, inside), found, rtol=1e-12)
+    slow = [
+        sum(v for v, i in zip(m, object_row, strict=True) if i) / sum(m)
+        for m, object_row in zip(maps[:4], mask, strict=False)
+    ]
+    shares = share_inside(maps, mask)
+    np.testing.assert_allclose(shares[:4], slow, rtol=1e-12)
+    assert np.isnan(shares[4:]).all()
+    np.testing.assert_allclose(share_inside(7 * maps, mask), shares, rtol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -125,5 +128,5 @@ def test_share_inside_is_a_slow_sum_and_undefined_for_a_map_without_values() -> 
     ],
 )
 def test_the_pointing_game_counts_neither_ties_nor_maps_that_point_nowhere(values: list[float], hit: float) -> None:
-    inside = np.array([[True, True, False, False]])
-    np.testing.assert_array_equal(hits(np.array([values]), inside), [hit])
+    mask = np.array([[True, True, False, False]])
+    np.testing.assert_array_equal(hits(np.array([values]), mask), [hit])

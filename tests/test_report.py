@@ -77,21 +77,21 @@ def one_picture() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def folders(digits: Dataset, make_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Folders:
     """A study of two models and three analyses, with its report."""
-    made = Folders(tmp_path_factory.mktemp("study"))
-    made.checkpoints.mkdir()
-    for path in [make_checkpoint(made.checkpoints, variant) for variant in VARIANTS]:
+    study = Folders(tmp_path_factory.mktemp("study"))
+    study.checkpoints.mkdir()
+    for path in [make_checkpoint(study.checkpoints, variant) for variant in VARIANTS]:
         for name in ("robustness", "attention-rank", "gradient-maps"):
-            analyze(path, digits, made.analyses, name)
-    report.write(made, made.report, lambda _: None)
-    return made
+            analyze(path, digits, study.analyses, name)
+    report.write(study, study.report, lambda _: None)
+    return study
 
 
 @pytest.fixture(scope="module")
-def opened(folders: Folders) -> dict[str, list[Result]]:
+def answers(folders: Folders) -> dict[str, list[Result]]:
     """The files of each analysis, `at` first."""
-    found = [hdf5.read(path) for path in sorted(folders.analyses.glob("*.h5"))]
+    files = [hdf5.read(path) for path in sorted(folders.analyses.glob("*.h5"))]
     groups: dict[str, list[Result]] = {}
-    for result in sorted(found, key=lambda one: "at-att" in one.path.name):
+    for result in sorted(files, key=lambda file: "at-att" in file.path.name):
         groups.setdefault(result.analysis, []).append(result)
     return groups
 
@@ -102,11 +102,11 @@ def page(folders: Folders) -> str:
 
 
 @pytest.fixture(scope="module")
-def told(page: str) -> dict[str, Any]:
+def script_data(page: str) -> dict[str, Any]:
     """What the gallery's script is told."""
-    found = re.search(r'<script type="application/json" id="told">(.*?)</script>', page, re.DOTALL)
-    assert found is not None
-    data: dict[str, Any] = json.loads(found[1])
+    match = re.search(r'<script type="application/json" id="told">(.*?)</script>', page, re.DOTALL)
+    assert match is not None
+    data: dict[str, Any] = json.loads(match[1])
     return data
 
 
@@ -117,9 +117,9 @@ def pixels(source: str) -> AnyArray:
 
 def tiles(page: str, selector: str, height: int, width: int) -> AnyArray:
     """The tiles (N, height, width, 3) of a sheet, as the page places them."""
-    found = re.search(re.escape(selector) + r" \{ background-image: url\((data:[^)]*)\)", page)
-    assert found is not None
-    sheet = pixels(found[1])
+    match = re.search(re.escape(selector) + r" \{ background-image: url\((data:[^)]*)\)", page)
+    assert match is not None
+    sheet = pixels(match[1])
     assert sheet.shape == (4 * height, 12 * width, 3)
     return np.array(
         [sheet[height * (image // 12) :, width * (image % 12) :][:height, :width] for image in range(IMAGES)]
@@ -132,21 +132,21 @@ def test_the_page_holds_all_that_it_shows(page: str, folders: Folders, tmp_path:
     names = {source.removeprefix("#") for source in sources if source.startswith("#")}
     assert names <= set(re.findall(r' id="([^"]*)"', page)) and {"overview", "claims", "gallery"} <= names
     assert "default-src 'none'" in page
-    shown = [pixels(source) for source in re.findall(r'<img src="([^"]*)"', page)]
-    drawn = [np.asarray(Image.open(path).convert("RGB")) for path in sorted(folders.figures.glob("*.png"))]
-    assert len(drawn) == 1
+    page_pictures = [pixels(source) for source in re.findall(r'<img src="([^"]*)"', page)]
+    figure_pictures = [np.asarray(Image.open(path).convert("RGB")) for path in sorted(folders.figures.glob("*.png"))]
+    assert len(figure_pictures) == 1
     files = sorted(folders.analyses.glob("robustness-*.h5"))
     drawing.draw_to(tmp_path / "small.png", "robustness", files, folders, width=3.3)  # of the first screen
-    drawn.append(np.asarray(Image.open(tmp_path / "small.png").convert("RGB")))
-    assert len(shown) == len(drawn)
-    for picture in drawn:
-        assert any(picture.shape == one.shape and (picture == one).all() for one in shown)
+    figure_pictures.append(np.asarray(Image.open(tmp_path / "small.png").convert("RGB")))
+    assert len(page_pictures) == len(figure_pictures)
+    for picture in figure_pictures:
+        assert any(picture.shape == image.shape and (picture == image).all() for image in page_pictures)
     for caption in folders.figures.glob("*.json"):
         assert html.escape(json.loads(caption.read_text())["caption"], quote=False) in page.replace("&#39;", "'")
 
 
-def test_tables_are_those_that_are_printed(page: str, opened: dict[str, list[Result]]) -> None:
-    for name, files in opened.items():
+def test_tables_are_those_that_are_printed(page: str, answers: dict[str, list[Result]]) -> None:
+    for name, files in answers.items():
         section = page.partition(f'<section id="{name}">')[2].partition("</section>")[0]
         cells = [html.unescape(cell) for cell in re.findall(r"<t[hd](?: [^>]*)?>(.*?)</t[hd]>", section)]
         table = without_prefix(printing.rows_of(files)[0])
@@ -156,15 +156,16 @@ def test_tables_are_those_that_are_printed(page: str, opened: dict[str, list[Res
         assert cells[: len(expected)] == expected and set(columns) <= set(cells)
 
 
-def test_claims_stand_with_estimate_and_verdict(page: str, opened: dict[str, list[Result]]) -> None:
+def test_claims_stand_with_estimate_and_verdict(page: str, answers: dict[str, list[Result]]) -> None:
     section = html.unescape(page.partition('<section id="claims">')[2].partition("</section>")[0])
     verdicts = re.findall(r'<td><span class="verdict [\w-]*">([\w ]*)</span>', section)
-    found = dict(zip((claim.name for claim in paper.CLAIMS), verdicts, strict=True))
+    verdict_by_name = dict(zip((claim.name for claim in paper.CLAIMS), verdicts, strict=True))
     for name in ("mnist-regularization", "regularization-robustness", "nonlinear-attention", "alignment"):
-        assert found[name] == "not tested"
-    assert found["attention-accuracy"] != "not tested" != found["attention-robustness"]
+        assert verdict_by_name[name] == "not tested"
+    assert verdict_by_name["attention-accuracy"] != "not tested" != verdict_by_name["attention-robustness"]
     first, second = (
-        (one["per_image/prediction_natural"][:, 0] == one["per_image/label"]).mean() for one in opened["robustness"]
+        (result["per_image/prediction_natural"][:, 0] == result["per_image/label"]).mean()
+        for result in answers["robustness"]
     )
     assert f"{100 * (second - first):+.1f} points".replace("-", "\u2212") in section
     name = '<span class="name">at-att</span>'  # which is not broken at its hyphen
@@ -185,23 +186,23 @@ def test_claims_stand_with_estimate_and_verdict(page: str, opened: dict[str, lis
 
 
 def test_the_gallery_shows_what_the_files_hold(
-    page: str, told: dict[str, Any], opened: dict[str, list[Result]], digits: Dataset
+    page: str, script_data: dict[str, Any], answers: dict[str, list[Result]], digits: Dataset
 ) -> None:
-    assert told["labels"] == digits.test.labels.tolist() and told["classes"] == list(digits.class_names)
-    assert [model["name"] for model in told["models"]] == ["at seed 0", "at-att seed 0"]
-    assert [model["weights"] for model in told["models"]] == ["Grad-CAM", "attention"]
+    assert script_data["labels"] == digits.test.labels.tolist() and script_data["classes"] == list(digits.class_names)
+    assert [model["name"] for model in script_data["models"]] == ["at seed 0", "at-att seed 0"]
+    assert [model["weights"] for model in script_data["models"]] == ["Grad-CAM", "attention"]
     np.testing.assert_array_equal(tiles(page, ".tile.image", 32, 32), digits.test.images)
-    for place, model in enumerate(told["models"]):
-        robust, rank, maps = (opened[name][place] for name in ("robustness", "attention-rank", "gradient-maps"))
+    for place, model in enumerate(script_data["models"]):
+        robust, rank, maps = (answers[name][place] for name in ("robustness", "attention-rank", "gradient-maps"))
         assert model["clean"] == robust["per_image/prediction_natural"][:, 0].tolist()
         assert model["adversarial"] == robust["per_image/prediction"][:, 0, 1, 0].tolist()
-        scores = dict(zip(told["scores"], model["scores"], strict=True))
+        scores = dict(zip(script_data["scores"], model["scores"], strict=True))
         assert scores["margin under attack"] == pytest.approx(robust["per_image/margin"][:, 0, 1, 0], abs=1e-4)
         assert scores["Spearman (Figure 2)"] == pytest.approx(rank["per_image/spearman"], abs=1e-4)
         assert scores["gradient on the object"] is None
         views = as_image(torch.from_numpy(maps["per_image/map"].astype("f4")), "clip", 0.0)
-        shown = tiles(page, f".model-{place} .tile.gradient", 32, 32) / 255
-        assert np.abs(shown - views.permute(0, 2, 3, 1).numpy()).mean() < 0.04
+        tile_pixels = tiles(page, f".model-{place} .tile.gradient", 32, 32) / 255
+        assert np.abs(tile_pixels - views.permute(0, 2, 3, 1).numpy()).mean() < 0.04
         attention = tiles(page, f".model-{place} .tile.attention", 8, 8).reshape(IMAGES, 64, 3)
         weights = rank["per_image/attention"]
         assert model["largest"] == f"{weights.max():.2g}" and model["uniform"] == "0.016"
@@ -211,7 +212,7 @@ def test_the_gallery_shows_what_the_files_hold(
 
 
 def test_an_image_without_a_score_has_none_and_without_weights_is_gray(
-    folders: Folders, tmp_path: Path, opened: dict[str, list[Result]]
+    folders: Folders, tmp_path: Path, answers: dict[str, list[Result]]
 ) -> None:
     from interpret_robust.study.report import gallery
 
@@ -229,80 +230,80 @@ def test_an_image_without_a_score_has_none_and_without_weights_is_gray(
         ),
         (),
     )
-    maps = opened["gradient-maps"][0]
-    config = maps.config | {"local_grid": [2, 2], "settings": opened["attention-rank"][0].config["settings"]}
+    maps = answers["gradient-maps"][0]
+    config = maps.config | {"local_grid": [2, 2], "settings": answers["attention-rank"][0].config["settings"]}
     with writer.open_rows(tmp_path / "made.h5", schema, IMAGES, {"position": 4}, config, {}) as rows:
         columns = {"spearman": values, "effective_positions": values, "attention": weights}
         rows.append({f"per_image/{name}": column for name, column in columns.items()})
         rows.finish({}, {})
-    made = gallery.gallery([maps, hdf5.read(tmp_path / "made.h5")])
-    assert made is not None
-    (model,) = made["told"]["models"]
-    scores = dict(zip(made["told"]["scores"], model["scores"], strict=True))
+    album = gallery.gallery([maps, hdf5.read(tmp_path / "made.h5")])
+    assert album is not None
+    (model,) = album["told"]["models"]
+    scores = dict(zip(album["told"]["scores"], model["scores"], strict=True))
     assert scores["Spearman (Figure 2)"] == [None if image == 3 else 0.5 for image in range(IMAGES)]
     assert (model["adversarial"], model["largest"]) == (None, "0.25")
-    sheet = pixels(made["sheets"][0]["attention"])
+    sheet = pixels(album["sheets"][0]["attention"])
     assert (sheet[:2, 10:12] == sheet[0, 10]).all() and len({*sheet[0, 10].tolist()}) == 1
     assert sheet[0, 0].tolist() == [253, 231, 36]
 
 
 def test_files_of_more_images_join_the_gallery_and_the_newest_dataset_is_first(
-    opened: dict[str, list[Result]],
+    answers: dict[str, list[Result]],
 ) -> None:
     from interpret_robust.results.names import newest_first
     from interpret_robust.study.report import gallery
 
-    maps, robust = opened["gradient-maps"][1], opened["robustness"][1]
+    maps, robust = answers["gradient-maps"][1], answers["robustness"][1]
     larger = replace(robust, config=robust.config | {"data": robust.data | {"images": 10**4, "sha256": "of more"}})
     of_training = replace(larger, config=larger.config | {"data": larger.data | {"split": "train"}})
-    made = [gallery.gallery([maps, other]) for other in (robust, larger, of_training)]
-    attacked = [shown["told"]["models"][0]["adversarial"] for shown in made if shown is not None]
-    assert attacked == [robust["per_image/prediction"][:, 0, 1, 0].tolist()] * 2 + [None]
+    galleries = [gallery.gallery([maps, other]) for other in (robust, larger, of_training)]
+    adversarial = [album["told"]["models"][0]["adversarial"] for album in galleries if album is not None]
+    assert adversarial == [robust["per_image/prediction"][:, 0, 1, 0].tolist()] * 2 + [None]
 
     older = replace(maps, config=maps.config | {"data": maps.data | {"dataset": "older"}})
     older.__dict__["attributes"] = maps.attributes | {"created_utc": "2001-01-01T00:00:00"}
     assert newest_first([older, maps, robust]) == [maps, robust, older]
-    shown = gallery.gallery(newest_first([older, maps]))
-    assert shown is not None and shown["of"]["dataset"] == maps.data["dataset"]
+    album = gallery.gallery(newest_first([older, maps]))
+    assert album is not None and album["of"]["dataset"] == maps.data["dataset"]
 
 
 def test_the_gallery_joins_no_answers_of_the_same_weights_behind_another_normalization(
-    opened: dict[str, list[Result]],
+    answers: dict[str, list[Result]],
 ) -> None:
     from interpret_robust.study.report import gallery
 
-    def behind(normalize: str, result: Result) -> Result:
+    def put_behind(normalize: str, result: Result) -> Result:
         entries = result.config["checkpoint"]
         job = entries["job"] | card_of(normalize) | {"variant": "mine", "seed": None}
         return replace(result, config=result.config | {"checkpoint": entries | {"job": job}})
 
-    maps, robust, rank = (opened[name][1] for name in ("gradient-maps", "robustness", "attention-rank"))
-    own = [behind("imagenet", maps), behind("0.485,0.456,0.406,0.229,0.224,0.225", robust)]
-    shown = gallery.gallery([*own, behind("none", rank)])
-    assert shown is not None
-    (model,) = shown["told"]["models"]
+    maps, robust, rank = (answers[name][1] for name in ("gradient-maps", "robustness", "attention-rank"))
+    imagenet_results = [put_behind("imagenet", maps), put_behind("0.485,0.456,0.406,0.229,0.224,0.225", robust)]
+    album = gallery.gallery([*imagenet_results, put_behind("none", rank)])
+    assert album is not None
+    (model,) = album["told"]["models"]
     assert model["name"] == "mine, normalize imagenet"
     assert model["adversarial"] == robust["per_image/prediction"][:, 0, 1, 0].tolist()
-    assert model["weights"] is None and [*shown["sheets"][0]] == ["gradient"]
-    other = [behind("none", maps), behind("none", rank)]
-    shown = gallery.gallery([*own, *other])
-    assert shown is not None
+    assert model["weights"] is None and [*album["sheets"][0]] == ["gradient"]
+    other = [put_behind("none", maps), put_behind("none", rank)]
+    album = gallery.gallery([*imagenet_results, *other])
+    assert album is not None
     names = ["mine, normalize imagenet", "mine, normalize none"]
-    assert [model["name"] for model in shown["told"]["models"]] == names
-    assert [model["adversarial"] is None for model in shown["told"]["models"]] == [False, True]
-    assert [model["weights"] is None for model in shown["told"]["models"]] == [True, False]
-    content = render([*own, *other], {})
+    assert [model["name"] for model in album["told"]["models"]] == names
+    assert [model["adversarial"] is None for model in album["told"]["models"]] == [False, True]
+    assert [model["weights"] is None for model in album["told"]["models"]] == [True, False]
+    content = render([*imagenet_results, *other], {})
     assert "from elsewhere: mine, normalize imagenet, mine, normalize none" in content and "2 models" in content
 
 
-def test_remarks_say_what_the_numbers_rest_on(opened: dict[str, list[Result]]) -> None:
+def test_remarks_say_what_the_numbers_rest_on(answers: dict[str, list[Result]]) -> None:
     from interpret_robust.study.report.overview import remarks
 
-    sentences = [remark.text for remark in remarks(opened["robustness"])]
+    sentences = [remark.text for remark in remarks(answers["robustness"])]
     assert sentences[0].startswith("Trained with only one seed: at, at-att.")
     assert sentences[1].startswith("These files do not show whether models hide their gradients")
     assert "these are small" in sentences[2] and len(sentences) == 3
-    doubtful = opened["robustness"][0]
+    doubtful = answers["robustness"][0]
     doubtful = replace(doubtful)
     doubtful.__dict__["run"] = doubtful.run | {"doubts": ["it is odd."]}
     assert remarks([doubtful])[0].text == "In doubt: at seed 0: it is odd."
@@ -319,31 +320,31 @@ def test_names_are_not_broken_at_their_hyphens_unless_they_are_long() -> None:
     )
 
 
-def test_pills_say_what_claims_say(page: str, opened: dict[str, list[Result]]) -> None:
+def test_pills_say_what_claims_say(page: str, answers: dict[str, list[Result]]) -> None:
     """Of one seed no more than `in this seed`, in the singular and in the plural."""
-    (audit,) = audits([result for results in opened.values() for result in results])
-    made = overview.pills(audit.findings)
-    assert [one.claim for pill in made for one in pill.findings] == [
-        one.claim for verdict in get_args(Verdict) for one in audit.findings if one.verdict == verdict
+    (audit,) = audits([result for results in answers.values() for result in results])
+    pills = overview.pills(audit.findings)
+    assert [finding.claim for pill in pills for finding in pill.findings] == [
+        finding.claim for verdict in get_args(Verdict) for finding in audit.findings if finding.verdict == verdict
     ]
-    assert all(f'">{pill.text}</span>' in page and pill.text.startswith(f"{len(pill.findings)} ") for pill in made)
-    (measured,) = (one for one in audit.findings if one.claim.name == "attention-accuracy")
+    assert all(f'">{pill.text}</span>' in page and pill.text.startswith(f"{len(pill.findings)} ") for pill in pills)
+    (attention_finding,) = (finding for finding in audit.findings if finding.claim.name == "attention-accuracy")
 
-    def decided(value: float) -> Finding:
+    def make_finding(value: float) -> Finding:
         estimate = Interval(value, value - 0.1, value + 0.1)
-        measures = tuple(replace(measure, estimate=estimate) for measure in measured.measures)
-        return Finding(measured.claim, "table2", measures)
+        measures = tuple(replace(measure, estimate=estimate) for measure in attention_finding.measures)
+        return Finding(attention_finding.claim, "table2", measures)
 
-    assert [overview.pills([decided(value)] * count)[0].text for value in (0.2, -0.2) for count in (1, 2)] == [
+    assert [overview.pills([make_finding(value)] * count)[0].text for value in (0.2, -0.2) for count in (1, 2)] == [
         *("1 holds in this seed", "2 hold in this seed"),
         *("1 does not hold in this seed", "2 do not hold in this seed"),
     ]
 
 
-def test_the_first_pictures_are_of_the_newest_dataset(opened: dict[str, list[Result]], tmp_path: Path) -> None:
+def test_the_first_pictures_are_of_the_newest_dataset(answers: dict[str, list[Result]], tmp_path: Path) -> None:
     from interpret_robust.study.report.overview import chosen_pictures
 
-    newest, rank = opened["robustness"][0], opened["attention-rank"][0]
+    newest, rank = answers["robustness"][0], answers["attention-rank"][0]
     older = replace(newest, path=Path("older.h5"), config=newest.config | {"data": newest.data | {"dataset": "older"}})
 
     def picture(name: str, *sources: Path) -> Path:
@@ -351,59 +352,59 @@ def test_the_first_pictures_are_of_the_newest_dataset(opened: dict[str, list[Res
         path.with_suffix(".json").write_text(json.dumps({"inputs": {source.name: "" for source in sources}}))
         return path
 
-    drawn = {
+    pictures = {
         "robustness": [picture("r", older.path), picture("r-norm", newest.path), picture("r-l2", newest.path)],
         "attention-rank": [picture("a", older.path)],
         "gradmap-score": [],
         "masking": [picture("m", older.path)],
         "gradient-maps": [picture("maps", older.path, newest.path)],
     }
-    chosen = [path.stem for path in chosen_pictures(drawn, [newest, rank, older])]
-    assert chosen == ["r-l2", "maps", "a"]
-    assert [path.stem for path in chosen_pictures(drawn, [older, newest, rank])] == ["r", "a", "m"]
+    stems = [path.stem for path in chosen_pictures(pictures, [newest, rank, older])]
+    assert stems == ["r-l2", "maps", "a"]
+    assert [path.stem for path in chosen_pictures(pictures, [older, newest, rank])] == ["r", "a", "m"]
 
 
 def test_gray_images_and_other_sizes_have_sheets() -> None:
     from interpret_robust.study.report.gallery import _sheet
 
     for count, height, width, channels in ((1, 3, 5, 1), (13, 4, 2, 3), (24, 2, 3, 1)):
-        made = np.random.default_rng(0).integers(0, 256, (count, height, width, channels), np.uint8)
-        sheet = np.asarray(_sheet(made))
+        images = np.random.default_rng(0).integers(0, 256, (count, height, width, channels), np.uint8)
+        sheet = np.asarray(_sheet(images))
         assert sheet.shape[:2] == (-(-count // 12) * height, 12 * width)
-        for image, tile in enumerate(made):
+        for image, tile in enumerate(images):
             y, x = height * (image // 12), width * (image % 12)
             np.testing.assert_array_equal(sheet[y : y + height, x : x + width], tile if channels == 3 else tile[..., 0])
 
 
-def test_every_file_stands_with_its_origin(page: str, opened: dict[str, list[Result]]) -> None:
+def test_every_file_stands_with_its_origin(page: str, answers: dict[str, list[Result]]) -> None:
     section = html.unescape(page.partition('<section id="provenance">')[2])
-    for result in (result for files in opened.values() for result in files):
+    for result in (result for files in answers.values() for result in files):
         entry = section.partition(f"<summary>{result.path.name}</summary>")[2].partition("</details>")[0]
-        attributes, stored = hdf5.attributes(result.path), hdf5.provenance(result.path)
+        attributes, record = hdf5.attributes(result.path), hdf5.provenance(result.path)
         for value in (
             result.schema,
             attributes["content_sha256"],
             attributes["config_sha256"],
             attributes["created_utc"],
-            stored["environment"]["torch"],
-            stored["config"]["checkpoint"]["sha256"],
+            record["environment"]["torch"],
+            record["config"]["checkpoint"]["sha256"],
             commands.command_of(result),
         ):
             assert value in entry
 
 
-def test_a_folded_line_says_how_much_was_studied(page: str, opened: dict[str, list[Result]]) -> None:
+def test_a_folded_line_says_how_much_was_studied(page: str, answers: dict[str, list[Result]]) -> None:
     header = html.unescape(page.partition("<header>")[2].partition("</header>")[0])
-    files = [result for each in opened.values() for result in each]
+    files = [result for group in answers.values() for result in group]
     (date,) = {result.attributes["created_utc"][:10] for result in files}
     assert f"<summary>2 models, {IMAGES} images, {len(files)} files of {date}</summary>" in header
     assert f"<dt>Images</dt><dd>cluttered-digits, test split: {IMAGES}</dd>" in header
-    first, *others = files
+    first, *rest = files
     config = first.config | {"data": first.data | {"images": 1200}, "checkpoint": {"name": "another"}}
     attributes = {"created_utc": "2001-02-03T04"}
     larger: Any = SimpleNamespace(config=config, data=config["data"], attributes=attributes, model_name="another")
     assert (
-        report_page._extent([larger, *others]) == f"3 models, {IMAGES} to 1,200 images, 6 files of 2001-02-03 to {date}"
+        report_page._extent([larger, *rest]) == f"3 models, {IMAGES} to 1,200 images, 6 files of 2001-02-03 to {date}"
     )
 
 
@@ -429,47 +430,51 @@ def default_settings(result: Result) -> dict[str, Any]:
 
 def trained_by(result: Result, **changes: Any) -> dict[str, Any]:
     """The checkpoint of a configuration, its job changed."""
-    found: dict[str, Any] = result.config["checkpoint"]
+    entry: dict[str, Any] = result.config["checkpoint"]
     recipe = vars(recipe_of("quick", "cluttered-digits"))
-    return found | {"job": found["job"] | {"recipe": recipe} | changes}
+    return entry | {"job": entry["job"] | {"recipe": recipe} | changes}
 
 
-def test_commands_name_what_is_not_the_default(opened: dict[str, list[Result]], made_by: Callable[..., Result]) -> None:
-    base = opened["robustness"][1]
+def test_commands_name_what_is_not_the_default(
+    answers: dict[str, list[Result]], made_by: Callable[..., Result]
+) -> None:
+    base = answers["robustness"][1]
     default, data = default_settings(base), base.config["data"]
-    called = f"irt analyze robustness checkpoints/{base.config['checkpoint']['name']}.safetensors"
-    assert commands.command_of(made_by(base, settings=default)) == called
+    command = f"irt analyze robustness checkpoints/{base.config['checkpoint']['name']}.safetensors"
+    assert commands.command_of(made_by(base, settings=default)) == command
     options = {"--eps", str(2 / 255), "--pgd", "1,2", "--cw", "none"}
     options |= {"--step-size", str(base.config["settings"]["step_size"])}
-    assert set(commands.command_of(base).removeprefix(called).split()) <= options
+    assert set(commands.command_of(base).removeprefix(command).split()) <= options
     assert "--cw none" in commands.command_of(base) and "--pgd 1,2" in commands.command_of(base)
     other, origin = data | {"split": "train", "dataset": "digits"}, {"source": "my data/digits.npz", "limit": 30}
-    changed = made_by(base, origin, settings=default | {"seed": 7}, data=other, batch_size=5)
-    assert commands.command_of(changed) == (
-        f"{called} --dataset 'my data/digits.npz' --split train --limit 30 --batch-size 5 --seed 7"
+    other_result = made_by(base, origin, settings=default | {"seed": 7}, data=other, batch_size=5)
+    assert commands.command_of(other_result) == (
+        f"{command} --dataset 'my data/digits.npz' --split train --limit 30 --batch-size 5 --seed 7"
     )
 
 
-def test_a_recalibrated_model_is_asked_as_such(opened: dict[str, list[Result]], made_by: Callable[..., Result]) -> None:
-    base = opened["attention-rank"][0]
+def test_a_recalibrated_model_is_asked_as_such(
+    answers: dict[str, list[Result]], made_by: Callable[..., Result]
+) -> None:
+    base = answers["attention-rank"][0]
     result = made_by(base, recalibration={"images": "clean"})
     command = commands.command_of(result)
     assert command.replace(" --recalibrate clean", "") == commands.command_of(base) != command
 
 
-def test_zero_is_an_option_too(opened: dict[str, list[Result]], made_by: Callable[..., Result]) -> None:
-    settings = opened["attention-rank"][0].config["settings"]
-    result = made_by(opened["attention-rank"][0], settings=settings | {"steps": 0})
+def test_zero_is_an_option_too(answers: dict[str, list[Result]], made_by: Callable[..., Result]) -> None:
+    settings = answers["attention-rank"][0].config["settings"]
+    result = made_by(answers["attention-rank"][0], settings=settings | {"steps": 0})
     assert "--steps 0" in commands.command_of(result)
 
 
 def test_models_are_trained_on_as_many_images_of_the_same_file(
-    opened: dict[str, list[Result]], made_by: Callable[..., Result]
+    answers: dict[str, list[Result]], made_by: Callable[..., Result]
 ) -> None:
-    base = opened["robustness"][1]
+    base = answers["robustness"][1]
     recipe = vars(recipe_of("quick", "cluttered-digits")) | {"epochs": 3, "flip": True}
-    checkpoint, own = trained_by(base, recipe=recipe, images=5000), "my data/cluttered-digits.npz"
-    origin = {"source": own, "trained_on": [own]}
+    checkpoint, source_name = trained_by(base, recipe=recipe, images=5000), "my data/cluttered-digits.npz"
+    origin = {"source": source_name, "trained_on": [source_name]}
     result = made_by(base, origin, checkpoint=checkpoint, settings=default_settings(base))
     assert commands.all_of([result] * 2) == [
         "irt train at-att --dataset 'my data/cluttered-digits.npz' --arch small --recipe quick --seed 0 --limit 5000 "
@@ -480,50 +485,50 @@ def test_models_are_trained_on_as_many_images_of_the_same_file(
 
 
 def test_a_command_names_all_models_that_were_asked_alike(
-    opened: dict[str, list[Result]], made_by: Callable[..., Result]
+    answers: dict[str, list[Result]], made_by: Callable[..., Result]
 ) -> None:
-    first, second = opened["attention-rank"]
+    first, second = answers["attention-rank"]
     longer = made_by(second, settings=second.config["settings"] | {"steps": 77})
-    *_, asked, apart, _ = commands.all_of([second, longer, first])
+    *_, command, other_command, _ = commands.all_of([second, longer, first])
     start, end = "irt analyze attention-rank", commands.command_of(first).partition(".safetensors")[2]
     names = [f"checkpoints/{result.model_name}.safetensors" for result in (first, second)]
-    assert asked == f"{start} {names[0]} \\\n    {names[1]}{end}"
-    pasted = subprocess.run(["sh", "-c", f"printf '%s\n' {asked}"], capture_output=True, text=True, check=True)
-    assert pasted.stdout.split("\n") == [*start.split(), *names, *end.split(), ""]
-    assert apart == commands.command_of(longer) and "--steps 77" in apart
+    assert command == f"{start} {names[0]} \\\n    {names[1]}{end}"
+    process = subprocess.run(["sh", "-c", f"printf '%s\n' {command}"], capture_output=True, text=True, check=True)
+    assert process.stdout.split("\n") == [*start.split(), *names, *end.split(), ""]
+    assert other_command == commands.command_of(longer) and "--steps 77" in other_command
 
 
-def test_commands_are_taken_by_irt(opened: dict[str, list[Result]], made_by: Callable[..., Result]) -> None:
+def test_commands_are_taken_by_irt(answers: dict[str, list[Result]], made_by: Callable[..., Result]) -> None:
     """A recipe that is told is the recipe that is parsed."""
     recipe = replace(recipe_of("fast", "cifar10"), flip=False, ema=0.995, schedule="steps", eps=4 / 255)
-    base = opened["robustness"][0]
-    told = commands.all_of([made_by(base, checkpoint=trained_by(base, recipe=vars(recipe)))])[0].split()
-    overrides = tuple(value for name, value in pairwise(told) if name == "--set")
+    base = answers["robustness"][0]
+    words = commands.all_of([made_by(base, checkpoint=trained_by(base, recipe=vars(recipe)))])[0].split()
+    overrides = tuple(value for name, value in pairwise(words) if name == "--set")
     assert len(overrides) > 2 and recipe_of("fast", "cluttered-digits", overrides) == recipe
 
 
 def test_a_recipe_of_the_users_own_is_told_without_its_file(
-    opened: dict[str, list[Result]], made_by: Callable[..., Result], tmp_path: Path
+    answers: dict[str, list[Result]], made_by: Callable[..., Result], tmp_path: Path
 ) -> None:
     (path := tmp_path / "mine.toml").write_text(
         'base = "fast"\nnorm = "l2"\neps = 0.5\nattack_step = "5/255"\nema = 0.9'
     )
-    recipe, base = recipe_file.read(path), opened["robustness"][0]
-    told = commands.all_of([made_by(base, checkpoint=trained_by(base, recipe=vars(recipe)))])[0].split()
-    overrides = tuple(value for name, value in pairwise(told) if name == "--set")
-    name = told[told.index("--recipe") + 1]
+    recipe, base = recipe_file.read(path), answers["robustness"][0]
+    words = commands.all_of([made_by(base, checkpoint=trained_by(base, recipe=vars(recipe)))])[0].split()
+    overrides = tuple(value for name, value in pairwise(words) if name == "--set")
+    name = words[words.index("--recipe") + 1]
     assert name == "quick" and replace(recipe_of(name, "cluttered-digits", overrides), name="mine") == recipe
 
 
 def test_evaluators_are_trained_and_named_where_they_were_given(
-    opened: dict[str, list[Result]], digits: Dataset, make_checkpoint: Callable[..., Path], tmp_path: Path
+    answers: dict[str, list[Result]], digits: Dataset, make_checkpoint: Callable[..., Path], tmp_path: Path
 ) -> None:
     subject, *readers = [
         checkpoint.read(make_checkpoint(tmp_path, name, seed)) for name, seed in (("at", 0), ("natural", 1), ("at", 1))
     ]
 
-    def scored(*, given: bool) -> Result:
-        folder = tmp_path / str(given)
+    def make_result(*, is_custom: bool) -> Result:
+        folder = tmp_path / str(is_custom)
         work = Work(
             oddity.ANALYSIS,
             subject,
@@ -535,87 +540,87 @@ def test_evaluators_are_trained_and_named_where_they_were_given(
             batch_size=250,
             device=torch.device("cpu"),
             evaluators=readers,
-            default_evaluators=not given,
+            default_evaluators=not is_custom,
             source="d.npz",
         )
         return hdf5.read(work.run())
 
-    default, given = scored(given=False), scored(given=True)
+    default, custom = make_result(is_custom=False), make_result(is_custom=True)
     evaluators = default.config["evaluators"]
-    assert evaluators["jobs"] == {one.path.stem: one.job for one in readers} and evaluators["given"] is False
-    assert given.config["evaluators"] == evaluators | {"given": True}
-    run = hdf5.provenance(given.path)["run"]
+    assert evaluators["jobs"] == {reader.path.stem: reader.job for reader in readers} and evaluators["given"] is False
+    assert custom.config["evaluators"] == evaluators | {"given": True}
+    run = hdf5.provenance(custom.path)["run"]
     assert (run["source"], run["limit"], run["trained_on"]) == ("d.npz", 7, [digits.name] * 3)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(analyses, "get", lambda _: oddity.ANALYSIS)
-        everything, reader_options = commands.all_of([default, given]), commands.command_of(given).split()
-    trained = [line.split() for line in everything if line.startswith("irt train")]
-    assert [(line[2], line[line.index("--seed") + 1]) for line in trained] == [
+        lines, reader_options = commands.all_of([default, custom]), commands.command_of(custom).split()
+    trainings = [line.split() for line in lines if line.startswith("irt train")]
+    assert [(line[2], line[line.index("--seed") + 1]) for line in trainings] == [
         ("at", "0"),
         ("natural", "1"),
         ("at", "1"),
     ]
-    names = [one.path.stem for one in readers]
+    names = [reader.path.stem for reader in readers]
     options = [word for name in names for word in ("--evaluator", f"checkpoints/{name}.safetensors")]
     assert reader_options[-4:] == options
-    asked = [line for line in everything if line.startswith("irt analyze")]
-    assert [line.endswith(f"# read by {', '.join(names)}") for line in asked] == [True, False]
-    assert asked[1].split()[-4:] == options and "--evaluator" not in asked[0]
+    questions = [line for line in lines if line.startswith("irt analyze")]
+    assert [line.endswith(f"# read by {', '.join(names)}") for line in questions] == [True, False]
+    assert questions[1].split()[-4:] == options and "--evaluator" not in questions[0]
 
 
-@pytest.mark.parametrize("elsewhere", [True, False])
+@pytest.mark.parametrize("is_elsewhere", [True, False])
 def test_a_task_says_where_its_images_are_from(
-    digits: Dataset, make_checkpoint: Callable[..., Path], tmp_path: Path, elsewhere: bool
+    digits: Dataset, make_checkpoint: Callable[..., Path], tmp_path: Path, is_elsewhere: bool
 ) -> None:
-    mine, theirs = (tmp_path / name / "digits.npz" for name in ("mine", "theirs"))
-    for path in (mine, theirs):
+    training_data, other_data = (tmp_path / name / "digits.npz" for name in ("mine", "theirs"))
+    for path in (training_data, other_data):
         path.parent.mkdir()
         splits = {part: digits.split(part) for part in ("train", "test")}
         images = {f"x_{part}": split.images for part, split in splits.items()}
         write_npz(path, images | {f"y_{part}": split.labels for part, split in splits.items()})
-    found = checkpoint.read(make_checkpoint(tmp_path))
-    checkpoint.write(found.path, found.about | {"source": str(mine)}, found.tensors)
+    snapshot = checkpoint.read(make_checkpoint(tmp_path))
+    checkpoint.write(snapshot.path, snapshot.about | {"source": str(training_data)}, snapshot.tensors)
     settings = analyses.get("gradient-maps").settings()
-    source = str(theirs) if elsewhere else None
-    task = AnalysisTask("gradient-maps", found.path, tmp_path, settings, source=source, limit=3, batch_size=3)
+    source = str(other_data) if is_elsewhere else None
+    task = AnalysisTask("gradient-maps", snapshot.path, tmp_path, settings, source=source, limit=3, batch_size=3)
     result = hdf5.read(task.work().run())
-    told = f" --dataset {theirs}" if elsewhere else ""
-    name = f"checkpoints/{found.path.name}"
-    assert commands.command_of(result) == f"irt analyze gradient-maps {name}{told} --limit 3 --batch-size 3"
-    trained = commands.all_of([result])[0]
-    assert f" --dataset {mine} " in trained and f" --limit {len(digits.train)} --set " in trained
+    option = f" --dataset {other_data}" if is_elsewhere else ""
+    name = f"checkpoints/{snapshot.path.name}"
+    assert commands.command_of(result) == f"irt analyze gradient-maps {name}{option} --limit 3 --batch-size 3"
+    training = commands.all_of([result])[0]
+    assert f" --dataset {training_data} " in training and f" --limit {len(digits.train)} --set " in training
 
 
 def test_claims_are_judged_apart_where_models_were_trained_on_other_data(
-    opened: dict[str, list[Result]], made_by: Callable[..., Result]
+    answers: dict[str, list[Result]], made_by: Callable[..., Result]
 ) -> None:
-    planted = [
-        replace(one, config=one.config | {"checkpoint": trained_by(one, dataset="cluttered-digits-planted")})
-        for one in opened["robustness"]
+    copies = [
+        replace(result, config=result.config | {"checkpoint": trained_by(result, dataset="cluttered-digits-planted")})
+        for result in answers["robustness"]
     ]
     section = (
-        render(opened["robustness"] + planted, {}).partition('<section id="claims">')[2].partition("</section>")[0]
+        render(answers["robustness"] + copies, {}).partition('<section id="claims">')[2].partition("</section>")[0]
     )
     headings = re.findall(r"<h3>(.*?)</h3>", section)
-    own = "cluttered-digits, small"
-    assert headings == [own, f"{own}, trained on cluttered-digits-planted"]
+    heading = "cluttered-digits, small"
+    assert headings == [heading, f"{heading}, trained on cluttered-digits-planted"]
     assert section.count("natural accuracy, at ") == 2
 
 
 def test_a_report_is_written_again_only_from_other_files(folders: Folders, tmp_path: Path) -> None:
-    said: list[str] = []
+    messages: list[str] = []
     copy = Folders(tmp_path)
     copy.analyses.mkdir()
     files = sorted(folders.analyses.glob("robustness-*.h5"))
     (copy.analyses / files[0].name).write_bytes(files[0].read_bytes())
-    first = report.write(copy, copy.report, said.append).read_bytes()
-    report.write(copy, copy.report, said.append)
-    other = report.write(copy, tmp_path / "other.html", said.append)
+    first = report.write(copy, copy.report, messages.append).read_bytes()
+    report.write(copy, copy.report, messages.append)
+    other = report.write(copy, tmp_path / "other.html", messages.append)
     assert copy.report.read_bytes() == other.read_bytes() == first
     (copy.analyses / files[1].name).write_bytes(files[1].read_bytes())
-    report.write(copy, copy.report, said.append)
+    report.write(copy, copy.report, messages.append)
     assert copy.report.read_bytes() != first
-    assert [line for line in said if line.endswith(("html", "already")) and "png" not in line] == [
+    assert [line for line in messages if line.endswith(("html", "already")) and "png" not in line] == [
         "wrote report.html",
         "report.html is there already",
         "wrote other.html",
@@ -631,12 +636,12 @@ def test_pictures_drawn_side_by_side_are_those_drawn_one_by_one(
     monkeypatch.setitem(style.RC, "pdf.fonttype", 42)  # as in processes that know nothing of tests
     outputs = []
     for workers in (1, 2):
-        copy, said = Folders(tmp_path / str(workers)), list[str]()
+        copy, messages = Folders(tmp_path / str(workers)), list[str]()
         shutil.copytree(folders.analyses, copy.analyses)
         monkeypatch.setattr(process_pool, "cores", lambda workers=workers: workers)
-        page = report.write(copy, copy.report, said.append)
-        drawn = {path.name: path.read_bytes() for path in copy.figures.iterdir() if path.suffix != ".lock"}
-        outputs.append((page.read_bytes(), drawn, sorted(said)))
+        page = report.write(copy, copy.report, messages.append)
+        files = {path.name: path.read_bytes() for path in copy.figures.iterdir() if path.suffix != ".lock"}
+        outputs.append((page.read_bytes(), files, sorted(messages)))
     assert outputs[0] == outputs[1]
     assert [line.partition("-")[0] for line in outputs[0][2]] == [
         *["drew attention"] * 4,
@@ -647,11 +652,11 @@ def test_pictures_drawn_side_by_side_are_those_drawn_one_by_one(
 
 def test_what_is_no_report_stays(folders: Folders, tmp_path: Path) -> None:
     for content in (b"", b"<!doctype html><p>mine", b"\xff\x00\n", b"<!doctype html><!-- irt report 12 -->"):
-        mine = tmp_path / "mine.html"
-        mine.write_bytes(content)
+        document = tmp_path / "mine.html"
+        document.write_bytes(content)
         with pytest.raises(UserError, match=r"mine\.html was not written by irt"):
-            report.write(folders, mine, lambda _: None)
-        assert mine.read_bytes() == content
+            report.write(folders, document, lambda _: None)
+        assert document.read_bytes() == content
 
 
 def test_files_that_cannot_be_reported_are_named(folders: Folders, tmp_path: Path) -> None:
@@ -660,31 +665,33 @@ def test_files_that_cannot_be_reported_are_named(folders: Folders, tmp_path: Pat
         report.write(bare, bare.report, lambda _: None)
     config = hdf5.read(next(folders.analyses.glob("robustness-*.h5"))).config
     bare.analyses.mkdir()
-    for name, version, said in (
+    for name, version, sentence in (
         ("astrology", 1, r"holds astrology/1, which this irt does not know"),
         ("robustness", 0, r"has robustness/0 and this irt reads robustness/\d: run its analysis again"),
     ):
         path = bare.analyses / "made.h5"
         with writer.open_rows(path, Schema(name, version, (), ()), 1, {}, config, {}) as rows:
             rows.finish({}, {})
-        with pytest.raises(UserError, match=said) as error:
+        with pytest.raises(UserError, match=sentence) as error:
             report.write(bare, bare.report, lambda _: None)
         assert str(path) in str(error.value)
     assert not bare.report.exists()
 
 
 def test_the_command_writes_where_it_is_told(folders: Folders, tmp_path: Path) -> None:
-    elsewhere = tmp_path / "a" / "page.html"
-    for arguments, where in (([], folders.report), (["-o", str(elsewhere)], elsewhere)):
-        done = CliRunner().invoke(cli.irt, ["report", "--root", str(folders.root), *arguments], catch_exceptions=False)
-        assert done.output.splitlines()[-1] == str(where)
-    assert elsewhere.read_bytes() == folders.report.read_bytes()
+    other_page = tmp_path / "a" / "page.html"
+    for arguments, path in (([], folders.report), (["-o", str(other_page)], other_page)):
+        outcome = CliRunner().invoke(
+            cli.irt, ["report", "--root", str(folders.root), *arguments], catch_exceptions=False
+        )
+        assert outcome.output.splitlines()[-1] == str(path)
+    assert other_page.read_bytes() == folders.report.read_bytes()
 
 
-def test_names_from_files_cannot_become_markup(opened: dict[str, list[Result]]) -> None:
+def test_names_from_files_cannot_become_markup(answers: dict[str, list[Result]]) -> None:
     hostile = "</script><script>alert(1)</script>"
     files = []
-    for result in opened["robustness"] + opened["gradient-maps"]:
+    for result in answers["robustness"] + answers["gradient-maps"]:
         job = result.config["checkpoint"]["job"] | {"class_names": [hostile] * 10, "dataset": hostile}
         config = result.config | {"checkpoint": result.config["checkpoint"] | {"job": job, "name": hostile}}
         files.append(replace(result, config=config | {"data": config["data"] | {"dataset": hostile}}))
@@ -693,8 +700,8 @@ def test_names_from_files_cannot_become_markup(opened: dict[str, list[Result]]) 
     assert text.count("<script") == 3
 
 
-def test_a_study_without_gradient_maps_says_what_the_gallery_needs(opened: dict[str, list[Result]]) -> None:
-    text = render(opened["robustness"], {})
+def test_a_study_without_gradient_maps_says_what_the_gallery_needs(answers: dict[str, list[Result]]) -> None:
+    text = render(answers["robustness"], {})
     assert "Images come with <code>irt analyze gradient-maps</code>" in text
     assert text.count("<script") == 1 and "told" not in text
 
@@ -704,8 +711,8 @@ needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
 
 @pytest.fixture(scope="module")
 def window(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    with browser(tmp_path_factory.mktemp("profile")) as one:
-        yield one
+    with browser(tmp_path_factory.mktemp("profile")) as tab:
+        yield tab
 
 
 def cards(window: Page) -> list[int]:
@@ -753,8 +760,8 @@ def test_pictures_lie_on_white_in_the_light_and_on_calm_cards_in_the_dark(
         box = "document.querySelector('{0}').scrollIntoView(), document.querySelector('{0}').getBoundingClientRect()"
         x, y = window.value(f"((box) => [box.x, box.y])(({box.format(selector)}))")
         window.picture(tmp_path / "seen.png")
-        seen = np.asarray(Image.open(tmp_path / "seen.png").convert("RGB"))
-        red, green, blue = (int(value) for value in seen[int(y) + 4, int(x) + 20])
+        screenshot = np.asarray(Image.open(tmp_path / "seen.png").convert("RGB"))
+        red, green, blue = (int(value) for value in screenshot[int(y) + 4, int(x) + 20])
         assert red == green == blue
         assert 180 < red < 230 if dark else red == 255
 
@@ -795,8 +802,8 @@ def test_a_press_enlarges_pictures_and_images_and_escape_goes_back(window: Page,
     window.press(" ", 32)
     tile = window.value(f"{content}.querySelector('.attention').getBoundingClientRect().width")
     assert window.value(is_open) and card > 75 and tile > 2 * card
-    same = [f"getComputedStyle({one}.querySelector('.attention'))" for one in ("document", content)]
-    assert window.value(f"{same[0]}.backgroundImage === {same[1]}.backgroundImage")
+    styles = [f"getComputedStyle({root}.querySelector('.attention'))" for root in ("document", content)]
+    assert window.value(f"{styles[0]}.backgroundImage === {styles[1]}.backgroundImage")
     assert window.value(f"{content}.querySelector('p').textContent").startswith("14: ")
     window.press("Escape", 27)
     assert not window.value(is_open) and window.value(f"{place}.getAttribute('aria-label')") == "Enlarge image 14"
@@ -807,16 +814,16 @@ def test_the_contents_of_a_phone_fade_where_there_is_more_and_follow_the_section
     window: Page, folders: Folders
 ) -> None:
     contents = "document.getElementById('contents')"
-    marked = f"{contents}.querySelector('[aria-current]')"
+    current_link = f"{contents}.querySelector('[aria-current]')"
     fades = f"[{contents}.classList.contains('before'), {contents}.classList.contains('after')]"
     window.open(folders.report.as_uri(), 320, 800)
     assert window.value(fades) == [False, True]
     for name, expected in (("attention-rank", [True, True]), ("provenance", [True, False]), ("overview", None)):
         window.open(f"{folders.report.as_uri()}#{name}", 320, 800)
         end = time.monotonic() + 20
-        while window.value(f"{marked}?.hash") != f"#{name}" or expected not in (None, window.value(fades)):
-            assert time.monotonic() < end, (window.value(f"{marked}?.hash"), window.value(fades))
-        left, right = window.value(f"((box) => [box.left, box.right])({marked}.getBoundingClientRect())")
+        while window.value(f"{current_link}?.hash") != f"#{name}" or expected not in (None, window.value(fades)):
+            assert time.monotonic() < end, (window.value(f"{current_link}?.hash"), window.value(fades))
+        left, right = window.value(f"((box) => [box.left, box.right])({current_link}.getBoundingClientRect())")
         assert 0 <= left < right <= 320
 
 
@@ -837,15 +844,15 @@ def test_the_first_screens_say_what_was_found_and_the_rest_unfolds(window: Page,
 
 
 @needs_browser
-def test_the_gallery_sorts_and_filters(window: Page, folders: Folders, told: dict[str, Any]) -> None:
+def test_the_gallery_sorts_and_filters(window: Page, folders: Folders, script_data: dict[str, Any]) -> None:
     window.open(folders.report.as_uri())
-    model, labels = told["models"][1], told["labels"]
+    model, labels = script_data["models"][1], script_data["labels"]
     choose(window, model="1")
     assert cards(window) == list(range(24))
     window.value("document.getElementById('more').click()")
     assert cards(window) == list(range(IMAGES)) and window.value("document.getElementById('more').hidden")
-    margin = model["scores"][told["scores"].index("margin under attack")]
-    choose(window, score=str(told["scores"].index("margin under attack")))
+    margin = model["scores"][script_data["scores"].index("margin under attack")]
+    choose(window, score=str(script_data["scores"].index("margin under attack")))
     assert cards(window) == sorted(range(IMAGES), key=lambda image: margin[image])[:24]
     choose(window, order="1")
     assert cards(window) == sorted(range(IMAGES), key=lambda image: -margin[image])[:24]
@@ -874,10 +881,12 @@ def test_the_gallery_sorts_and_filters(window: Page, folders: Folders, told: dic
 
 
 @needs_browser
-def test_a_score_that_a_model_lacks_cannot_be_chosen(window: Page, folders: Folders, told: dict[str, Any]) -> None:
-    window.open(f"{folders.report.as_uri()}#gallery?score={told['scores'].index('gradient on the object')}")
+def test_a_score_that_a_model_lacks_cannot_be_chosen(
+    window: Page, folders: Folders, script_data: dict[str, Any]
+) -> None:
+    window.open(f"{folders.report.as_uri()}#gallery?score={script_data['scores'].index('gradient on the object')}")
     options = window.value("[...document.getElementById('controls').elements.score.options].map((one) => one.disabled)")
-    assert options == [False, *(values is None for values in told["models"][0]["scores"])]
+    assert options == [False, *(values is None for values in script_data["models"][0]["scores"])]
     assert window.value("document.getElementById('controls').elements.score.value") == ""
     assert cards(window) == list(range(24))
 
@@ -885,8 +894,8 @@ def test_a_score_that_a_model_lacks_cannot_be_chosen(window: Page, folders: Fold
 @needs_browser
 def test_the_gallery_is_for_keyboards_and_screen_readers(window: Page, folders: Folders) -> None:
     window.open(f"{folders.report.as_uri()}#gallery")
-    labeled = "[...document.querySelectorAll('select')].map((one) => one.labels[0]?.firstChild.textContent.trim())"
-    assert window.value(labeled) == ["Model", "Class", "Outcome", "Sort by", "Order"]
+    query = "[...document.querySelectorAll('select')].map((one) => one.labels[0]?.firstChild.textContent.trim())"
+    assert window.value(query) == ["Model", "Class", "Outcome", "Sort by", "Order"]
     window.value("document.getElementById('controls').elements.model.focus()")
     window.press("ArrowDown", 40)
     assert window.value("document.getElementById('cards').className") == "model-1"
@@ -906,10 +915,10 @@ def test_tiles_show_their_own_image(window: Page, folders: Folders, digits: Data
     )
     window.picture(tmp_path / "seen.png")
     x, y, width, height = box
-    seen = np.asarray(Image.open(tmp_path / "seen.png").convert("RGB"))
-    at = (np.arange(32) + 0.5) / 32
-    shown = seen[np.ix_((y + height * at).astype(int), (x + width * at).astype(int))]
-    assert np.abs(shown.astype(int) - digits.test.images[14]).mean() < 2
+    screenshot = np.asarray(Image.open(tmp_path / "seen.png").convert("RGB"))
+    centers = (np.arange(32) + 0.5) / 32
+    tile = screenshot[np.ix_((y + height * centers).astype(int), (x + width * centers).astype(int))]
+    assert np.abs(tile.astype(int) - digits.test.images[14]).mean() < 2
 
 
 def test_a_page_of_the_explorer_beside_it_is_linked(folders: Folders, tmp_path: Path) -> None:

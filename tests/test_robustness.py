@@ -62,14 +62,14 @@ def batch_of(images: Tensor, labels: Tensor, start: int = 0) -> Batch:
     return Batch(images, labels, range(start, start + len(images)), None)
 
 
-def prepared(settings: TableSettings, **targets: nn.Module) -> Context:
+def make_context(settings: TableSettings, **targets: nn.Module) -> Context:
     work: Any = SimpleNamespace(settings=settings, evaluators=targets)
     return prepare(work)
 
 
 def found_in(model: Any, batch: Batch, settings: TableSettings, **targets: nn.Module) -> dict[str, AnyArray]:
     """Rows by the last part of their paths."""
-    columns = rows(model, batch, prepared(settings, **targets))
+    columns = rows(model, batch, make_context(settings, **targets))
     return {path.removeprefix("per_image/"): values for path, values in columns.items()}
 
 
@@ -80,8 +80,8 @@ def loss_gradient(model: nn.Module, image: Array, label: int, loss: str) -> Arra
     """Of one image's loss, written out."""
     variable = torch.tensor(image, dtype=torch.float64, requires_grad=True)
     logits = model(variable[None])[0]
-    others = torch.cat([logits[:label], logits[label + 1 :]])
-    value = logits.exp().sum().log() - logits[label] if loss == "cross-entropy" else others.max() - logits[label]
+    rest = torch.cat([logits[:label], logits[label + 1 :]])
+    value = logits.exp().sum().log() - logits[label] if loss == "cross-entropy" else rest.max() - logits[label]
     (gradient,) = torch.autograd.grad(value, variable)
     return array(gradient)
 
@@ -106,7 +106,7 @@ def test_rows_are_those_of_the_definition_done_slowly() -> None:
     source, copy = InDouble(Waves(0)), InDouble(Waves(1))
     images, labels = pixels(7, *SHAPE, low=-0.2, high=1.2).clamp(0, 1), torch.arange(7) % 4
     settings = TableSettings(EPS, STEP, seed=3, pgd="1,6", cw="2,5,9", restarts=3)
-    found = found_in(source, batch_of(images, labels, start=11), settings, copy=copy)
+    table = found_in(source, batch_of(images, labels, start=11), settings, copy=copy)
     shape = (7, 3, 5, 2)
     expected = {"prediction": np.zeros(shape), "margin": np.zeros(shape)}
     expected |= {"perturbation": np.zeros(shape[:3]), "perturbation_l2": np.zeros(shape[:3])}
@@ -126,45 +126,45 @@ def test_rows_are_those_of_the_definition_done_slowly() -> None:
                         expected["prediction"][row, restart, reading, target] = logits.argmax()
                         expected["margin"][row, restart, reading, target] = logits[label] - best_other
     for name, values in expected.items():
-        np.testing.assert_allclose(found[name], values, atol=1e-4, err_msg=name)
+        np.testing.assert_allclose(table[name], values, atol=1e-4, err_msg=name)
     for target, model in enumerate((source, copy)):
         logits = array(model(images))
-        np.testing.assert_array_equal(found["prediction_natural"][:, target], logits.argmax(1))
+        np.testing.assert_array_equal(table["prediction_natural"][:, target], logits.argmax(1))
         true = logits[range(7), labels]
         logits[range(7), labels] = -np.inf
-        np.testing.assert_allclose(found["margin_natural"][:, target], true - logits.max(1), atol=1e-6)
-    np.testing.assert_array_equal(found["label"], labels)
-    assert found["gradients"].tolist() == [3 * (6 + 9)] * 7
-    assert len({values.tobytes() for values in np.moveaxis(found["margin"], 0, -1).reshape(-1, 7)}) == 3 * 5 * 2
+        np.testing.assert_allclose(table["margin_natural"][:, target], true - logits.max(1), atol=1e-6)
+    np.testing.assert_array_equal(table["label"], labels)
+    assert table["gradients"].tolist() == [3 * (6 + 9)] * 7
+    assert len({values.tobytes() for values in np.moveaxis(table["margin"], 0, -1).reshape(-1, 7)}) == 3 * 5 * 2
 
 
 @pytest.mark.parametrize(("name", "loss", "purpose"), [("PGD", "cross-entropy", 0), ("CW", "margin", 3)])
 def test_a_reading_is_bit_for_bit_the_attack_of_that_many_steps(name: str, loss: LossName, purpose: int) -> None:
     source, copy, images, labels = Waves(0), Waves(1), pixels(6, *SHAPE), torch.arange(6) % 4
     settings = TableSettings(EPS, STEP, seed=2, pgd="1,5,20", cw="1,5,20", restarts=2)
-    found = found_in(source, batch_of(images, labels), settings, copy=copy)
+    table = found_in(source, batch_of(images, labels), settings, copy=copy)
     noise = {steps: per_image_noise(2, range(6), purpose) for steps in (1, 5, 20)}
     for restart in range(2):
         for steps in (1, 5, 20):
             adversarial = PGD(EPS, STEP, steps, loss=loss)(source, images, labels, noise[steps])
             reading = settings.readings().index(f"{name}-{steps}")
             change = array(torch.linalg.vector_norm((adversarial - images).flatten(1), dim=1))
-            np.testing.assert_array_equal(found["perturbation_l2"][:, restart, reading], change)
+            np.testing.assert_array_equal(table["perturbation_l2"][:, restart, reading], change)
             for target, model in enumerate((source, copy)):
                 answers = array(model(adversarial).argmax(1))
-                np.testing.assert_array_equal(found["prediction"][:, restart, reading, target], answers)
+                np.testing.assert_array_equal(table["prediction"][:, restart, reading, target], answers)
 
 
 def test_pgd_20_is_the_attack_of_every_other_analysis() -> None:
     model, images, labels = Waves(0), pixels(6, *SHAPE), torch.arange(6) % 4
     settings = TableSettings(EPS, STEP, seed=5)
-    found = found_in(model, batch_of(images, labels, start=3), settings)
+    table = found_in(model, batch_of(images, labels, start=3), settings)
     adversarial = AttackSettings(EPS, STEP, seed=5)(model, images, labels, range(3, 9))
     change = array(torch.linalg.vector_norm((adversarial - images).flatten(1), dim=1))
-    np.testing.assert_array_equal(found["perturbation_l2"][:, 0, settings.readings().index("PGD-20")], change)
+    np.testing.assert_array_equal(table["perturbation_l2"][:, 0, settings.readings().index("PGD-20")], change)
 
 
-class Watched(nn.Module):
+class GradientCounter(nn.Module):
     """A model that counts the gradients with respect to its images as they come back."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -192,10 +192,10 @@ class Watched(nn.Module):
     ],
 )
 def test_each_trajectory_is_walked_once(changes: dict[str, Any], gradients: int) -> None:
-    source, copy = Watched(Linear(40)), Watched(Linear(40, seed=1))
+    source, copy = GradientCounter(Linear(40)), GradientCounter(Linear(40, seed=1))
     batch = batch_of(pixels(3, *SHAPE), torch.tensor([0, 1, 1]))
-    found = found_in(source, batch, TableSettings(EPS, STEP, **changes), copy=copy)
-    assert found["gradients"].tolist() == [gradients] * 3
+    table = found_in(source, batch, TableSettings(EPS, STEP, **changes), copy=copy)
+    assert table["gradients"].tolist() == [gradients] * 3
     assert (source.gradients, copy.gradients) == (gradients, 0)
 
 
@@ -203,16 +203,16 @@ def test_on_a_linear_model_both_attacks_find_the_corner() -> None:
     model, images = Linear(40), pixels(60, *SHAPE, low=0.2, high=0.8)
     labels = model(images).argmax(1)
     eps = 0.02
-    found = found_in(model, batch_of(images, labels), TableSettings(eps, eps / 4, pgd="8", cw="8", restarts=2))
+    table = found_in(model, batch_of(images, labels), TableSettings(eps, eps / 4, pgd="8", cw="8", restarts=2))
     weight = array(model.layer.weight)
-    margins = found["margin_natural"][:, 0] - eps * np.abs(weight[0] - weight[1]).sum()
+    margins = table["margin_natural"][:, 0] - eps * np.abs(weight[0] - weight[1]).sum()
     assert 0.1 < (margins > 0).mean() < 0.9
     for reading in range(2):
         for restart in range(2):
-            np.testing.assert_allclose(found["margin"][:, restart, reading, 0], margins, atol=1e-5)
-    np.testing.assert_array_equal((found["prediction"] == labels.numpy()[:, None, None, None])[:, 0, 0, 0], margins > 0)
-    np.testing.assert_allclose(found["perturbation"], eps, atol=1e-6)
-    np.testing.assert_allclose(found["perturbation_l2"], eps * math.sqrt(40), atol=1e-6)
+            np.testing.assert_allclose(table["margin"][:, restart, reading, 0], margins, atol=1e-5)
+    np.testing.assert_array_equal((table["prediction"] == labels.numpy()[:, None, None, None])[:, 0, 0, 0], margins > 0)
+    np.testing.assert_allclose(table["perturbation"], eps, atol=1e-6)
+    np.testing.assert_allclose(table["perturbation_l2"], eps * math.sqrt(40), atol=1e-6)
 
 
 def test_rows_do_not_depend_on_the_batch() -> None:
@@ -230,14 +230,14 @@ def test_rows_do_not_depend_on_the_batch() -> None:
 def test_models_and_random_state_are_left_as_found(fails_at: float) -> None:
     source, copy = Waves(0), Waves(1)
     source.fails_at = fails_at
-    before = torch.get_rng_state()
+    state = torch.get_rng_state()
     batch, settings = batch_of(pixels(3, *SHAPE), torch.tensor([0, 1, 3])), TableSettings(EPS, STEP, pgd="4", cw="2")
     if fails_at < math.inf:
         with pytest.raises(RuntimeError, match="out of memory"):
-            rows(source, batch, prepared(settings, copy=copy))  # type: ignore[arg-type]
+            rows(source, batch, make_context(settings, copy=copy))  # type: ignore[arg-type]
     else:
-        rows(source, batch, prepared(settings, copy=copy))  # type: ignore[arg-type]
-    assert torch.equal(torch.get_rng_state(), before)
+        rows(source, batch, make_context(settings, copy=copy))  # type: ignore[arg-type]
+    assert torch.equal(torch.get_rng_state(), state)
     for model in (source, copy):
         assert model.training and not model._forward_pre_hooks
         assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
@@ -273,7 +273,7 @@ def test_statistics_are_counts_over_images_where_every_restart_must_fail() -> No
     label, natural, adversarial = (rng.integers(0, 2, shape) for shape in (19, (19, 3), (19, 2, 4, 3)))
     natural[:17], adversarial[:15] = label[:17, None], label[:15, None, None, None]
     adversarial[3, 1, 2, 0] = 1 - label[3]
-    found = summarize(columns_of(label, natural, adversarial), of_nothing())
+    summary = summarize(columns_of(label, natural, adversarial), of_nothing())
     counts = {"natural": np.zeros(3, int), "adversarial": np.zeros((4, 3), int), "worst": np.zeros(3, int)}
     for image in range(19):
         for target in range(3):
@@ -284,11 +284,11 @@ def test_statistics_are_counts_over_images_where_every_restart_must_fail() -> No
                 counts["adversarial"][reading, target] += resists
                 good = good and resists
             counts["worst"][target] += good
-    assert found.keys() == {f"accuracy/{name}" for name in counts}
-    for name, wanted in counts.items():
-        values = found[f"accuracy/{name}"]
-        assert values.shape == (*wanted.shape, 3)
-        for place, count in np.ndenumerate(wanted):
+    assert summary.keys() == {f"accuracy/{name}" for name in counts}
+    for name, expected in counts.items():
+        values = summary[f"accuracy/{name}"]
+        assert values.shape == (*expected.shape, 3)
+        for place, count in np.ndenumerate(expected):
             interval = binomtest(int(count), 19).proportion_ci(method="wilson")
             np.testing.assert_allclose(values[place], [count / 19, interval.low, interval.high])
     assert (counts["worst"] < counts["adversarial"].min(0)).any()
@@ -307,32 +307,32 @@ def test_apgd_is_read_last_and_apgd_t_attacks_what_is_right_so_far() -> None:
     labels[:4] = (labels[:4] + 1) % 4
     settings = by_apgd()
     assert settings.readings() == ("PGD-1", "APGD-CE-4", "APGD-T-4")
-    found = found_in(source, batch_of(images, labels, 7), settings, copy=copy)
-    carried, right = images, source(images).argmax(1) == labels
-    spent = torch.full((40,), 2)
+    table = found_in(source, batch_of(images, labels, 7), settings, copy=copy)
+    best, right = images, source(images).argmax(1) == labels
+    gradient_counts = torch.full((40,), 2)
     noises = {name: per_image_noise(3, range(7, 47), purpose) for name, purpose in (("PGD", 0), ("CE", 4), ("T", 5))}
     attacks: dict[str, Callable[[], tuple[Tensor, Any]]] = {
         "PGD": lambda: (PGD(SMALL_EPS, SMALL_EPS / 4, 1)(source, images, labels, noises["PGD"]), 0),
         "CE": lambda: APGD(SMALL_EPS, 4)(source, images, labels, noises["CE"]),
         "T": lambda: TargetedAPGD(SMALL_EPS, 4)(source, images, labels, noises["T"]),
     }
-    attacked = []
+    image_counts = []
     for reading, name in enumerate(attacks):
         for restart in range(2):
             adversarial, gradients = attacks[name]()
             if name == "T":
-                attacked.append(int(right.sum()))
+                image_counts.append(int(right.sum()))
                 gradients = torch.where(right, gradients, 0)
-                adversarial = torch.where(right[:, None, None, None], adversarial, carried)
-            spent += gradients
+                adversarial = torch.where(right[:, None, None, None], adversarial, best)
+            gradient_counts += gradients
             for target, model in enumerate((source, copy)):
                 answers = model(adversarial).argmax(1)
-                np.testing.assert_array_equal(found["prediction"][:, restart, reading, target], answers)
+                np.testing.assert_array_equal(table["prediction"][:, restart, reading, target], answers)
             wrong = source(adversarial).argmax(1) != labels
             right = right & ~wrong
-            carried = torch.where(wrong[:, None, None, None], adversarial, carried)
-    np.testing.assert_array_equal(found["gradients"], spent)
-    assert 36 > attacked[0] > attacked[1] >= int(right.sum()) > 0
+            best = torch.where(wrong[:, None, None, None], adversarial, best)
+    np.testing.assert_array_equal(table["gradients"], gradient_counts)
+    assert 36 > image_counts[0] > image_counts[1] >= int(right.sum()) > 0
 
 
 def test_the_white_box_accuracy_of_apgd_t_is_that_of_the_worst_case() -> None:
@@ -340,11 +340,11 @@ def test_the_white_box_accuracy_of_apgd_t_is_that_of_the_worst_case() -> None:
     source: Any = Waves(0)
     labels = source(images).argmax(1)
     labels[:4] = (labels[:4] + 1) % 4
-    columns = rows(source, batch_of(images, labels), prepared(by_apgd(1), copy=Waves(1)))
+    columns = rows(source, batch_of(images, labels), make_context(by_apgd(1), copy=Waves(1)))
     summary = summarize(Columns(columns), of_nothing())
     np.testing.assert_array_equal(summary["accuracy/adversarial"][2, 0], summary["accuracy/worst"][0])
-    before = columns["per_image/prediction"][:, :, :2, 0] == labels.numpy()[:, None, None]
-    assert 0 < summary["accuracy/worst"][0, 0] < before.all((1, 2)).mean()
+    survivors = columns["per_image/prediction"][:, :, :2, 0] == labels.numpy()[:, None, None]
+    assert 0 < summary["accuracy/worst"][0, 0] < survivors.all((1, 2)).mean()
 
 
 def test_with_apgd_no_row_depends_on_the_batch() -> None:
@@ -352,15 +352,16 @@ def test_with_apgd_no_row_depends_on_the_batch() -> None:
     labels = source(images).argmax(1)
     whole = found_in(source, batch_of(images, labels), by_apgd())
     parts = [
-        found_in(source, batch_of(images[at], labels[at], at.start), by_apgd()) for at in (slice(0, 3), slice(3, 11))
+        found_in(source, batch_of(images[cut], labels[cut], cut.start), by_apgd())
+        for cut in (slice(0, 3), slice(3, 11))
     ]
     for name, values in whole.items():
         np.testing.assert_allclose(np.concatenate([part[name] for part in parts]), values, atol=1e-4)
 
 
 def test_without_apgd_a_file_is_that_of_before_there_was_any() -> None:
-    stored = hdf5.read(Path(__file__).parent / "golden" / "robustness-2.h5").config["settings"]
-    assert as_stored(TableSettings(EPS, STEP).resolve({})).keys() == stored.keys()
+    settings = hdf5.read(Path(__file__).parent / "golden" / "robustness-2.h5").config["settings"]
+    assert as_stored(TableSettings(EPS, STEP).resolve({})).keys() == settings.keys()
     assert as_stored(by_apgd())["apgd"] == "4"
 
 
@@ -374,7 +375,7 @@ def test_steps_of_apgd_are_one_number(steps: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "pgd", "cw", "names"),
+    ("options", "pgd", "cw", "names"),
     [
         ({}, "5,20,100,200", "30,100", "PGD-5 PGD-20 PGD-100 PGD-200 CW-30 CW-100"),
         ({"pgd": "20,5"}, "5,20", "30,100", "PGD-5 PGD-20 CW-30 CW-100"),
@@ -383,14 +384,14 @@ def test_steps_of_apgd_are_one_number(steps: str) -> None:
         ({"pgd": "none", "cw": "none"}, "none", "none", ""),
     ],
 )
-def test_steps_are_put_in_order(given: Mapping[str, Any], pgd: str, cw: str, names: str) -> None:
-    settings = TableSettings(**given).resolve({"recipe": {"eps": 0.3}})
+def test_steps_are_put_in_order(options: Mapping[str, Any], pgd: str, cw: str, names: str) -> None:
+    settings = TableSettings(**options).resolve({"recipe": {"eps": 0.3}})
     assert settings == TableSettings(0.3, 0.075, norm="linf", pgd=pgd, cw=cw)
     assert settings.readings() == tuple(names.split())
 
 
 @pytest.mark.parametrize(
-    ("given", "sentence"),
+    ("options", "sentence"),
     [
         ({"pgd": "0"}, "pgd: '0' is no list of steps: give numbers from 1 on, such as 5,20, or none."),
         ({"pgd": "5,-1"}, "pgd: '5,-1' is no list of steps"),
@@ -404,17 +405,17 @@ def test_steps_are_put_in_order(given: Mapping[str, Any], pgd: str, cw: str, nam
         ({"step_size": -0.1}, "step size is -0.1"),
     ],
 )
-def test_what_is_out_of_range_is_said(given: Mapping[str, Any], sentence: str) -> None:
-    with pytest.raises(UserError) as raised:
-        TableSettings(**given).resolve({"recipe": {"eps": 0.3}})
-    assert sentence in str(raised.value)
+def test_what_is_out_of_range_is_said(options: Mapping[str, Any], sentence: str) -> None:
+    with pytest.raises(UserError) as error:
+        TableSettings(**options).resolve({"recipe": {"eps": 0.3}})
+    assert sentence in str(error.value)
 
 
 # --- files
 
 
 @pytest.fixture(scope="module")
-def trained(make_checkpoint: Make, tmp_path_factory: pytest.TempPathFactory) -> list[checkpoint.Checkpoint]:
+def checkpoints(make_checkpoint: Make, tmp_path_factory: pytest.TempPathFactory) -> list[checkpoint.Checkpoint]:
     """A source and two copies of it."""
     folder = tmp_path_factory.mktemp("trained")
     return [checkpoint.read(make_checkpoint(folder, "at-att", seed)) for seed in (0, 1, 2)]
@@ -430,14 +431,14 @@ def work(
 
 
 def test_a_file_says_what_each_target_makes_of_the_sources_images(
-    trained: list[checkpoint.Checkpoint], digits: Dataset, tmp_path: Path
+    checkpoints: list[checkpoint.Checkpoint], digits: Dataset, tmp_path: Path
 ) -> None:
-    path = work(trained, digits, tmp_path, batch_size=60).run()
+    path = work(checkpoints, digits, tmp_path, batch_size=60).run()
     result = hdf5.read(path)
     assert problems(path) == []
-    assert attack_outcomes.targets(result) == [model.path.stem for model in trained]
+    assert attack_outcomes.targets(result) == [model.path.stem for model in checkpoints]
     assert attack_outcomes.readings(result) == ["PGD-3", "PGD-6", "CW-4"]
-    models = [model.model(CPU) for model in trained]
+    models = [model.model(CPU) for model in checkpoints]
     images = torch.tensor(digits.train.images / 255, dtype=torch.float32).permute(0, 3, 1, 2)
     labels = torch.tensor(digits.train.labels)
     noise = per_image_noise(0, range(60))
@@ -446,7 +447,7 @@ def test_a_file_says_what_each_target_makes_of_the_sources_images(
     with torch.no_grad():
         for target, model in enumerate(models):
             natural = (model(images).argmax(1) == labels).numpy()
-            resists = [(model(found).argmax(1) == labels).numpy() for found in adversarial]
+            resists = [(model(example).argmax(1) == labels).numpy() for example in adversarial]
             np.testing.assert_array_equal(attack_outcomes.right(result, None, target), natural)
             np.testing.assert_array_equal(attack_outcomes.right(result, "PGD-6", target), resists[0] & resists[1])
             assert result["accuracy/adversarial"][1, target, 0] == pytest.approx((resists[0] & resists[1]).mean())
@@ -469,29 +470,29 @@ def test_a_file_says_what_each_target_makes_of_the_sources_images(
     ],
 )
 def test_one_reading_stands_for_all(
-    trained: list[checkpoint.Checkpoint],
+    checkpoints: list[checkpoint.Checkpoint],
     digits: Dataset,
     tmp_path: Path,
     settings: dict[str, Any],
     headline: str | None,
 ) -> None:
-    path = work(trained[:1], digits, tmp_path, settings=TableSettings(**settings), limit=4).run()
+    path = work(checkpoints[:1], digits, tmp_path, settings=TableSettings(**settings), limit=4).run()
     assert attack_outcomes.headline(hdf5.read(path)) == headline
 
 
 def test_without_attacks_a_file_holds_natural_accuracies(
-    trained: list[checkpoint.Checkpoint], digits: Dataset, tmp_path: Path
+    checkpoints: list[checkpoint.Checkpoint], digits: Dataset, tmp_path: Path
 ) -> None:
-    path = work(trained, digits, tmp_path, settings=TableSettings(pgd="none", cw="none"), limit=20).run()
+    path = work(checkpoints, digits, tmp_path, settings=TableSettings(pgd="none", cw="none"), limit=20).run()
     result = hdf5.read(path)
     assert problems(path) == []
     assert result["per_image/prediction"].shape == (20, 1, 0, 3)
     np.testing.assert_array_equal(result["accuracy/worst"], result["accuracy/natural"])
-    (drawn,) = figures.get("robustness").draw([result]).numbers["at-att seed 0"].values()
-    np.testing.assert_array_equal(drawn, result["accuracy/natural"][0])
+    (bars,) = figures.get("robustness").draw([result]).numbers["at-att seed 0"].values()
+    np.testing.assert_array_equal(bars, result["accuracy/natural"][0])
     assert f"{100 * result['accuracy/natural'][0, 0]:.1f} %" in " ".join(table_row(result).values())
     assert to_csv(path, tmp_path).left_out == []
-    maps = work(trained[:1], digits, tmp_path, "gradient-maps", settings=MapSettings(), limit=20)
-    shown = gallery.gallery([hdf5.read(maps.run()), result])
-    assert shown is not None
-    assert shown["told"]["models"][0]["adversarial"] is None
+    maps = work(checkpoints[:1], digits, tmp_path, "gradient-maps", settings=MapSettings(), limit=20)
+    album = gallery.gallery([hdf5.read(maps.run()), result])
+    assert album is not None
+    assert album["told"]["models"][0]["adversarial"] is None

@@ -30,14 +30,14 @@ class Counting:
 
     name: str
     count: int
-    seen: list[str] = field(default_factory=list, hash=False)
+    log: list[str] = field(default_factory=list, hash=False)
     signal_at: int = -1
 
     def steps(self, stop: Event, position: int | None) -> Generator[None, None, str]:
         for step in range(self.count):
             if stop.is_set():
                 raise Stopped(f"{self.name} stopped")
-            self.seen.append(f"{self.name}{step}")
+            self.log.append(f"{self.name}{step}")
             if step == self.signal_at:
                 os.kill(os.getpid(), signal.SIGTERM)
             yield
@@ -47,23 +47,23 @@ class Counting:
 
 
 def test_steps_alternate_and_a_free_place_is_taken_by_the_next() -> None:
-    seen: list[str] = []
-    tasks = [Counting(name, count, seen) for name, count in (("a", 1), ("b", 3), ("bad", 1), ("c", 2))]
+    log: list[str] = []
+    tasks = [Counting(name, count, log) for name, count in (("a", 1), ("b", 3), ("bad", 1), ("c", 2))]
     outcomes = list(round_robin.run(tasks, 2, CPU))
-    assert seen == ["a0", "b0", "b1", "bad0", "b2", "c0", "c1"]
-    told = {task.name: outcome for task, outcome in outcomes if isinstance(task, Counting)}
-    assert (told["a"], told["b"], told["c"]) == ("a 0", "b 1", "c 0")
-    assert isinstance(told["bad"], UserError)
+    assert log == ["a0", "b0", "b1", "bad0", "b2", "c0", "c1"]
+    by_name = {task.name: outcome for task, outcome in outcomes if isinstance(task, Counting)}
+    assert (by_name["a"], by_name["b"], by_name["c"]) == ("a 0", "b 1", "c 0")
+    assert isinstance(by_name["bad"], UserError)
 
 
 def test_after_a_signal_all_that_run_stop_and_none_is_begun() -> None:
-    seen: list[str] = []
-    before = signal.getsignal(signal.SIGTERM)
-    tasks = [Counting("a", 9, seen), Counting("b", 9, seen, signal_at=1), Counting("c", 9, seen)]
+    log: list[str] = []
+    handler = signal.getsignal(signal.SIGTERM)
+    tasks = [Counting("a", 9, log), Counting("b", 9, log, signal_at=1), Counting("c", 9, log)]
     outcomes = [str(outcome) for _, outcome in round_robin.run(tasks, 2, CPU)]
     assert outcomes == ["a stopped", "b stopped"]
-    assert seen == ["a0", "b0", "a1", "b1"]
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert log == ["a0", "b0", "a1", "b1"]
+    assert signal.getsignal(signal.SIGTERM) is handler
 
 
 def test_to_end_gives_what_the_steps_return() -> None:
@@ -72,19 +72,19 @@ def test_to_end_gives_what_the_steps_return() -> None:
 
 @pytest.mark.parametrize("at_once", [1, 3])
 def test_models_trained_in_turn_end_with_the_bits_of_models_trained_alone(tmp_path: Path, at_once: int) -> None:
-    made = cluttered_digits(48, 20)
+    dataset = cluttered_digits(48, 20)
     recipe = Recipe("test", epochs=2, batch_size=16, learning_rate=0.05, attack_steps=1, eps_ramp=0.5)
     names = ("at-att-reg", "at", "natural")
 
     @dataclass(frozen=True)
     class OnDigits(TrainTask):
         def job(self) -> Job:
-            return Job(made, "small", variant(self.variant), self.seed, recipe)
+            return Job(dataset, "small", variant(self.variant), self.seed, recipe)
 
     tasks = [OnDigits("x", "small", name, 3, recipe, tmp_path / "together", "cpu") for name in names]
     outcomes = [outcome for _, outcome in round_robin.run(tasks, at_once, CPU)]
-    told = sorted(str(outcome).split(":")[0] for outcome in outcomes)
-    assert told == sorted(f"trained {task.name}" for task in tasks)
+    lines = sorted(str(outcome).split(":")[0] for outcome in outcomes)
+    assert lines == sorted(f"trained {task.name}" for task in tasks)
     for task in tasks:
         alone = checkpoint.read(train(task.job(), tmp_path / "alone", source="x", device=CPU))
         together = checkpoint.read(tmp_path / "together" / task.name)

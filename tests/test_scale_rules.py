@@ -43,9 +43,9 @@ def slow(entries: list[float], rule: str, set_deviation: float) -> list[float]:
 
 @pytest.mark.parametrize("rule", RULES)
 def test_each_rule_is_a_slow_loop(rule: Any) -> None:
-    found = as_image(maps(), rule, 0.7)
-    expected = [slow(one.ravel().tolist(), rule, 0.7) for one in array(maps())]
-    np.testing.assert_allclose(found.flatten(1), expected, atol=1e-5)
+    images = as_image(maps(), rule, 0.7)
+    expected = [slow(values.ravel().tolist(), rule, 0.7) for values in array(maps())]
+    np.testing.assert_allclose(images.flatten(1), expected, atol=1e-5)
 
 
 def row(*entries: float) -> Tensor:
@@ -83,24 +83,24 @@ def test_a_lopsided_map_by_hand(rule: Any, expected: list[float]) -> None:
 def test_one_large_pixel_does_not_gray_out_a_clipped_map() -> None:
     """The rest uses most of the range, and the raw rules leave it nothing: why the paper clips."""
     random = torch.Generator().manual_seed(0)
-    one = torch.randn((1, 3, 32, 32), generator=random)
-    one[0, 1, 2, 3] = 100.0
-    rest = torch.ones(one.shape, dtype=torch.bool)
+    outlier = torch.randn((1, 3, 32, 32), generator=random)
+    outlier[0, 1, 2, 3] = 100.0
+    rest = torch.ones(outlier.shape, dtype=torch.bool)
     rest[0, 1, 2, 3] = False
-    clipped = as_image(one, "clip", math.nan)
-    assert float(clipped[0, 1, 2, 3]) == 1.0
-    assert float(clipped[rest].max()) > 0.75 and float(clipped[rest].min()) < 0.25
+    image = as_image(outlier, "clip", math.nan)
+    assert float(image[0, 1, 2, 3]) == 1.0
+    assert float(image[rest].max()) > 0.75 and float(image[rest].min()) < 0.25
     for rule in ("max", "min-max"):
-        raw = as_image(one, rule, math.nan)[rest]
+        raw = as_image(outlier, rule, math.nan)[rest]
         assert float(raw.max() - raw.min()) < 0.09
 
 
 def test_clipped_entries_are_those_beyond_three_deviations() -> None:
     entries = array(maps())
-    beyond = np.abs(entries) >= 3 * entries.std((1, 2, 3), keepdims=True)
-    found = as_image(maps(), "clip", math.nan)
-    np.testing.assert_array_equal((found == 0) | (found == 1), beyond)
-    assert 0 < beyond.sum() < entries.size / 10
+    extremes = np.abs(entries) >= 3 * entries.std((1, 2, 3), keepdims=True)
+    images = as_image(maps(), "clip", math.nan)
+    np.testing.assert_array_equal((images == 0) | (images == 1), extremes)
+    assert 0 < extremes.sum() < entries.size / 10
 
 
 @pytest.mark.parametrize("rule", PER_IMAGE)
@@ -132,48 +132,48 @@ def test_a_map_is_not_changed_by_the_others(rule: Any) -> None:
 
 @pytest.mark.parametrize("rule", RULES)
 def test_images_lie_in_the_unit_interval_and_raw_ones_reach_its_ends(rule: Any) -> None:
-    found = as_image(maps(), rule, 0.7).flatten(1)
-    assert float(found.min()) >= 0 and float(found.max()) <= 1
+    images = as_image(maps(), rule, 0.7).flatten(1)
+    assert float(images.min()) >= 0 and float(images.max()) <= 1
     if rule == "max":
-        assert ((found == 0) | (found == 1)).sum(1).tolist() == [1] * N
+        assert ((images == 0) | (images == 1)).sum(1).tolist() == [1] * N
     if rule == "min-max":
-        assert ((found == 0).sum(1) == 1).all() and ((found == 1).sum(1) == 1).all()
+        assert ((images == 0).sum(1) == 1).all() and ((images == 1).sum(1) == 1).all()
 
 
 @pytest.mark.parametrize("rule", RULES)
 def test_a_zero_map_is_gray_and_degenerate(rule: Any) -> None:
-    some = maps()
-    some[[1, 3]] = 0
-    assert degenerate(some).tolist() == [False, True, False, True, False]
-    found = as_image(some, rule, 0.7)
-    assert (found[[1, 3]] == 0.5).all()
-    torch.testing.assert_close(found[[0, 2, 4]], as_image(maps()[[0, 2, 4]], rule, 0.7))
+    batch = maps()
+    batch[[1, 3]] = 0
+    assert degenerate(batch).tolist() == [False, True, False, True, False]
+    images = as_image(batch, rule, 0.7)
+    assert (images[[1, 3]] == 0.5).all()
+    torch.testing.assert_close(images[[0, 2, 4]], as_image(maps()[[0, 2, 4]], rule, 0.7))
     assert (as_image(torch.zeros(2, C, H, W), rule, 0.0) == 0.5).all()
 
 
 def test_a_constant_map_is_gray_where_only_its_spread_would_show() -> None:
     constant = torch.full((1, C, H, W), 0.1)
     assert degenerate(constant).tolist() == [False]
-    shown = {rule: set(as_image(constant, rule, 0.0).flatten().tolist()) for rule in RULES}
-    assert shown == {"clip": {0.5}, "clip-set": {0.5}, "max": {1.0}, "min-max": {0.5}}
+    shades = {rule: set(as_image(constant, rule, 0.0).flatten().tolist()) for rule in RULES}
+    assert shades == {"clip": {0.5}, "clip-set": {0.5}, "max": {1.0}, "min-max": {0.5}}
 
 
 def test_a_map_is_its_largest_magnitude_times_its_normalized_form() -> None:
-    some = maps()
-    some[2] = 0
-    unit, largest = scaled_maps(some)
-    np.testing.assert_allclose(largest, np.abs(array(some)).max((1, 2, 3)), rtol=1e-6)
-    torch.testing.assert_close(unit * largest[:, None, None, None], some)
+    batch = maps()
+    batch[2] = 0
+    unit, largest = scaled_maps(batch)
+    np.testing.assert_allclose(largest, np.abs(array(batch)).max((1, 2, 3)), rtol=1e-6)
+    torch.testing.assert_close(unit * largest[:, None, None, None], batch)
     assert unit.abs().flatten(1).amax(1).tolist() == [1, 1, 0, 1, 1]
-    np.testing.assert_allclose(deviation(some), array(some).std((1, 2, 3)), rtol=1e-5)
+    np.testing.assert_allclose(deviation(batch), array(batch).std((1, 2, 3)), rtol=1e-5)
 
 
 @pytest.mark.parametrize("sizes", [(5,), (2, 3), (1, 1, 1, 1, 1)])
 def test_the_pooled_deviation_is_that_of_all_entries_however_they_come(sizes: tuple[int, ...]) -> None:
-    every: Array = array(maps())
-    found = pooled_deviation(map(moments, torch.split(maps(), list(sizes))))
-    assert found == pytest.approx(every.std(), rel=1e-12)
-    assert found != pytest.approx(every.std((1, 2, 3)).mean(), rel=0.1)
+    entries: Array = array(maps())
+    result = pooled_deviation(map(moments, torch.split(maps(), list(sizes))))
+    assert result == pytest.approx(entries.std(), rel=1e-12)
+    assert result != pytest.approx(entries.std((1, 2, 3)).mean(), rel=0.1)
 
 
 def test_the_pooled_deviation_of_equal_entries_is_zero() -> None:

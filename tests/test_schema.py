@@ -12,22 +12,26 @@ from interpret_robust.results.schema import Column, Schema, interval
 
 PAGE = Path(__file__).parents[1] / "docs" / "schemas.md"
 SCHEMAS: list[Schema] = [analyses.get(name).schema for name in analyses.names()]
-each = pytest.mark.parametrize("schema", SCHEMAS, ids=lambda schema: schema.name)
+for_each_schema = pytest.mark.parametrize("schema", SCHEMAS, ids=lambda schema: schema.name)
 
 
 def test_the_page_in_the_documentation_is_that_of_the_schemas() -> None:
-    said = "run: python -m interpret_robust.analyses.engine.schema_page > docs/schemas.md"
-    assert PAGE.read_text(encoding="utf-8") == schema_page.page(), said
+    hint = "run: python -m interpret_robust.analyses.engine.schema_page > docs/schemas.md"
+    assert PAGE.read_text(encoding="utf-8") == schema_page.page(), hint
 
 
-@each
+@for_each_schema
 def test_the_page_has_every_dataset_with_its_axes_and_meaning(schema: Schema) -> None:
     section = schema_page.page().split(f"## {schema.label}\n")[1].split("\n## ")[0]
     rows = [line for line in section.splitlines() if line.startswith("| `")]
     assert len(rows) == len(schema.per_image) + len(schema.summary)
     for line, (column, axes) in zip(rows, schema.columns(), strict=True):
-        _, path, kind, named, *meaning = line.replace(r"\|", "¦").split("|")
-        assert (path.strip(), kind.strip(), named.strip()) == (f"`{column.path}`", column.file_type, ", ".join(axes))
+        _, path, kind, axis_names, *meaning = line.replace(r"\|", "¦").split("|")
+        assert (path.strip(), kind.strip(), axis_names.strip()) == (
+            f"`{column.path}`",
+            column.file_type,
+            ", ".join(axes),
+        )
         assert meaning[0].strip().replace("¦", "|").replace("&lt;", "<") == column.doc
         assert [part.strip() for part in meaning[1:]] == [""]
     for axis, places in schema.labels.items():
@@ -35,7 +39,7 @@ def test_the_page_has_every_dataset_with_its_axes_and_meaning(schema: Schema) ->
     assert analyses.about(schema.name) in section
 
 
-@each
+@for_each_schema
 def test_a_meaning_is_understood_alone_as_the_label_of_a_plot(schema: Schema) -> None:
     """xarray writes the meaning beside an axis, where no other column stands above it."""
     meanings = [column.doc for column, _ in schema.columns()]
@@ -43,7 +47,7 @@ def test_a_meaning_is_understood_alone_as_the_label_of_a_plot(schema: Schema) ->
     assert not [text for text in meanings if re.search(r"\bend of its\b|how many these", text)]
 
 
-@each
+@for_each_schema
 def test_a_schema_is_one_that_can_be_written(schema: Schema) -> None:
     paths = [column.path for column, _ in schema.columns()]
     assert len(set(paths)) == len(paths)
@@ -58,14 +62,14 @@ def test_a_schema_is_one_that_can_be_written(schema: Schema) -> None:
             assert tuple(attributes["axes"].split(":")) == signal
 
 
-@each
+@for_each_schema
 def test_no_dataset_has_the_name_of_an_axis(schema: Schema) -> None:
     """In xarray the axis, which every group inherits, would be found in its place."""
     axes = {axis for _, names in schema.columns() for axis in names}
     assert not [column.path for column, _ in schema.columns() if column.path.rpartition("/")[2] in axes]
 
 
-@each
+@for_each_schema
 def test_the_file_opens_with_a_plot(schema: Schema) -> None:
     assert next(iter(schema.groups.values()), {}).get("signal"), f"{schema.label} names no default plot"
 

@@ -70,9 +70,9 @@ def test_commands_take_the_names_below_their_root(tmp_path: Path) -> None:
 )
 def test_what_is_no_model_is_told_what_it_is(text: str, sentence: str) -> None:
     assert sentence in explain(text)
-    with pytest.raises(UserError) as raised:
+    with pytest.raises(UserError) as error:
         check_files(Path(text))
-    assert str(raised.value) == explain(text)
+    assert str(error.value) == explain(text)
 
 
 def test_a_root_is_made_in_a_folder_that_is_there_and_said(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from interpret_robust.results.tables import render
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "sentence"),
     [
         ("at-at", "unknown variant 'at-at': did you mean 'at-att'? known are at, at-att, natural."),
         ("Natural", "unknown variant 'Natural': did you mean 'natural'? known are at, at-att, natural."),
@@ -32,8 +32,8 @@ from interpret_robust.results.tables import render
         ("", "unknown variant '': known are at, at-att, natural."),
     ],
 )
-def test_an_unknown_name_is_told_the_nearest_and_all(name: str, told: str) -> None:
-    assert str(unknown("variant", name, iter(["natural", "at", "at-att"]))) == told
+def test_an_unknown_name_is_told_the_nearest_and_all(name: str, sentence: str) -> None:
+    assert str(unknown("variant", name, iter(["natural", "at", "at-att"]))) == sentence
 
 
 # Tables.
@@ -94,26 +94,26 @@ def test_an_endless_time_is_a_time() -> None:
 # Files that appear whole or not at all.
 
 
-@pytest.mark.parametrize("existing", [None, b"old"])
-def test_a_file_is_replaced_in_one_step(tmp_path: Path, existing: bytes | None) -> None:
+@pytest.mark.parametrize("content", [None, b"old"])
+def test_a_file_is_replaced_in_one_step(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "deep" / "x.bin"
-    if existing is not None:
+    if content is not None:
         path.parent.mkdir()
-        path.write_bytes(existing)
+        path.write_bytes(content)
     with replacing(path) as partial:
         assert partial == path.with_name(f"x.bin.{os.getpid()}.partial")
         partial.write_bytes(b"new")
-        assert (path.read_bytes() if path.exists() else None) == existing
+        assert (path.read_bytes() if path.exists() else None) == content
     assert path.read_bytes() == b"new"
     assert [file.name for file in path.parent.iterdir()] == ["x.bin"]
 
 
-@pytest.mark.parametrize("existing", [None, b"old"])
+@pytest.mark.parametrize("content", [None, b"old"])
 @pytest.mark.parametrize("failure", [ValueError("no"), KeyboardInterrupt(), SystemExit(1)])
-def test_after_a_failure_a_file_is_as_it_was(tmp_path: Path, existing: bytes | None, failure: BaseException) -> None:
+def test_after_a_failure_a_file_is_as_it_was(tmp_path: Path, content: bytes | None, failure: BaseException) -> None:
     path = tmp_path / "x.bin"
-    if existing is not None:
-        path.write_bytes(existing)
+    if content is not None:
+        path.write_bytes(content)
 
     def write() -> None:
         with replacing(path) as partial:
@@ -122,7 +122,7 @@ def test_after_a_failure_a_file_is_as_it_was(tmp_path: Path, existing: bytes | N
 
     with pytest.raises(type(failure)):
         write()
-    assert [file.read_bytes() for file in tmp_path.iterdir()] == ([] if existing is None else [existing])
+    assert [file.read_bytes() for file in tmp_path.iterdir()] == ([] if content is None else [content])
 
 
 def test_a_failure_to_put_in_place_leaves_no_partial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,31 +184,31 @@ print(found.train.sha256, len(found.test))
 def test_of_two_processes_one_generates_the_dataset_and_the_other_waits_for_it(fresh: Path, tmp_path: Path) -> None:
     (tmp_path / "begun").mkdir()
     command = [sys.executable, "-c", GENERATE, str(tmp_path / "begun")]
-    both = [subprocess.Popen([*command, name], stdout=subprocess.PIPE, text=True) for name in "ab"]
-    told = {process.communicate(timeout=60)[0] for process in both}
-    assert [process.returncode for process in both] == [0, 0]
-    assert told == {f"{cluttered_digits(40, 20).train.sha256} 20\n"}
+    processes = [subprocess.Popen([*command, name], stdout=subprocess.PIPE, text=True) for name in "ab"]
+    lines = {process.communicate(timeout=60)[0] for process in processes}
+    assert [process.returncode for process in processes] == [0, 0]
+    assert lines == {f"{cluttered_digits(40, 20).train.sha256} 20\n"}
     assert len(list((tmp_path / "begun").iterdir())) == 1
     assert list(fresh.iterdir()) == [catalogue.file_of("cluttered-digits")]
 
 
 def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    done: list[str] = []
+    calls: list[str] = []
 
     def note(name: str) -> None:
         real: Callable[..., None] = getattr(os, name)
 
-        def noting(*arguments: object) -> None:
-            done.append(name)
+        def record(*arguments: object) -> None:
+            calls.append(name)
             real(*arguments)
 
-        monkeypatch.setattr(os, name, noting)
+        monkeypatch.setattr(os, name, record)
 
     note("fsync")
     note("replace")
     with replacing(tmp_path / "x.bin") as partial:
         partial.write_bytes(b"new")
-    assert done == ["fsync", "replace", "fsync"]
+    assert calls == ["fsync", "replace", "fsync"]
 
 
 def test_the_checksum_of_a_file_is_that_of_its_bytes(tmp_path: Path) -> None:
@@ -251,11 +251,11 @@ def test_the_folder_of_datasets_is_the_one_asked_for(fresh: Path, monkeypatch: p
 
 
 def test_each_name_stands_for_a_file(fresh: Path) -> None:
-    found = {name: catalogue.file_of(name) for name in RECORDS}
-    assert len(set(found.values())) == len(found) == 6
-    assert all(path.parent == fresh for path in found.values())
-    assert found["cifar10"].name == "cifar10.npz"
-    assert found["cluttered-digits"].name.startswith("cluttered-digits-v")
+    paths = {name: catalogue.file_of(name) for name in RECORDS}
+    assert len(set(paths.values())) == len(paths) == 6
+    assert all(path.parent == fresh for path in paths.values())
+    assert paths["cifar10"].name == "cifar10.npz"
+    assert paths["cluttered-digits"].name.startswith("cluttered-digits-v")
     assert catalogue.file_of("some/where.npz") == Path("some/where.npz")
 
 
@@ -270,10 +270,10 @@ def test_an_unknown_dataset_is_told_what_there_is(fresh: Path) -> None:
 @pytest.mark.parametrize("masks", [True, False])
 def test_a_path_is_a_dataset_with_numbered_classes(fresh: Path, tmp_path: Path, masks: bool) -> None:
     arrays = save(tmp_path / "mine.npz", masks=masks)
-    found = catalogue.load(str(tmp_path / "mine.npz"))
-    assert (found.name, found.image_shape) == ("mine", (3, 16, 20))
-    assert found.class_names == ("class 0", "class 1", "class 2")
-    for part, split in (("train", found.train), ("test", found.test)):
+    dataset = catalogue.load(str(tmp_path / "mine.npz"))
+    assert (dataset.name, dataset.image_shape) == ("mine", (3, 16, 20))
+    assert dataset.class_names == ("class 0", "class 1", "class 2")
+    for part, split in (("train", dataset.train), ("test", dataset.test)):
         np.testing.assert_array_equal(split.images, arrays[f"x_{part}"])
         np.testing.assert_array_equal(split.labels, arrays[f"y_{part}"])
         assert (split.images.dtype.name, split.labels.dtype.name) == ("uint8", "int64")
@@ -286,27 +286,27 @@ def test_a_path_is_a_dataset_with_numbered_classes(fresh: Path, tmp_path: Path, 
 def test_a_dataset_is_read_from_the_folder_asked_for(fresh: Path) -> None:
     path = catalogue.file_of("cluttered-digits")
     arrays = save(path, classes=10)
-    before = path.read_bytes()
-    found = catalogue.load("cluttered-digits")
-    np.testing.assert_array_equal(found.test.images, arrays["x_test"])
-    assert found.class_names[:3] == ("zero", "one", "two")
-    assert path.read_bytes() == before
-    assert catalogue.load("cluttered-digits") is found
+    content = path.read_bytes()
+    dataset = catalogue.load("cluttered-digits")
+    np.testing.assert_array_equal(dataset.test.images, arrays["x_test"])
+    assert dataset.class_names[:3] == ("zero", "one", "two")
+    assert path.read_bytes() == content
+    assert catalogue.load("cluttered-digits") is dataset
 
 
 def test_a_split_is_cut_and_known_by_its_bytes(fresh: Path, tmp_path: Path) -> None:
     arrays = save(tmp_path / "mine.npz", masks=True)
-    found = catalogue.load(str(tmp_path / "mine.npz"))
-    first = found.split("train").first(5)
+    dataset = catalogue.load(str(tmp_path / "mine.npz"))
+    first = dataset.split("train").first(5)
     assert first.masks is not None
     np.testing.assert_array_equal(first.images, arrays["x_train"][:5])
     np.testing.assert_array_equal(first.masks, arrays["mask_train"][:5])
-    assert len(found.train.first(None)) == len(found.train.first(999)) == 12
-    assert found.train.first(12).sha256 == found.train.sha256 != first.sha256
+    assert len(dataset.train.first(None)) == len(dataset.train.first(999)) == 12
+    assert dataset.train.first(12).sha256 == dataset.train.sha256 != first.sha256
     expected = hashlib.sha256(arrays["x_train"].tobytes() + arrays["y_train"].astype(np.int64).tobytes())
-    assert found.train.sha256 == expected.hexdigest()
+    assert dataset.train.sha256 == expected.hexdigest()
     with pytest.raises(UserError, match="has no split 'validation', but train and test"):
-        found.split("validation")
+        dataset.split("validation")
 
 
 def test_an_error_that_is_cut_has_no_open_quote() -> None:

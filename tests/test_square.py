@@ -53,14 +53,14 @@ def test_it_finds_the_optimum_of_a_linear_model() -> None:
     best = torch.stack(
         [model(images)[:, k] - model(images)[:, 0] + EPS * (weight[k] - weight[0]).abs().sum() for k in (1, 2)]
     ).amax(0)
-    gained = [(margin_loss(model(search(model, images, labels, n)), labels) - natural).detach() for n in (30, 3000)]
-    share = [array(gain / (best - natural)).mean() for gain in gained]
+    gains = [(margin_loss(model(search(model, images, labels, n)), labels) - natural).detach() for n in (30, 3000)]
+    share = [array(gain / (best - natural)).mean() for gain in gains]
     assert 0.2 < share[0] < share[1]
     assert 0.9 < share[1] <= 1 + 1e-5
 
 
-@pytest.mark.parametrize(("norm", "eps", "least"), [("l2", 0.2, 0.3), ("l1", 0.08, 0.7)])
-def test_it_nears_the_optimum_of_a_linear_model_in_other_norms(norm: Norm, eps: float, least: float) -> None:
+@pytest.mark.parametrize(("norm", "eps", "bound"), [("l2", 0.2, 0.3), ("l1", 0.08, 0.7)])
+def test_it_nears_the_optimum_of_a_linear_model_in_other_norms(norm: Norm, eps: float, bound: float) -> None:
     """The best change gains eps times the dual norm of the weights. Windows of three pixels cannot follow it in L2."""
     model, images = linear(100.0), pixels(5, *SHAPE, low=0.3, high=0.7)
     labels, weight = of_first_class(5), model.layer.weight.detach()
@@ -72,21 +72,22 @@ def test_it_nears_the_optimum_of_a_linear_model_in_other_norms(norm: Norm, eps: 
             for k in (1, 2)
         ]
     ).amax(0)
-    found = [search(model, images, labels, queries, eps, norm) for queries in (10, 60, 400)]
-    share = [array((margin_loss(model(images), labels) - natural) / (best - natural)).mean() for images in found]
+    outcomes = [search(model, images, labels, queries, eps, norm) for queries in (10, 60, 400)]
+    share = [array((margin_loss(model(images), labels) - natural) / (best - natural)).mean() for images in outcomes]
     assert share[0] < share[1] < share[2]
-    assert least < share[2] <= 1 + 1e-5
+    assert bound < share[2] <= 1 + 1e-5
 
 
 def test_it_stays_in_the_ball_and_among_pixels() -> None:
     model, images = linear(100.0), pixels(9, *SHAPE).round(decimals=1)
-    found = search(model, images, of_first_class(9), 40, eps=0.3)
-    assert found.dtype == torch.float32
-    assert found.min() >= 0 and found.max() <= 1
-    change = (found - images).abs()
+    adversarial = search(model, images, of_first_class(9), 40, eps=0.3)
+    assert adversarial.dtype == torch.float32
+    assert adversarial.min() >= 0 and adversarial.max() <= 1
+    change = (adversarial - images).abs()
     assert change.max() <= 0.3 + TOLERANCE
-    inside = (found > 0) & (found < 1)
-    torch.testing.assert_close(change[inside], torch.full_like(change[inside], 0.3))  # always at a corner of the ball
+    interior = (adversarial > 0) & (adversarial < 1)
+    # always at a corner of the ball
+    torch.testing.assert_close(change[interior], torch.full_like(change[interior], 0.3))
 
 
 @pytest.mark.parametrize(("norm", "eps"), [("l2", 0.8), ("l2", 3.0), ("l1", 4.0), ("l1", 30.0)])
@@ -97,10 +98,10 @@ def test_it_stays_in_the_balls_of_other_norms(norm: Norm, eps: float, shape: tup
     model = Linear(math.prod(shape), classes=3)
     with torch.no_grad():
         model.layer.bias[0] += 1000
-    found = search(model, images, of_first_class(7), 60, eps, norm)
-    assert found.dtype == torch.float32
-    assert found.min() >= 0 and found.max() <= 1
-    lengths = ball.length(found - images)
+    adversarial = search(model, images, of_first_class(7), 60, eps, norm)
+    assert adversarial.dtype == torch.float32
+    assert adversarial.min() >= 0 and adversarial.max() <= 1
+    lengths = ball.length(adversarial - images)
     assert (lengths <= eps + ball.tolerance(math.prod(shape))).all()
     assert (lengths > 0.3 * eps).all()
 
@@ -108,56 +109,56 @@ def test_it_stays_in_the_balls_of_other_norms(norm: Norm, eps: float, shape: tup
 @EACH_NORM
 def test_each_query_is_kept_where_it_lowers_the_margin(norm: Norm, eps: float) -> None:
     model, images, queries = linear(100.0), pixels(1, *SHAPE), 50
-    seen: list[tuple[float, Tensor]] = []
+    log: list[tuple[float, Tensor]] = []
     with torch.no_grad():
         model.register_forward_hook(
-            lambda _, given, logits: seen.append((margin_loss(logits, of_first_class(1)).item(), given[0].clone()))
+            lambda _, inputs, logits: log.append((margin_loss(logits, of_first_class(1)).item(), inputs[0].clone()))
         )
-        found = search(model, images, of_first_class(1), queries, eps, norm)
-    assert len(seen) == queries
-    losses, kept = zip(*seen, strict=True)
-    assert torch.equal(found, kept[int(np.argmax(losses))])
+        adversarial = search(model, images, of_first_class(1), queries, eps, norm)
+    assert len(log) == queries
+    losses, candidates = zip(*log, strict=True)
+    assert torch.equal(adversarial, candidates[int(np.argmax(losses))])
     assert max(losses) > losses[0]
 
 
 def test_each_proposal_is_one_square_away_from_the_best_so_far_and_the_best_is_kept() -> None:
     model, images, queries = linear(100.0), pixels(1, *SHAPE), 60
-    seen: list[tuple[float, Tensor]] = []
+    log: list[tuple[float, Tensor]] = []
     with torch.no_grad():
         model.register_forward_hook(
-            lambda _, given, logits: seen.append((margin_loss(logits, of_first_class(1)).item(), given[0].clone()))
+            lambda _, inputs, logits: log.append((margin_loss(logits, of_first_class(1)).item(), inputs[0].clone()))
         )
-        found = search(model, images, of_first_class(1), queries)
-    assert len(seen) == queries
-    best_loss, best = seen[0]
+        adversarial = search(model, images, of_first_class(1), queries)
+    assert len(log) == queries
+    best_loss, best = log[0]
     rises = 0
-    for query, (loss, proposed) in enumerate(seen[1:], start=1):
+    for query, (loss, proposal) in enumerate(log[1:], start=1):
         side = RandomSearch(EPS, queries).side(query, images)
-        for places in np.where(array((proposed != best)[0].any(0))):
+        for places in np.where(array((proposal != best)[0].any(0))):
             assert len(places) == 0 or np.ptp(places) < side
         if loss > best_loss:
-            best_loss, best, rises = loss, proposed, rises + 1
+            best_loss, best, rises = loss, proposal, rises + 1
     assert rises > 5
-    assert torch.equal(found, best)
+    assert torch.equal(adversarial, best)
 
 
 def test_squares_reach_every_pixel_and_color() -> None:
     images = torch.full((400, *SHAPE), 0.5)
-    drawn = torch.rand(400, 2 + SHAPE[0], generator=torch.Generator().manual_seed(0))
-    changed = make_proposals("linf", make_ball("linf", 0.25)).propose(images, images, drawn, side=2) - images
-    assert array((changed != 0).flatten(2).sum(2)).tolist() == [[4.0] * 3] * 400
-    often = array((changed != 0)[:, 0].double().mean(0))
+    draws = torch.rand(400, 2 + SHAPE[0], generator=torch.Generator().manual_seed(0))
+    change = make_proposals("linf", make_ball("linf", 0.25)).propose(images, images, draws, side=2) - images
+    assert array((change != 0).flatten(2).sum(2)).tolist() == [[4.0] * 3] * 400
+    often = array((change != 0)[:, 0].double().mean(0))
     assert often.min() > 0 and often[1:-1, 1:-1].std() < 0.03
     assert often[0, 0] < often[0, 3] < often[3, 3]
-    signs = {tuple(row.sign().int().tolist()) for row in changed.flatten(2).sum(2)}
+    signs = {tuple(row.sign().int().tolist()) for row in change.flatten(2).sum(2)}
     assert len(signs) == 8
 
 
 def test_squares_shrink_by_the_papers_schedule() -> None:
     attack, images = RandomSearch(0.1, 10_000), torch.zeros(1, 3, 32, 32)
     shares = {0: 1, 10: 1, 11: 2, 50: 2, 51: 4, 201: 8, 501: 16, 1001: 32, 2001: 64, 4001: 128, 6001: 256, 8001: 512}
-    for query, halved in shares.items():
-        assert attack.side(query, images) == max(1, round(math.sqrt(0.8 / halved) * 32))
+    for query, divisor in shares.items():
+        assert attack.side(query, images) == max(1, round(math.sqrt(0.8 / divisor) * 32))
     assert RandomSearch(0.1, 100).side(6, images) == attack.side(600, images)
     assert attack.side(0, torch.zeros(1, 3, 8, 40)) == 8  # no larger than the image
 
@@ -189,22 +190,22 @@ def test_an_outcome_depends_on_its_image_and_its_stream_alone(
     labels[2] = (labels[2] + 1) % 3  # one that is wrong from the start
     attack, order = RandomSearch(eps, 20, norm=norm), [4, 0, 6, 2]
     whole = attack(model, images, labels, streams(3, range(7)))
-    some = attack(model, images[order], labels[order], streams(3, order))
-    assert torch.equal(some, whole[order])
+    part = attack(model, images[order], labels[order], streams(3, order))
+    assert torch.equal(part, whole[order])
     assert not torch.equal(whole, attack(model, images, labels, streams(4, range(7))))
 
 
 def test_modes_and_random_state_are_left_as_found() -> None:
     model, images = build("small", "average", (3, 16, 20), 10, seed=0).train(), pixels(2, 3, 16, 20)
-    state, before = torch.get_rng_state(), {name: value.clone() for name, value in model.state_dict().items()}
+    state, weights = torch.get_rng_state(), {name: value.clone() for name, value in model.state_dict().items()}
     search(model, images, of_first_class(2), 3)
     assert all(module.training for module in model.modules())
     assert torch.equal(torch.get_rng_state(), state)
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
+    ("values", "sentence"),
     [
         ({"eps": 8.0}, "eps is 8: it must lie within 0 and 1"),
         ({"eps": math.nan}, "eps is nan: it must lie within 0 and 1"),
@@ -214,8 +215,8 @@ def test_modes_and_random_state_are_left_as_found() -> None:
         ({"p_init": 0.0}, "p_init must lie above 0"),
     ],
 )
-def test_what_is_out_of_range_is_said(values: dict[str, Any], told: str) -> None:
-    with pytest.raises(UserError, match=told):
+def test_what_is_out_of_range_is_said(values: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
         RandomSearch(**{"eps": 0.1, "queries": 5, **values})
 
 
@@ -232,14 +233,16 @@ def test_robust_accuracy_agrees_with_torchattacks(
     torchattacks = pytest.importorskip("torchattacks")
     model, images, labels = robust_network
     assert images.device == CPU
-    ours = search(model, images, labels, 100, eps, norm)
+    adversarial = search(model, images, labels, 100, eps, norm)
     with torch.random.fork_rng(devices=[]):
-        theirs = torchattacks.Square(model, norm=theirs_norm, eps=eps, n_queries=100, loss="margin", seed=0)(
+        reference = torchattacks.Square(model, norm=theirs_norm, eps=eps, n_queries=100, loss="margin", seed=0)(
             images, labels
         )
     with torch.no_grad():
-        natural, *right = [array(model(found).argmax(1) == labels) > 0 for found in (images, ours, theirs)]
-    ours_right, theirs_right = (natural & found for found in right)
+        natural, *right = [
+            array(model(examples).argmax(1) == labels) > 0 for examples in (images, adversarial, reference)
+        ]
+    ours_right, theirs_right = (natural & examples for examples in right)
     assert ours_right.mean() < 0.8 * natural.mean()
     assert ours_right.mean() > 0.1
     only_ours, only_theirs = (ours_right & ~theirs_right).sum(), (theirs_right & ~ours_right).sum()

@@ -226,11 +226,11 @@ def test_ratio_of_means_of_columns_is_the_mean_of_their_ratios() -> None:
     first, second = 3 + random(60, 2), 2 + random(60, 2, seed=1) / 4
     result = ratio_of_means(first, second)
     assert result.value == pytest.approx(np.mean([a.mean() / b.mean() for a, b in zip(first.T, second.T, strict=True)]))
-    rng, drawn = np.random.default_rng(0), []
+    rng, ratios = np.random.default_rng(0), []
     for _ in range(statistics.RESAMPLES):
         rows = rng.integers(60, size=60)
-        drawn.append(np.mean(first[rows].mean(0) / second[rows].mean(0)))
-    assert (result.low, result.high) == pytest.approx(np.quantile(drawn, [0.025, 0.975]), rel=1e-9)
+        ratios.append(np.mean(first[rows].mean(0) / second[rows].mean(0)))
+    assert (result.low, result.high) == pytest.approx(np.quantile(ratios, [0.025, 0.975]), rel=1e-9)
     assert np.isnan(ratio_of_means(first, second * [1, 0])).all()
 
 
@@ -303,8 +303,8 @@ def test_page_trend_of_ties_has_the_moments_of_all_permutations() -> None:
     """L over every order of both rows: its mean is no matter of ties, its variance is."""
     rows, order = np.array([[2.0, 1, 1, 3], [0, 0, 0, 5]]), np.array([[1.0, 1, 2, 3], [4, 1, 4, 2]])
     ranks, steps = stats.rankdata(rows, axis=1), stats.rankdata(order, axis=1)
-    one, other = ([float(s @ np.array(p)) for p in permutations(r)] for r, s in zip(ranks, steps, strict=True))
-    totals = np.add.outer(one, other)
+    left, right = ([float(s @ np.array(p)) for p in permutations(r)] for r, s in zip(ranks, steps, strict=True))
+    totals = np.add.outer(left, right)
     result = page_trend(rows, order)
     assert result.statistic == (ranks * steps).sum()
     p_value = stats.norm.sf((result.statistic - totals.mean()) / totals.std())
@@ -315,8 +315,8 @@ def test_page_trend_of_tied_values_is_scipys_statistic_and_a_sharper_p_value() -
     rows = (random(14, 9) + 0.1 * np.arange(9)).round()
     result, reference = page_trend(rows), stats.page_trend_test(rows, method="asymptotic")
     assert result.statistic == reference.statistic
-    lost = [sum(t**3 - t for t in np.unique(row, return_counts=True)[1]) for row in rows]
-    sharper = 1 / math.sqrt(1 - sum(lost) / (14 * (9**3 - 9)))
+    ties = [sum(t**3 - t for t in np.unique(row, return_counts=True)[1]) for row in rows]
+    sharper = 1 / math.sqrt(1 - sum(ties) / (14 * (9**3 - 9)))
     assert sharper > 1.03
     assert stats.norm.isf(result.p_value) == pytest.approx(sharper * stats.norm.isf(reference.pvalue), rel=1e-9)
 
@@ -407,7 +407,7 @@ def test_mcnemar_of_many_images_is_the_published_normal_test() -> None:
 
 
 @pytest.mark.parametrize(
-    ("p_values", "corrected"),
+    ("p_values", "expected"),
     [
         ([], []),
         ([0.03], [0.03]),
@@ -418,8 +418,8 @@ def test_mcnemar_of_many_images_is_the_published_normal_test() -> None:
         ([0.0, 1.0], [0.0, 1.0]),
     ],
 )
-def test_holm_by_hand(p_values: list[float], corrected: list[float]) -> None:
-    assert holm(p_values) == pytest.approx(corrected, abs=1e-12)
+def test_holm_by_hand(p_values: list[float], expected: list[float]) -> None:
+    assert holm(p_values) == pytest.approx(expected, abs=1e-12)
 
 
 def test_holm_rejects_what_the_published_steps_reject() -> None:
@@ -427,12 +427,12 @@ def test_holm_rejects_what_the_published_steps_reject() -> None:
     rng = np.random.default_rng(0)
     for _ in range(200):
         p_values = list(rng.random(6) ** 3)
-        rejected = set()
+        rejections = set()
         for step, index in enumerate(sorted(range(6), key=p_values.__getitem__)):
             if p_values[index] > 0.05 / (6 - step):
                 break
-            rejected.add(index)
-        assert {index for index, value in enumerate(holm(p_values)) if value <= 0.05} == rejected
+            rejections.add(index)
+        assert {index for index, value in enumerate(holm(p_values)) if value <= 0.05} == rejections
 
 
 def slow_over_seeds(values: list[list[float]]) -> tuple[float, float, float, float]:

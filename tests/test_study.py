@@ -32,7 +32,7 @@ from interpret_robust.study.plan import QUICK
 from interpret_robust.study.report import commands
 from interpret_robust.study.tasks import AnalysisTask, analysis_tasks, applicable
 
-ALL = [f"{architecture} {name} {seed}" for architecture, name, seed in QUICK.models]
+NAMES = [f"{architecture} {name} {seed}" for architecture, name, seed in QUICK.models]
 """Models are written as `small at-att 0`."""
 
 
@@ -48,9 +48,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[Path]
     """Checkpoints of models, each made once."""
     folder = tmp_path_factory.mktemp("models")
 
-    def make(chosen: Sequence[str], dataset: str = "odd") -> list[Path]:
+    def make(names: Sequence[str], dataset: str = "odd") -> list[Path]:
         paths = []
-        for architecture, name, seed in map(str.split, chosen):
+        for architecture, name, seed in map(str.split, names):
             path = folder / f"{dataset}-{architecture}-{name}-seed{seed}.safetensors"
             if not path.exists():
                 oddity.write_untrained(folder, oddity.odd_images(dataset), architecture, name, int(seed))
@@ -60,9 +60,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[Path]
     return make
 
 
-def told(references: Sequence[Reference]) -> list[str]:
+def describe(references: Sequence[Reference]) -> list[str]:
     """What `models` was asked for."""
-    jobs = [external.subject(one).job for one in references]
+    jobs = [external.subject(reference).job for reference in references]
     return [f"{job['architecture']} {job['variant']} {job['seed']}" for job in jobs]
 
 
@@ -80,15 +80,15 @@ def told(references: Sequence[Reference]) -> list[str]:
 def test_the_study_has_evaluators_for_each_of_its_models(
     models: Callable[..., list[Path]], subject: str, evaluators: list[str]
 ) -> None:
-    candidates = models(ALL)
+    candidates = models(NAMES)
     random.Random(0).shuffle(candidates)
-    assert told(evaluators_of(checkpoint.read(models([subject])[0]), candidates)) == evaluators
+    assert describe(evaluators_of(checkpoint.read(models([subject])[0]), candidates)) == evaluators
 
 
 def test_every_subject_of_the_study_is_read_by_the_same_models(models: Callable[..., list[Path]]) -> None:
-    subjects = [model for model in ALL if model.endswith(" 0")]
+    subjects = [model for model in NAMES if model.endswith(" 0")]
     assert {model.split()[1] for model in subjects} == set(VARIANTS)
-    assert len({evaluators_of(checkpoint.read(path), models(ALL)) for path in models(subjects)}) == 1
+    assert len({evaluators_of(checkpoint.read(path), models(NAMES)) for path in models(subjects)}) == 1
 
 
 @pytest.mark.parametrize(
@@ -110,22 +110,22 @@ def test_every_subject_of_the_study_is_read_by_the_same_models(models: Callable[
 def test_evaluators_are_of_other_seeds_natural_ones_first(
     models: Callable[..., list[Path]], subject: str, candidates: str, evaluators: str
 ) -> None:
-    found = evaluators_of(checkpoint.read(models([subject])[0]), models(candidates.split(", ")))
-    assert ", ".join(told(found)) == evaluators
+    choice = evaluators_of(checkpoint.read(models([subject])[0]), models(candidates.split(", ")))
+    assert ", ".join(describe(choice)) == evaluators
 
 
 def test_evaluators_are_of_the_same_data(models: Callable[..., list[Path]]) -> None:
-    (subject, second), elsewhere = models(["small at 0", "small natural 2"]), models(["small natural 1"], "other")
-    assert evaluators_of(checkpoint.read(subject), [*elsewhere, second]) == (second,)
+    (subject, second), foreign = models(["small at 0", "small natural 2"]), models(["small natural 1"], "other")
+    assert evaluators_of(checkpoint.read(subject), [*foreign, second]) == (second,)
 
 
-@pytest.mark.parametrize("others", [[], ["small natural 3"], ["small at 4", "small natural-att 4"]])
+@pytest.mark.parametrize("extras", [[], ["small natural 3"], ["small at 4", "small natural-att 4"]])
 def test_without_a_natural_model_the_command_that_makes_one_is_told(
-    models: Callable[..., list[Path]], others: list[str]
+    models: Callable[..., list[Path]], extras: list[str]
 ) -> None:
     (subject,) = models(["small at-att 3"])
     with pytest.raises(UserError) as error:
-        evaluators_of(checkpoint.read(subject), [subject, *models(others)])
+        evaluators_of(checkpoint.read(subject), [subject, *models(extras)])
     assert str(error.value) == (
         f"no natural model of another seed exists to classify the gradient maps of {subject}: run "
         "`irt train natural --dataset odd --arch small --seed 4`, or name one by --evaluator."
@@ -144,9 +144,9 @@ def test_the_command_that_makes_an_evaluator_can_be_typed_whatever_the_data_are_
 @pytest.fixture
 def folders(models: Callable[..., list[Path]], tmp_path: Path) -> Folders:
     """A working directory with two subjects and three models that can read their maps."""
-    made = models(["small at 0", "small at-att 0", "small natural 1", "small natural 2", "small at 1"])
+    paths = models(["small at 0", "small at-att 0", "small natural 1", "small natural 2", "small at 1"])
     (tmp_path / "checkpoints").mkdir()
-    for path in made:
+    for path in paths:
         (tmp_path / "checkpoints" / path.name).symlink_to(path)
     return Folders(tmp_path)
 
@@ -154,7 +154,7 @@ def folders(models: Callable[..., list[Path]], tmp_path: Path) -> Folders:
 def test_a_task_has_the_evaluators_of_its_subject_or_those_that_are_given(folders: Folders) -> None:
     first, second = (folders.checkpoints / f"odd-small-at-seed{seed}.safetensors" for seed in (0, 1))
     tasks = analysis_tasks("odd", [first, second], folders, Oddities(), limit=5)
-    assert [told(task.evaluators) for task in tasks] == [
+    assert [describe(task.evaluators) for task in tasks] == [
         ["small natural 1", "small natural 2", "small at 1"],
         ["small natural 2", "small at 0"],
     ]
@@ -162,62 +162,62 @@ def test_a_task_has_the_evaluators_of_its_subject_or_those_that_are_given(folder
         (first, folders.analyses, 5),
         (second, folders.analyses, 5),
     ]
-    nowhere = Folders(folders.root / "nowhere")
-    for place in (folders, nowhere):
-        given = analysis_tasks("odd", [first, second], place, Oddities(), evaluators=(second, first))
-        assert [task.evaluators for task in given] == [(second, first)] * 2
+    empty = Folders(folders.root / "nowhere")
+    for place in (folders, empty):
+        named_tasks = analysis_tasks("odd", [first, second], place, Oddities(), evaluators=(second, first))
+        assert [task.evaluators for task in named_tasks] == [(second, first)] * 2
     with pytest.raises(UserError, match="no natural model of another seed exists"):
-        analysis_tasks("odd", [first], nowhere, Oddities())
+        analysis_tasks("odd", [first], empty, Oddities())
 
 
 def test_an_analysis_that_needs_no_evaluators_looks_for_none(folders: Folders) -> None:
     settings = analyses.get("attention-rank").settings()
-    elsewhere = Folders(folders.root / "nowhere")
+    empty = Folders(folders.root / "nowhere")
     subject = folders.checkpoints / "x"
-    (task,) = analysis_tasks("attention-rank", [subject], elsewhere, settings, split="train")
-    assert task == AnalysisTask("attention-rank", subject, elsewhere.analyses, settings, split="train")
+    (task,) = analysis_tasks("attention-rank", [subject], empty, settings, split="train")
+    assert task == AnalysisTask("attention-rank", subject, empty.analyses, settings, split="train")
     assert task.evaluators == ()
 
 
 # --- copies
 
 
-def retrained(path: Path, folder: Path, **changes: Any) -> Path:
+def retrain(path: Path, folder: Path, **changes: Any) -> Path:
     """A checkpoint like another, but for its job and a weight."""
-    found = checkpoint.read(path)
-    job = found.job | changes
+    snapshot = checkpoint.read(path)
+    job = snapshot.job | changes
     name = f"{job['dataset']}-{job['architecture']}-{job['variant']}-seed{job['seed']}.safetensors"
-    bias = found.tensors["classifier.bias"]
-    checkpoint.write(folder / name, found.about | {"job": job}, found.tensors | {"classifier.bias": bias + 1})
+    bias = snapshot.tensors["classifier.bias"]
+    checkpoint.write(folder / name, snapshot.about | {"job": job}, snapshot.tensors | {"classifier.bias": bias + 1})
     return folder / name
 
 
 def test_copies_differ_in_their_seed_alone(models: Callable[..., list[Path]], tmp_path: Path) -> None:
-    source, second, tenth, *others = models(
+    source, second, tenth, *rest = models(
         ["small at 0", "small at 2", "small at 10", "small at-att 1", "small natural 1", "cnn at 1"]
     )
-    (elsewhere,) = models(["small at 1"], "other")
+    (foreign,) = models(["small at 1"], "other")
     recipe = checkpoint.read(source).job["recipe"] | {"epochs": 9}
-    others += [elsewhere, retrained(source, tmp_path, seed=1, recipe=recipe)]
-    assert copies_of(checkpoint.read(source), [tenth, *others, source, second]) == (second, tenth)
-    assert copies_of(checkpoint.read(second), [tenth, *others, source, second]) == (source, tenth)
-    assert copies_of(checkpoint.read(source), [source, *others]) == ()
+    rest += [foreign, retrain(source, tmp_path, seed=1, recipe=recipe)]
+    assert copies_of(checkpoint.read(source), [tenth, *rest, source, second]) == (second, tenth)
+    assert copies_of(checkpoint.read(second), [tenth, *rest, source, second]) == (source, tenth)
+    assert copies_of(checkpoint.read(source), [source, *rest]) == ()
 
 
 def test_a_matrix_is_read_by_all_other_models_of_the_data(models: Callable[..., list[Path]], tmp_path: Path) -> None:
-    source, *others = models(["small at 0", "small at 1", "cnn natural 0", "small at-att 0"])
-    same = tmp_path / "same.safetensors"
-    same.symlink_to(source)
-    candidates = [same, *others, source, *models(["small at 3"], "other")]
-    assert others_of(checkpoint.read(source), candidates) == tuple(others)
+    source, *rest = models(["small at 0", "small at 1", "cnn natural 0", "small at-att 0"])
+    link = tmp_path / "same.safetensors"
+    link.symlink_to(source)
+    candidates = [link, *rest, source, *models(["small at 3"], "other")]
+    assert others_of(checkpoint.read(source), candidates) == tuple(rest)
 
 
 ONE_STEP = TableSettings(pgd="1", cw="none")
 
 
-def table_task(folders: Folders, **given: Any) -> AnalysisTask:
+def table_task(folders: Folders, **options: Any) -> AnalysisTask:
     subject = folders.checkpoints / "odd-small-at-seed0.safetensors"
-    (task,) = analysis_tasks("robustness", [subject], folders, ONE_STEP, batch_size=5, **given)
+    (task,) = analysis_tasks("robustness", [subject], folders, ONE_STEP, batch_size=5, **options)
     return task
 
 
@@ -227,24 +227,24 @@ def targets_in(task: AnalysisTask) -> list[str]:
 
 def test_the_models_that_read_an_attack_are_copies_or_all_or_those_named(folders: Folders) -> None:
     natural = folders.checkpoints / "odd-small-natural-seed1.safetensors"
-    assert told(table_task(folders).evaluators) == ["small at 1"]
-    assert told(table_task(folders, matrix=True).evaluators) == [
+    assert describe(table_task(folders).evaluators) == ["small at 1"]
+    assert describe(table_task(folders, matrix=True).evaluators) == [
         "small at-att 0",
         "small at 1",
         "small natural 1",
         "small natural 2",
     ]
-    assert told(table_task(folders, evaluators=(natural,)).evaluators) == ["small natural 1"]
+    assert describe(table_task(folders, evaluators=(natural,)).evaluators) == ["small natural 1"]
     assert table_task(folders, candidates=[natural]).evaluators == ()
-    names = {table_task(folders, **given).name for given in ({}, {"matrix": True}, {"evaluators": (natural,)})}
+    names = {table_task(folders, **options).name for options in ({}, {"matrix": True}, {"evaluators": (natural,)})}
     assert len(names) == 3
     with pytest.raises(UserError, match="give one of the two"):
         table_task(folders, evaluators=(natural,), matrix=True)
 
 
 def test_attacks_need_no_copies(folders: Folders, models: Callable[..., list[Path]]) -> None:
-    elsewhere = Folders(folders.root / "nowhere")
-    (task,) = analysis_tasks("robustness", models(["small at 0"]), elsewhere, ONE_STEP)
+    empty = Folders(folders.root / "nowhere")
+    (task,) = analysis_tasks("robustness", models(["small at 0"]), empty, ONE_STEP)
     task()
     assert targets_in(task) == ["odd-small-at-seed0"]
 
@@ -256,13 +256,13 @@ def test_a_file_that_more_copies_have_read_will_do_and_one_that_fewer_have_is_re
     first()
     other = folders.checkpoints / "odd-small-at-seed2.safetensors"
     other.symlink_to(models(["small at 2"])[0])
-    more = table_task(folders)
-    assert more.name == first.name
-    assert first.is_done() and not more.is_done()
+    larger = table_task(folders)
+    assert larger.name == first.name
+    assert first.is_done() and not larger.is_done()
     assert targets_in(first) == [f"odd-small-at-seed{seed}" for seed in (0, 1)]
-    more()
+    larger()
     assert targets_in(first) == [f"odd-small-at-seed{seed}" for seed in (0, 1, 2)]
-    assert more.is_done() and first.is_done()
+    assert larger.is_done() and first.is_done()
     other.unlink()
     assert table_task(folders).is_done()
     assert not table_task(folders, overwrite=True).is_done()
@@ -277,7 +277,7 @@ def test_other_copies_or_settings_are_never_replaced_unasked(folders: Folders) -
     copy = folders.checkpoints / "odd-small-at-seed1.safetensors"
     source = copy.resolve()
     copy.unlink()
-    retrained(source, folders.checkpoints)
+    retrain(source, folders.checkpoints)
     with pytest.raises(UserError, match=r"another configuration \(evaluators\.sha256 is"):
         table_task(folders).is_done()
     assert not table_task(folders, overwrite=True).is_done()
@@ -287,53 +287,56 @@ def test_other_copies_or_settings_are_never_replaced_unasked(folders: Folders) -
 def test_a_stopped_run_that_other_copies_read_is_begun_anew(
     folders: Folders, models: Callable[..., list[Path]], monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
-    (more,) = models(["small at 2"])
+    (newcomer,) = models(["small at 2"])
     copy = folders.checkpoints / "odd-small-at-seed1.safetensors"
-    begun: list[int] = []
+    starts: list[int] = []
 
-    def stopping(model: Classifier, batch: Batch, prepared: Any) -> dict[str, AnyArray]:
-        begun.append(batch.indices.start)
-        if len(begun) == 3:
+    def stop_early(model: Classifier, batch: Batch, context: Any) -> dict[str, AnyArray]:
+        starts.append(batch.indices.start)
+        if len(starts) == 3:
             raise RuntimeError("as a crash would")
-        return rows(model, batch, prepared)
+        return rows(model, batch, context)
 
-    analysis = replace(analyses.get("robustness"), rows=stopping)
+    analysis = replace(analyses.get("robustness"), rows=stop_early)
     monkeypatch.setattr(analyses, "get", lambda name: analysis)
     with pytest.raises(RuntimeError, match="crash"):
         table_task(folders)()
     if change != "one more":
         copy.unlink()
     if change != "one less":
-        (folders.checkpoints / more.name).symlink_to(more)
+        (folders.checkpoints / newcomer.name).symlink_to(newcomer)
     task = table_task(folders)
     task()
-    assert begun == [0, 5, 10, 0, 5, 10, 15, 20]
-    assert targets_in(task) == ["odd-small-at-seed0", *(external.subject(one).name for one in task.evaluators)]
+    assert starts == [0, 5, 10, 0, 5, 10, 15, 20]
+    assert targets_in(task) == [
+        "odd-small-at-seed0",
+        *(external.subject(reference).name for reference in task.evaluators),
+    ]
     assert [path.name for path in folders.analyses.iterdir()] == [task.name]
 
 
 def test_the_commands_of_a_report_make_tables_with_copies_and_matrices_anew(folders: Folders) -> None:
     subjects = [folders.checkpoints / f"odd-small-at-seed{seed}.safetensors" for seed in (0, 1)]
-    made = analysis_tasks("robustness", subjects, folders, ONE_STEP, batch_size=5)
-    for task in made:
+    tasks = analysis_tasks("robustness", subjects, folders, ONE_STEP, batch_size=5)
+    for task in tasks:
         task()
-    called = "irt analyze robustness"
+    command = "irt analyze robustness"
     options = "--batch-size 5 --cw none --pgd 1"
-    found = [hdf5.read(folders.analyses / task.name) for task in made]
-    told = commands.all_of(found)
+    results = [hdf5.read(folders.analyses / task.name) for task in tasks]
+    lines = commands.all_of(results)
     paths = [f"checkpoints/{subject.name}" for subject in subjects]
-    question = f"{called} {commands.CONTINUATION.join(paths)}"
-    assert [line.split(" --")[0] for line in told] == ["irt train at", "irt train at", question, "irt report"]
-    assert told[2] == f"{question} {options}"
-    assert commands.command_of(found[0]) == f"{called} checkpoints/{subjects[0].name} {options}"
+    question = f"{command} {commands.CONTINUATION.join(paths)}"
+    assert [line.split(" --")[0] for line in lines] == ["irt train at", "irt train at", question, "irt report"]
+    assert lines[2] == f"{question} {options}"
+    assert commands.command_of(results[0]) == f"{command} checkpoints/{subjects[0].name} {options}"
 
     matrix = table_task(folders, matrix=True)
     matrix()
     words = commands.command_of(hdf5.read(folders.analyses / matrix.name)).split()
-    named = tuple(folders.root / name for option, name in pairwise(words) if option == "--evaluator")
-    assert len(named) == 4
-    again = table_task(folders, evaluators=named)
-    assert again.name == matrix.name and again.is_done()
+    evaluators = tuple(folders.root / name for option, name in pairwise(words) if option == "--evaluator")
+    assert len(evaluators) == 4
+    repeat = table_task(folders, evaluators=evaluators)
+    assert repeat.name == matrix.name and repeat.is_done()
 
 
 def test_a_damaged_file_is_replaced_when_asked_and_otherwise_said(folders: Folders) -> None:
@@ -343,9 +346,9 @@ def test_a_damaged_file_is_replaced_when_asked_and_otherwise_said(folders: Folde
     path.write_bytes(b"no HDF5")
     with pytest.raises(UserError, match="is damaged or no HDF5 file"):
         task.is_done()
-    again = replace(task, overwrite=True)
-    assert not again.is_done()
-    again()
+    repeat = replace(task, overwrite=True)
+    assert not repeat.is_done()
+    repeat()
     assert targets_in(task) == ["odd-small-at-seed0", "odd-small-at-seed1"]
 
 
@@ -359,26 +362,26 @@ def test_a_task_writes_its_file_and_knows_it_again(folders: Folders) -> None:
     assert task() == "analyzed odd-odd-small-at-seed0-test-leftsideclosed-first6.h5" == f"analyzed {task.name}"
     assert task.is_done()
     result = hdf5.read(folders.analyses / task.name)
-    assert result.config["evaluators"]["names"] == [external.subject(one).name for one in task.evaluators]
+    assert result.config["evaluators"]["names"] == [external.subject(reference).name for reference in task.evaluators]
     assert result["per_image/read"].shape == (6, 3)
 
 
 def test_what_an_analysis_cannot_be_run_on_is_left_out_and_that_is_said(
     folders: Folders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    paths, said = folders.all_models(), list[str]()
-    assert len(paths) == 5 and applicable("odd", paths, {}, said.append) == paths and not said
-    one = [path for path in paths if "natural" in path.stem][:1]
+    paths, messages = folders.all_models(), list[str]()
+    assert len(paths) == 5 and applicable("odd", paths, {}, messages.append) == paths and not messages
+    single = [path for path in paths if "natural" in path.stem][:1]
     with pytest.raises(UserError, match="is left out: no natural model of another seed exists"):
-        applicable("odd", one, {}, said.append)
-    given = {"evaluators": (paths[0],)}
-    assert applicable("odd", paths, given, said.append) == paths[1:]
-    assert said == [f"{paths[0].name} is left out: it is the evaluator."]
+        applicable("odd", single, {}, messages.append)
+    options = {"evaluators": (paths[0],)}
+    assert applicable("odd", paths, options, messages.append) == paths[1:]
+    assert messages == [f"{paths[0].name} is left out: it is the evaluator."]
 
-    masked = replace(oddity.ANALYSIS, needs_masks=True, readers="none")
-    monkeypatch.setattr(analyses, "get", lambda name: masked)
+    analysis = replace(oddity.ANALYSIS, needs_masks=True, readers="none")
+    monkeypatch.setattr(analyses, "get", lambda name: analysis)
     with pytest.raises(UserError, match=f"{paths[0].name} is left out: odd has no object masks"):
-        applicable("odd", paths, {}, said.append)
+        applicable("odd", paths, {}, messages.append)
 
     def only_there(name: str) -> Dataset:
         split = oddity.odd_images().test
@@ -386,7 +389,7 @@ def test_what_an_analysis_cannot_be_run_on_is_left_out_and_that_is_said(
         return replace(oddity.odd_images(), train=replace(split, masks=masks), test=replace(split, masks=masks))
 
     monkeypatch.setattr(tasks, "load", only_there)
-    assert applicable("odd", paths, {"source": "there"}, said.append) == paths
+    assert applicable("odd", paths, {"source": "there"}, messages.append) == paths
 
 
 @pytest.fixture
@@ -404,8 +407,8 @@ def test_a_table_has_a_row_a_model_in_the_papers_order_then_comparisons(files: l
     assert lines[0].split() == ["model", "rightly", "highest"]
     attentive, plain = (hdf5.read(path) for path in files)
     for line, name, result in zip(lines[2:4], ("at", "at-att"), (plain, attentive), strict=True):
-        shown = [f"{name}-seed0", str(result["test/read"].tolist()), f"{result['test/highest']:.3f}"]
-        assert re.split("  +", line) == shown
+        cells = [f"{name}-seed0", str(result["test/read"].tolist()), f"{result['test/highest']:.3f}"]
+        assert re.split("  +", line) == cells
     assert plain["test/highest"] != attentive["test/highest"]
     assert lines[4:] == [
         "Full names of models begin with odd-small-",
@@ -428,23 +431,23 @@ def test_one_file_is_compared_with_nothing(files: list[Path]) -> None:
 
 
 def test_the_study_has_the_recipe_of_each_architecture(tmp_path: Path) -> None:
-    trained = reproduction.train_tasks(QUICK, Folders(tmp_path), "cpu")
-    assert [(task.architecture, task.variant, task.seed) for task in trained] == list(QUICK.models)
-    assert {(task.architecture, task.recipe.optimizer, task.recipe.learning_rate) for task in trained} == {
+    tasks = reproduction.train_tasks(QUICK, Folders(tmp_path), "cpu")
+    assert [(task.architecture, task.variant, task.seed) for task in tasks] == list(QUICK.models)
+    assert {(task.architecture, task.recipe.optimizer, task.recipe.learning_rate) for task in tasks} == {
         ("small", "sgd", 0.1),
         ("cnn", "adam", 0.002),
     }
-    assert {(task.source, task.deadline, task.limit) for task in trained} == {("cluttered-digits", math.inf, None)}
+    assert {(task.source, task.deadline, task.limit) for task in tasks} == {("cluttered-digits", math.inf, None)}
 
 
 def test_models_whose_images_are_not_here_are_left_out_and_nothing_is_fetched(
     make_checkpoint: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here = make_checkpoint(tmp_path, "at", 0)
-    held = checkpoint.read(here)
-    elsewhere = tmp_path / "cifar10-small-at-seed0.safetensors"
-    checkpoint.write(elsewhere, held.about | {"source": "cifar10"}, held.tensors)
+    local = make_checkpoint(tmp_path, "at", 0)
+    snapshot = checkpoint.read(local)
+    foreign = tmp_path / "cifar10-small-at-seed0.safetensors"
+    checkpoint.write(foreign, snapshot.about | {"source": "cifar10"}, snapshot.tensors)
     monkeypatch.setattr(sources, "fetch", lambda *_: pytest.fail("fetched"))
-    said: list[str] = []
-    assert applicable("attention-rank", [elsewhere, here], {}, said.append) == [here]
-    assert said == [f"{elsewhere.name} is left out: its images are not here: `irt data get cifar10`."]
+    messages: list[str] = []
+    assert applicable("attention-rank", [foreign, local], {}, messages.append) == [local]
+    assert messages == [f"{foreign.name} is left out: its images are not here: `irt data get cifar10`."]

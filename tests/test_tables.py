@@ -34,7 +34,7 @@ CELLS = [
     ['say "a, b"', "", "", "[49.0, 55.2]"],
 ]
 
-ESCAPED = {
+ESCAPES = {
     r"\textbackslash{}": "\\",
     r"\textasciitilde{}": "~",
     r"\textasciicircum{}": "^",
@@ -49,7 +49,7 @@ ESCAPED = {
 def from_text(text: str) -> list[list[str]]:
     """Columns begin where those of the rule do."""
     lines = text.splitlines()
-    spans = [found.span() for found in re.finditer("-+", lines.pop(1))]
+    spans = [match.span() for match in re.finditer("-+", lines.pop(1))]
     return [[line[start:end].rstrip() for start, end in spans] for line in lines]
 
 
@@ -63,10 +63,10 @@ def from_latex(text: str) -> list[list[str]]:
     begin, top, head, middle, *body, bottom, end = text.splitlines()
     assert (begin, end) == (r"\begin{tabular}{llll}", r"\end{tabular}")
     assert (top, middle, bottom) == (r"\toprule", r"\midrule", r"\bottomrule")
-    pattern = "|".join(map(re.escape, ESCAPED))
+    pattern = "|".join(map(re.escape, ESCAPES))
     assert all(line.endswith(r" \\") for line in (head, *body))
     return [
-        [re.sub(pattern, lambda found: ESCAPED[found[0]], cell) for cell in line.removesuffix(r" \\").split(" & ")]
+        [re.sub(pattern, lambda match: ESCAPES[match[0]], cell) for cell in line.removesuffix(r" \\").split(" & ")]
         for line in (head, *body)
     ]
 
@@ -114,8 +114,8 @@ def test_title_and_note_stand_over_and_under_a_table_but_not_among_its_rows() ->
     for form in FORMS:
         body = render(ROWS, form)
         if form == "json":
-            said = {"title": "50 % of it", "note": "over 3 seeds", "rows": json.loads(body)}
-            assert json.loads(with_caption(table, form)) == said
+            parts = {"title": "50 % of it", "note": "over 3 seeds", "rows": json.loads(body)}
+            assert json.loads(with_caption(table, form)) == parts
             continue
         assert with_caption(Table(ROWS), form) == body
         assert (
@@ -131,17 +131,17 @@ def test_title_and_note_stand_over_and_under_a_table_but_not_among_its_rows() ->
 
 def test_the_attack_table_follows_the_headlines_and_its_csv_is_numbers(tmp_path: Path) -> None:
     models = [[("at", 1), ("at", 0)], [("at", 0), ("at", 1)]]
-    files = [random(tmp_path, of, place) for place, of in enumerate(models)]
-    headlines, *compared = printing.rows_of(files)
+    files = [random(tmp_path, model, place) for place, model in enumerate(models)]
+    headlines, *comparisons = printing.rows_of(files)
     assert [row["model"] for row in headlines] == [f"cluttered-digits-small-at-seed{seed}" for seed in (0, 1)]
-    assert compared == comparison_tables(files[::-1]) and len(compared) == 1
+    assert comparisons == comparison_tables(files[::-1]) and len(comparisons) == 1
     paths = [result.path for result in files]
     for form in ("text", "markdown", "latex"):
-        parts = [with_caption(table, form) for table in (headlines, *compared)]
+        parts = [with_caption(table, form) for table in (headlines, *comparisons)]
         assert text_of(paths, form=form) == "\n\n".join(parts)
     numbers = attack_tables.numbers(files[::-1])
-    written = list(csv.DictReader(text_of(paths, form="csv").splitlines()))
-    assert written == numbers and len(numbers) == 9
+    rows = list(csv.DictReader(text_of(paths, form="csv").splitlines()))
+    assert rows == numbers and len(numbers) == 9
 
 
 @pytest.mark.parametrize(
@@ -171,5 +171,7 @@ def test_a_table_says_the_attack_under_it_or_in_each_row_where_models_differ_in_
 
 
 def test_the_commands_offer_every_form() -> None:
-    (option,) = [one for one in analysis_command("robustness", "irt evaluate").params if one.name == "form"]
+    (option,) = [
+        parameter for parameter in analysis_command("robustness", "irt evaluate").params if parameter.name == "form"
+    ]
     assert tuple(option.type.choices) == FORMS  # type: ignore[attr-defined]

@@ -56,9 +56,9 @@ def test_a_linear_model_says_the_target_where_the_ball_reaches_it() -> None:
     distance = np.abs(logits[:, 0] - logits[:, 1]) / np.linalg.norm(weight[0] - weight[1])
     eps = float(np.median(distance))
     attack = PGD(eps, steps=20, norm="l2", targeted=True, random_start=False)
-    found = model(attack(model, images, 1 - labels, per_image_noise(0, range(50)))).argmax(1)
+    predictions = model(attack(model, images, 1 - labels, per_image_noise(0, range(50)))).argmax(1)
     clear = np.abs(distance / eps - 1) > 1e-3
-    np.testing.assert_array_equal(array(found != labels).astype(bool)[clear], (distance < eps)[clear])
+    np.testing.assert_array_equal(array(predictions != labels).astype(bool)[clear], (distance < eps)[clear])
 
 
 def test_shares_are_of_images_that_are_not_of_the_target_class(digits: Dataset) -> None:
@@ -89,12 +89,12 @@ def test_a_file_holds_what_the_attack_gives_and_is_drawn(
         ANALYSIS, subject, digits, tmp_path, settings=settings, split="train", limit=9, batch_size=4, device=cpu
     )
     result = hdf5.read(work.run())
-    resolved = replace(settings, step_size=0.05)
+    complete = replace(settings, step_size=0.05)
     images = torch.from_numpy(digits.train.images[:9] / np.float32(255)).permute(0, 3, 1, 2)
     model = subject.model(cpu)
     aims = torch.from_numpy((digits.train.labels[:9] + 1) % len(digits.class_names))
     attack = PGD(0.4, 0.05, 3, restarts=2, norm="l2", targeted=True)
-    assert resolved.pgd() == attack
+    assert complete.pgd() == attack
     predicted = model(attack(model, images, aims, per_image_noise(0, range(9)))).argmax(1)
     assert result["per_image/prediction"].tolist() == predicted.tolist()
     assert result["per_image/aim"].tolist() == aims.tolist()
