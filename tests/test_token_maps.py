@@ -50,7 +50,7 @@ def timm_vit(**arguments: Any) -> nn.Module:
     return network
 
 
-def distilled() -> nn.Module:
+def distilled_vit() -> nn.Module:
     library = pytest.importorskip("timm.models.deit")
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
@@ -76,8 +76,8 @@ def _sharpen(network: nn.Module) -> None:
             weights.add_(0.2 * torch.randn(weights.shape))
 
 
-def own() -> nn.Module:
-    network: nn.Module = seed_network(Transformer, 2)
+def own_softmax() -> nn.Module:
+    network: nn.Module = seeded(Transformer, 2)
     return network
 
 
@@ -89,9 +89,9 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int], int, list[in
     "registers alone": (
         lambda: timm_vit(reg_tokens=2, class_token=False, global_pool="avg"), (2, 3), 2, [2, 3, 4, 5, 6, 7],
     ),
-    "distilled": (distilled, (2, 3), 2, [0, 1]),
+    "distilled": (distilled_vit, (2, 3), 2, [0, 1]),
     "torchvision": (torchvision_vit, (3, 3), 1, [0]),
-    "own softmax": (own, (2, 3), 2, [0]),
+    "own softmax": (own_softmax, (2, 3), 2, [0]),
 }  # fmt: skip
 
 
@@ -123,20 +123,20 @@ class Explicit(nn.Module):
         super().__init__()
         self.original, self.softmax = original, nn.Identity()
 
-    def forward(self, at: Tensor, *_: Any, **__: Any) -> tuple[Tensor, None]:
+    def forward(self, sequence: Tensor, *_: Any, **__: Any) -> tuple[Tensor, None]:
         weight, bias, heads = self.original.in_proj_weight, self.original.in_proj_bias, self.original.num_heads
-        parts = [F.linear(at, *of) for of in zip(weight.chunk(3), bias.chunk(3), strict=True)]
-        queries, keys, values = (part.reshape(*at.shape[:2], heads, -1) for part in parts)
+        parts = [F.linear(sequence, *projection) for projection in zip(weight.chunk(3), bias.chunk(3), strict=True)]
+        queries, keys, values = (part.reshape(*sequence.shape[:2], heads, -1) for part in parts)
         rows = [
             [
                 torch.softmax((keys[:, :, head] * queries[:, query, None, head]).sum(2) / queries.shape[3] ** 0.5, 1)
-                for query in range(at.shape[1])
+                for query in range(sequence.shape[1])
             ]
             for head in range(heads)
         ]
         attention = self.softmax(torch.stack([torch.stack(row, 1) for row in rows], 1))
-        mixed = torch.einsum("nhqk,nkhd->nqhd", attention, values).flatten(2)
-        return self.original.out_proj(mixed), None
+        mixture = torch.einsum("nhqk,nkhd->nqhd", attention, values).flatten(2)
+        return self.original.out_proj(mixture), None
 
 
 def reference(model: WrappedModel, images: Tensor, classes: Tensor | None) -> tuple[list[Array], list[Array], Tensor]:
@@ -148,13 +148,17 @@ def reference(model: WrappedModel, images: Tensor, classes: Tensor | None) -> tu
             module.fused_attn = False
         if isinstance(layer := getattr(module, "self_attention", None), nn.MultiheadAttention):
             module.self_attention = Explicit(layer)
-    found: list[Tensor] = []
+    outputs: list[Tensor] = []
     for path, module in network.named_modules():
         if path.endswith(("attn_drop", "softmax")):
-            module.register_forward_hook(lambda _, __, output: found.append(output))
+            module.register_forward_hook(lambda _, __, output: outputs.append(output))
     logits = network(images.clone().requires_grad_())
     scores = logits.max(1).values if classes is None else logits[range(len(images)), classes]
-    return [array(at) for at in found], [array(at) for at in torch.autograd.grad(scores.sum(), found)], logits.detach()
+    return (
+        [array(tensor) for tensor in outputs],
+        [array(tensor) for tensor in torch.autograd.grad(scores.sum(), outputs)],
+        logits.detach(),
+    )
 
 
 def slow_weights(rule: str, name: str, model: WrappedModel, images: Tensor, classes: Tensor | None = None) -> Array:
@@ -162,12 +166,12 @@ def slow_weights(rule: str, name: str, model: WrappedModel, images: Tensor, clas
     _, (height, width), first, readers = NETWORKS[name]
     blocks, gradients, _ = reference(model, images, classes)
     heads, count = blocks[0].shape[1], blocks[0].shape[2]
-    found = []
+    maps = []
     for place in range(len(images)):
         if rule.startswith("head:"):
             block, _, head = rule.removeprefix("head:").partition(".")
-            chosen = range(heads) if not head else [int(head)]
-            whole = sum(blocks[int(block)][place, head] for head in chosen) / len(chosen)
+            head_numbers = range(heads) if not head else [int(head)]
+            whole = sum(blocks[int(block)][place, head] for head in head_numbers) / len(head_numbers)
         else:
             whole = np.eye(count)
             for attention, gradient in zip(blocks, gradients, strict=True):
@@ -178,8 +182,8 @@ def slow_weights(rule: str, name: str, model: WrappedModel, images: Tensor, clas
                     mean = sum(np.maximum(attention[place, h] * gradient[place, h], 0) for h in range(heads)) / heads
                     whole = whole + mean @ whole
             whole = whole - np.eye(count) if rule == "relevance" else whole
-        found.append(np.mean([whole[reader, first : first + height * width] for reader in readers], 0))
-    return np.stack(found).reshape(-1, height, width)
+        maps.append(np.mean([whole[reader, first : first + height * width] for reader in readers], 0))
+    return np.stack(maps).reshape(-1, height, width)
 
 
 # --- what is seen of a network
@@ -190,42 +194,42 @@ def test_attention_is_what_hooks_see_where_nothing_is_fused_and_logits_are_those
     model, images = model_of(name), images_of(name)
     expected, _, logits = reference(model, images, None)
     with torch.no_grad():
-        blocks, found = attend(model, images)
-        torch.testing.assert_close(found, model(images), rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(found, logits, rtol=1e-4, atol=1e-5)
+        blocks, answer = attend(model, images)
+        torch.testing.assert_close(answer, model(images), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(answer, logits, rtol=1e-4, atol=1e-5)
     assert len(blocks) == len(expected) > 1
-    for block, of in zip(blocks, expected, strict=True):
-        assert block.shape == of.shape
-        np.testing.assert_allclose(array(block), of, rtol=1e-4, atol=1e-6)
-        assert of.max() > 1.5 / of.shape[-1]
+    for block, matrix in zip(blocks, expected, strict=True):
+        assert block.shape == matrix.shape
+        np.testing.assert_allclose(array(block), matrix, rtol=1e-4, atol=1e-6)
+        assert matrix.max() > 1.5 / matrix.shape[-1]
 
 
-@pytest.mark.parametrize("fused", [True, False])
-def test_attention_is_seen_whether_or_not_timm_fuses_it(fused: bool) -> None:
+@pytest.mark.parametrize("is_fused", [True, False])
+def test_attention_is_seen_whether_or_not_timm_fuses_it(is_fused: bool) -> None:
     model, images = model_of("class token"), images_of("class token")
     expected = token_weights("rollout", model, images)
     modules: list[Any] = list(model.modules())
     for module in modules:
         if hasattr(module, "fused_attn"):
-            module.fused_attn = fused
+            module.fused_attn = is_fused
     torch.testing.assert_close(token_weights("rollout", model, images), expected, rtol=1e-5, atol=1e-7)
 
 
 @every_network
 def test_the_images_tokens_and_those_that_the_answer_is_read_from_are_measured(name: str) -> None:
     _, grid, first, readers = NETWORKS[name]
-    found = tokens(model_of(name), images_of(name, 1))
-    assert (found.first, found.grid) == (first, grid)
-    assert found.readers.nonzero().flatten().tolist() == readers
-    np.testing.assert_allclose(array(found.readers)[readers], 1 / len(readers), rtol=1e-6)
+    layout = tokens(model_of(name), images_of(name, 1))
+    assert (layout.first, layout.grid) == (first, grid)
+    assert layout.readers.nonzero().flatten().tolist() == readers
+    np.testing.assert_allclose(array(layout.readers)[readers], 1 / len(readers), rtol=1e-6)
 
 
 def test_the_class_token_is_read_although_fresh_answers_are_zero() -> None:
-    found = tokens(wrap(seed_network(Transformer, 1, seed=0), images_of("own softmax", 1)), images_of("own softmax", 1))
-    network = seed_network(Transformer, 1)
+    layout = tokens(wrap(seeded(Transformer, 1, seed=0), images_of("own softmax", 1)), images_of("own softmax", 1))
+    network = seeded(Transformer, 1)
     nn.init.zeros_(network.answer.weight)
     zero = tokens(wrap(network, images_of("own softmax", 1)), images_of("own softmax", 1))
-    assert torch.equal(zero.readers, found.readers)
+    assert torch.equal(zero.readers, layout.readers)
     assert zero.readers.tolist() == [1, 0, 0, 0, 0, 0, 0]
 
 
@@ -244,8 +248,8 @@ def test_fused_attention_is_what_torch_computes(keywords: dict[str, Any]) -> Non
     query, key, value = pixels(2, 3, 4, 8, seed=1), pixels(2, 3, 5, 8, seed=2), pixels(2, 3, 5, 7, seed=3)
     expected = F.scaled_dot_product_attention(query, key, value, **keywords)
     with watch_attention() as blocks:
-        found = F.scaled_dot_product_attention(query, key, value, **keywords)
-    torch.testing.assert_close(found, expected)
+        output = F.scaled_dot_product_attention(query, key, value, **keywords)
+    torch.testing.assert_close(output, expected)
     torch.testing.assert_close(blocks[0].detach() @ value, expected)
 
 
@@ -253,8 +257,8 @@ def test_grouped_queries_share_keys_and_values() -> None:
     query, key, value = pixels(2, 6, 4, 8, seed=1), pixels(2, 3, 5, 8, seed=2), pixels(2, 3, 5, 7, seed=3)
     expected = F.scaled_dot_product_attention(query, key, value, enable_gqa=True)
     with watch_attention() as blocks:
-        found = F.scaled_dot_product_attention(query, key, value, enable_gqa=True)
-    torch.testing.assert_close(found, expected)
+        output = F.scaled_dot_product_attention(query, key, value, enable_gqa=True)
+    torch.testing.assert_close(output, expected)
     assert blocks[0].shape == (2, 6, 4, 5)
 
 
@@ -266,26 +270,26 @@ def test_multi_head_attention_gives_what_it_gave(
     shape: tuple[int, ...], first: bool, keywords: dict[str, Any], training: bool
 ) -> None:
     layer = nn.MultiheadAttention(12, 3, batch_first=first).train(training)
-    at = pixels(*shape, seed=1)
+    sequence = pixels(*shape, seed=1)
     mask = pixels(5, 5, seed=2) if first or len(shape) == 2 else None
-    expected = layer(at, at, at, attn_mask=mask, **keywords)
+    expected = layer(sequence, sequence, sequence, attn_mask=mask, **keywords)
     with watch_attention() as blocks:
-        found = layer(at, at, at, attn_mask=mask, **keywords)
-    torch.testing.assert_close(found[0], expected[0])
+        result = layer(sequence, sequence, sequence, attn_mask=mask, **keywords)
+    torch.testing.assert_close(result[0], expected[0])
     assert len(blocks) == 1 and blocks[0].shape[1] == 3
     if expected[1] is None:
-        assert found[1] is None
+        assert result[1] is None
     else:
-        torch.testing.assert_close(found[1], expected[1])
+        torch.testing.assert_close(result[1], expected[1])
 
 
 def test_attention_of_torchs_encoder_layers_is_seen_in_eval_mode() -> None:
     """They have a path of their own where no gradient is needed, that runs without any function of attention."""
     layer = nn.TransformerEncoderLayer(12, 3, 16, batch_first=True).eval().requires_grad_(False)
-    at = pixels(2, 5, 12)
+    sequence = pixels(2, 5, 12)
     with torch.no_grad(), watch_attention() as blocks:
-        found = layer(at)
-    torch.testing.assert_close(found, layer(at))
+        output = layer(sequence)
+    torch.testing.assert_close(output, layer(sequence))
     assert [tuple(block.shape) for block in blocks] == [(2, 3, 5, 5)]
 
 
@@ -308,8 +312,8 @@ def test_fused_attention_is_fused_again_after_an_exception() -> None:
 
     with pytest.raises(RuntimeError, match="in between"):
         fails()
-    at = pixels(1, 1, 2, 3).requires_grad_()
-    assert "ScaledDotProduct" in F.scaled_dot_product_attention(at, at, at).grad_fn.name()  # type: ignore[union-attr]
+    sequence = pixels(1, 1, 2, 3).requires_grad_()
+    assert "ScaledDotProduct" in F.scaled_dot_product_attention(sequence, sequence, sequence).grad_fn.name()  # type: ignore[union-attr]
 
 
 # --- the rules
@@ -322,8 +326,8 @@ def test_weights_are_those_of_whole_matrices(name: str, rule: str) -> None:
     for classes in (None, LABELS):
         expected = slow_weights(rule, name, model, images, classes)
         assert expected.max() > 1.1 * expected.mean() > 0
-        found = token_weights(rule, model, images, classes)
-        np.testing.assert_allclose(array(found), expected, rtol=2e-3, atol=1e-6)
+        actual = token_weights(rule, model, images, classes)
+        np.testing.assert_allclose(array(actual), expected, rtol=2e-3, atol=1e-6)
     weights = array(position_weights(model, images, rule))
     expected = slow_weights(rule, name, model, images).reshape(N, -1)
     np.testing.assert_allclose(weights, expected / expected.sum(1, keepdims=True), rtol=2e-3, atol=1e-6)
@@ -349,30 +353,26 @@ class Pointer(nn.Module):
 
     def __init__(self, target: int, side: int = 5) -> None:
         super().__init__()
-        self.target, self.side, self.watched = target, side, nn.Identity()
+        self.target, self.side, self.tap = target, side, nn.Identity()
 
     def forward(self, images: Tensor) -> Tensor:
         patches = F.avg_pool2d(images, self.side).flatten(2).transpose(1, 2)
-        everything = torch.cat([torch.zeros_like(patches[:, :1]), patches], 1)
-        count = everything.shape[1]
+        sequence = torch.cat([torch.zeros_like(patches[:, :1]), patches], 1)
+        count = sequence.shape[1]
         own_score, pointing = 200 * torch.eye(count), torch.zeros(count, count)
         pointing[0, 1 + self.target] = 200
         for scores in (own_score, pointing):
-            nothing = torch.zeros(len(images), 2, count, 1)
-            added = F.scaled_dot_product_attention(nothing, nothing, everything[:, None].expand(-1, 2, -1, -1), scores)
-            everything = everything + added.mean(1)
-            everything = (
-                torch.cat([everything[:, :1], self.watched(everything[:, 1:])], 1)
-                if scores is own_score
-                else everything
-            )
-        return everything[:, 0]
+            zeros = torch.zeros(len(images), 2, count, 1)
+            update = F.scaled_dot_product_attention(zeros, zeros, sequence[:, None].expand(-1, 2, -1, -1), scores)
+            sequence = sequence + update.mean(1)
+            sequence = torch.cat([sequence[:, :1], self.tap(sequence[:, 1:])], 1) if scores is own_score else sequence
+        return sequence[:, 0]
 
 
 @pytest.mark.parametrize("target", range(6))
 def test_of_a_class_token_that_attends_to_one_token_all_weight_is_there(target: int) -> None:
     images = pixels(N, C, 10, 15, seed=1, low=0.1)
-    model = WrappedModel(Pointer(target), PLAIN, "watched")
+    model = WrappedModel(Pointer(target), PLAIN, "tap")
     for rule in ("rollout", "relevance", "head:1", "head:1.0", "head:1.1"):
         weights = array(position_weights(model, images, rule))
         np.testing.assert_allclose(weights, np.tile(np.eye(6)[target], (N, 1)), atol=1e-6)
@@ -397,15 +397,15 @@ def _relevance_of_pointer(color: Array) -> Array:
 
 def test_a_map_lies_over_the_pixels_of_its_tokens_and_is_minus_their_weights() -> None:
     images = pixels(N, C, 10, 15, seed=1, low=0.1)
-    model, classes = WrappedModel(Pointer(4), PLAIN, "watched"), torch.tensor([2, 0, 1])
+    model, classes = WrappedModel(Pointer(4), PLAIN, "tap"), torch.tensor([2, 0, 1])
     for rule in ("rollout", "relevance", "head:1.1"):
         weights = array(token_weights(rule, model, images, classes))
-        found = array(gradient_map(rule, model, images, classes, range(N)))
-        assert found.shape == images.shape
+        actual = array(gradient_map(rule, model, images, classes, range(N)))
+        assert actual.shape == images.shape
         for color in range(C):  # the middle of each token, and half way between two
-            np.testing.assert_allclose(found[:, color, 2::5, 2::5], -weights, rtol=1e-5, atol=1e-9)
-            between = -(0.6 * weights[:, :, :-1] + 0.4 * weights[:, :, 1:])
-            np.testing.assert_allclose(found[:, color, 2::5, 4:-5:5], between, rtol=1e-5, atol=1e-9)
+            np.testing.assert_allclose(actual[:, color, 2::5, 2::5], -weights, rtol=1e-5, atol=1e-9)
+            blend = -(0.6 * weights[:, :, :-1] + 0.4 * weights[:, :, 1:])
+            np.testing.assert_allclose(actual[:, color, 2::5, 4:-5:5], blend, rtol=1e-5, atol=1e-9)
         assert map_promise(rule, model, images, classes, range(N)).isnan().all()
 
 
@@ -479,9 +479,9 @@ def test_local_features_of_another_grid_are_refused() -> None:
     model = WrappedModel(network, PLAIN, "patch_embed.proj")
     assert token_weights("rollout", model, image).shape == (1, 4, 4)
 
-    def forward(at: Tensor) -> Any:
-        coarse(at[:, :, ::6, ::6])
-        return type(network).forward(network, at)
+    def forward(images: Tensor) -> Any:
+        coarse(images[:, :, ::6, ::6])
+        return type(network).forward(network, images)
 
     network.forward = forward
     with pytest.raises(UserError, match=r"attention is over 17 tokens, of which 1 come before .* have 4 positions"):
@@ -505,7 +505,7 @@ VIT += [word for size in ("img_size=32", "patch_size=8", "depth=2") for word in 
 
 
 @pytest.mark.parametrize(
-    ("question", "option", "rule", "more"),
+    ("question", "option", "rule", "extras"),
     [
         ("attention-rank", "spatial-weight", "rollout", ["--steps", "2"]),
         ("localization", "source", "relevance", ["--spatial-weight", "head:1.2"]),
@@ -516,14 +516,14 @@ def test_a_transformer_is_asked_by_its_attention(
     question: str,
     option: str,
     rule: str,
-    more: list[str],
+    extras: list[str],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pytest.importorskip("timm")
     data = str(save_tiny(tmp_path / "tiny.npz"))
-    words = ["analyze", question, *VIT, "--dataset", data, f"--{option}", rule, *more, "--limit", "3"]
+    words = ["analyze", question, *VIT, "--dataset", data, f"--{option}", rule, *extras, "--limit", "3"]
     status, out, err = irt(capsys, monkeypatch, *words, "--root", tmp_path)
     assert status == 0, err
     (path,) = tmp_path.glob("analyses/*.h5")
@@ -565,8 +565,8 @@ def test_a_picture_is_explained_by_a_head_and_layers_are_listed_with_the_number_
     drawing = json.loads(Path(out.splitlines()[-1]).with_suffix(".json").read_text())
     model = external.subject(Card("timm:vit_tiny_patch16_224", **DEPTH), data).model(torch.device("cpu"))
     assert isinstance(model, WrappedModel)
-    pictured = ((255 * image).round() / 255).permute(2, 0, 1)[None]
-    attention = reference(model, pictured, None)[0][1][0, 2, 0, 1:].reshape(4, 4)
+    picture = ((255 * image).round() / 255).permute(2, 0, 1)[None]
+    attention = reference(model, picture, None)[0][1][0, 2, 0, 1:].reshape(4, 4)
     np.testing.assert_allclose(drawing["numbers"]["natural"]["weights"], attention / attention.sum(), rtol=2e-3)
     assert "head:1.2" in json.dumps(drawing)
     status, _, err = irt(capsys, monkeypatch, *words, "--spatial-weight", "rollout")
@@ -600,10 +600,10 @@ def test_a_head_of_the_last_block_is_another_one_from_the_stage_of_its_block_on(
     (path,) = tmp_path.glob("analyses/randomization*.h5")
     result = hdf5.read(path)
     weights = dict(zip(map(str, result["stage"]), result["per_image/weights"].T, strict=True))
-    above = list(weights)[: list(weights).index("blocks.3")]
-    assert above == ["trained", "head", "norm"]
+    upper_stages = list(weights)[: list(weights).index("blocks.3")]
+    assert upper_stages == ["trained", "head", "norm"]
     for name, correlations in weights.items():
-        assert (np.isclose(correlations, 1, atol=1e-5) == (name in above)).all(), name
+        assert (np.isclose(correlations, 1, atol=1e-5) == (name in upper_stages)).all(), name
 
 
 def _rollout_of_class_token(blocks: list[Array]) -> Array:
@@ -629,7 +629,7 @@ def attention_pooled(*, reads_first: bool = True, **arguments: Any) -> nn.Module
     return network  # type: ignore[no-any-return]
 
 
-POOLED: dict[str, tuple[dict[str, Any], int]] = {
+POOL_CASES: dict[str, tuple[dict[str, Any], int]] = {
     "tokens of the image alone": ({"class_token": False}, 0),
     "a class token that the pool reads": ({}, 1),
     "a class token that the pool leaves out": ({"reads_first": False}, 1),
@@ -641,7 +641,7 @@ def pool_weights(model: WrappedModel, images: Tensor) -> Tensor:
     """Return softmax(q k / sqrt(d)) (N, heads, T) of timm's pool, from what it sees, by its weights."""
     pool: Any = model.backbone.attn_pool
     inputs: list[Tensor] = []
-    handle = pool.register_forward_pre_hook(lambda _, of: inputs.append(of[0]))
+    handle = pool.register_forward_pre_hook(lambda _, arguments: inputs.append(arguments[0]))
     model(images)
     handle.remove()
     width = pool.head_dim * pool.num_heads
@@ -652,7 +652,7 @@ def pool_weights(model: WrappedModel, images: Tensor) -> Tensor:
     return torch.stack(scores, 1).softmax(2)
 
 
-@pytest.mark.parametrize(("arguments", "first"), POOLED.values(), ids=POOLED)
+@pytest.mark.parametrize(("arguments", "first"), POOL_CASES.values(), ids=POOL_CASES)
 def test_the_last_head_of_a_network_with_an_attention_pool_is_the_pool(arguments: dict[str, Any], first: int) -> None:
     images = images_of("class token")
     model = wrap(attention_pooled(**arguments), images[:1])
@@ -666,11 +666,11 @@ def test_the_last_head_of_a_network_with_an_attention_pool_is_the_pool(arguments
         ("head:3", expected.mean(1)),
         ("head:last.2", expected[:, 2]),
     ):
-        found = array(token_weights(rule, model, images)).reshape(N, 6)
-        np.testing.assert_allclose(found, of_rule, rtol=1e-4, atol=1e-6)
+        actual = array(token_weights(rule, model, images)).reshape(N, 6)
+        np.testing.assert_allclose(actual, of_rule, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize(("arguments", "first"), POOLED.values(), ids=POOLED)
+@pytest.mark.parametrize(("arguments", "first"), POOL_CASES.values(), ids=POOL_CASES)
 def test_rules_behind_an_attention_pool_are_its_weights_times_whole_matrices(
     arguments: dict[str, Any], first: int
 ) -> None:
@@ -687,16 +687,16 @@ def test_rules_behind_an_attention_pool_are_its_weights_times_whole_matrices(
             rollout = (attention.mean(0) + np.eye(count)) / 2 @ rollout
             relevance = relevance + np.maximum(attention * by_class, 0).mean(0) @ relevance
         pool, by_class = array(blocks[-1][place, :, 0].detach()), array(gradients[-1][place, :, 0])
-        shares, marked = np.zeros(count), np.zeros(count)
+        shares, start = np.zeros(count), np.zeros(count)
         shares[count - pool.shape[1] :] = pool.mean(0)
-        marked[count - pool.shape[1] :] = np.maximum(pool * by_class, 0).mean(0)
+        start[count - pool.shape[1] :] = np.maximum(pool * by_class, 0).mean(0)
         for rule, expected in (
             ("rollout", shares @ rollout),
-            ("relevance", marked @ relevance),
+            ("relevance", start @ relevance),
             ("head:1.2", shares @ array(blocks[1][place, 2].detach())),
         ):
-            found = array(token_weights(rule, model, images, LABELS))[place].flatten()
-            np.testing.assert_allclose(found, expected[first:], rtol=1e-3, atol=1e-6)
+            actual = array(token_weights(rule, model, images, LABELS))[place].flatten()
+            np.testing.assert_allclose(actual, expected[first:], rtol=1e-3, atol=1e-6)
 
 
 class ConvolutionsAndPool(nn.Module):
@@ -728,14 +728,14 @@ class ConvolutionsAndPool(nn.Module):
             if not is_absolute:  # pairs of numbers of a token are turned by its place, the first token is not
                 sines, cosines = pool.pos_embed.get_embed((3, 2))
                 even, odd = keys[:, 1:, ::2], keys[:, 1:, 1::2]
-                turned = torch.stack(
+                rotation = torch.stack(
                     [
                         even * cosines[:, ::2] - odd * sines[:, ::2],
                         odd * cosines[:, 1::2] + even * sines[:, 1::2],
                     ],
                     -1,
                 ).flatten(2)
-                keys = torch.cat([keys[:, :1], turned], 1)
+                keys = torch.cat([keys[:, :1], rotation], 1)
             rows.append(((keys * query[:, :1, part]).sum(2) / 8**0.5).softmax(1))
         return torch.stack(rows, 1)
 
@@ -767,29 +767,29 @@ def test_a_pool_that_answers_for_each_token_and_takes_the_first_is_read_in_the_f
     row = array(network.first_row(images).detach())[:, :, 1:]
     assert abs(row - 1 / (1 + count)).max() > 0.02
     for rule, expected in (("head:last", row.mean(1)), ("head:0.1", row[:, 1]), ("rollout", row.mean(1) / 2)):
-        found = array(token_weights(rule, model, images)).reshape(N, count)
-        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+        actual = array(token_weights(rule, model, images)).reshape(N, count)
+        np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-6)
 
 
-class Pooled(nn.Module):
+class ColorPool(nn.Module):
     """A pool by attention over the colors of patches, whose weights are known: in a patch of brightness b, b over their
     sum. With `mean` the mean of the patches stands before them and asks; else a query of its own does.
     """
 
     def __init__(self, *, mean: bool, side: int = 5) -> None:
         super().__init__()
-        self.mean, self.side, self.watched = mean, side, nn.Identity()
+        self.mean, self.side, self.tap = mean, side, nn.Identity()
 
     def forward(self, images: Tensor) -> Tensor:
-        patches = self.watched(F.avg_pool2d(images, self.side)).flatten(2).transpose(1, 2)
+        patches = self.tap(F.avg_pool2d(images, self.side)).flatten(2).transpose(1, 2)
         if self.mean:
             patches = torch.cat([patches.mean(1, keepdim=True), patches], 1)
         scores = patches.sum(2, keepdim=True).log().transpose(1, 2)  # (N, 1, T)
         if self.mean:
             scores = scores.expand(-1, patches.shape[1], -1)
-        nothing = torch.zeros(*scores.shape[:2], C)
+        zeros = torch.zeros(*scores.shape[:2], C)
         return F.scaled_dot_product_attention(
-            nothing[:, None], torch.zeros_like(patches)[:, None], patches[:, None], scores[:, None]
+            zeros[:, None], torch.zeros_like(patches)[:, None], patches[:, None], scores[:, None]
         )[:, 0, 0]
 
 
@@ -797,7 +797,7 @@ class Pooled(nn.Module):
 @pytest.mark.parametrize("rule", ["head:last", "rollout", "head:0.0"])
 def test_an_attention_pool_of_a_convolutional_network_gives_its_closed_form(mean: bool, rule: str) -> None:
     images = pixels(N, C, 10, 15, seed=1, low=0.1)
-    model = WrappedModel(Pooled(mean=mean), PLAIN, "watched")
+    model = WrappedModel(ColorPool(mean=mean), PLAIN, "tap")
     brightness = array(F.avg_pool2d(images, 5).sum(1).flatten(1))
     expected = brightness / brightness.sum(1, keepdims=True)
     np.testing.assert_allclose(array(position_weights(model, images, rule)), expected, rtol=1e-5)

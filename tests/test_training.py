@@ -54,9 +54,9 @@ def assert_equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]
 
 @pytest.mark.parametrize("name", ["natural", "at", "at-att-reg"])
 def test_two_steps_equal_a_plain_loop(digits: Dataset, name: str) -> None:
-    this = job(digits, name)
-    run = Run(this, CPU)
-    model = build("small", this.variant.head, (3, 32, 32), 10, seed=3).to(memory_format=torch.channels_last).train()
+    task = job(digits, name)
+    run = Run(task, CPU)
+    model = build("small", task.variant.head, (3, 32, 32), 10, seed=3).to(memory_format=torch.channels_last).train()
     velocity = {key: torch.zeros_like(parameter) for key, parameter in model.named_parameters()}
     batches = TrainingBatches(digits.train, 16, 3, CPU, pad=2, flip=True)
     for step in range(2):
@@ -100,12 +100,12 @@ def test_two_steps_equal_a_plain_loop(digits: Dataset, name: str) -> None:
 def test_a_run_stopped_after_every_step_ends_with_the_same_bits(
     tmp_path: Path, digits: Dataset, recipe: Recipe
 ) -> None:
-    this = job(digits, recipe=recipe)
-    whole = train(this, tmp_path / "whole", source="x", device=CPU)
+    task = job(digits, recipe=recipe)
+    whole = train(task, tmp_path / "whole", source="x", device=CPU)
     for stops in range(1, 8):
         with pytest.raises(Stopped, match=f"after step {stops} of 8"):
-            train(this, tmp_path / "pieces", source="x", device=CPU, deadline=-math.inf)
-    pieces = train(this, tmp_path / "pieces", source="x", device=CPU, deadline=-math.inf)
+            train(task, tmp_path / "pieces", source="x", device=CPU, deadline=-math.inf)
+    pieces = train(task, tmp_path / "pieces", source="x", device=CPU, deadline=-math.inf)
     assert_equal(weights(whole), weights(pieces))
     histories = [checkpoint.read(path).about["history"] for path in (whole, pieces)]
     for first, second in zip(*histories, strict=True):
@@ -141,10 +141,10 @@ def be_killed_at_random_moments(folder: Path) -> None:
 def test_a_run_killed_at_random_moments_ends_with_the_same_bits(tmp_path: Path) -> None:
     code, _, err = forked.run(be_killed_at_random_moments, tmp_path)
     assert code == 0, err
-    (whole,), (killed,) = (list((tmp_path / name).glob("*.safetensors")) for name in ("whole", "killed"))
-    assert_equal(weights(whole), weights(killed))
-    resumed = [part["step"] for part in checkpoint.read(killed).about["earlier"]]
-    assert resumed == sorted(resumed) and resumed[-1] > 0
+    (whole,), (restart,) = (list((tmp_path / name).glob("*.safetensors")) for name in ("whole", "killed"))
+    assert_equal(weights(whole), weights(restart))
+    steps = [part["step"] for part in checkpoint.read(restart).about["earlier"]]
+    assert steps == sorted(steps) and steps[-1] > 0
 
 
 def test_sigterm_saves_and_stops_between_two_steps(
@@ -152,16 +152,16 @@ def test_sigterm_saves_and_stops_between_two_steps(
 ) -> None:
     advance = Run.advance
 
-    def interrupted(run: Run) -> None:
+    def interrupt(run: Run) -> None:
         if run.step == 2:
             os.kill(os.getpid(), signal.SIGTERM)
         advance(run)
 
-    monkeypatch.setattr(Run, "advance", interrupted)
-    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(Run, "advance", interrupt)
+    handler = signal.getsignal(signal.SIGTERM)
     with pytest.raises(Stopped, match="after step 3 of 8"):
         train(job(digits), tmp_path, source="x", device=CPU)
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert signal.getsignal(signal.SIGTERM) is handler
     (state,) = tmp_path.glob("*.state.safetensors")
     assert checkpoint.read(state).about["step"] == 3
 
@@ -170,12 +170,12 @@ def test_a_resumed_run_keeps_where_its_earlier_steps_were_made(tmp_path: Path, d
     with pytest.raises(Stopped):
         train(job(digits), tmp_path, source="x", device=CPU, deadline=-math.inf)
     (state,) = tmp_path.glob("*.state.*")
-    saved = checkpoint.read(state)
-    elsewhere = saved.about | {"environment": saved.about["environment"] | {"device": "another"}}
-    checkpoint.write(state, elsewhere, saved.tensors)
-    about = checkpoint.read(train(job(digits), tmp_path, source="x", device=CPU)).about
-    assert about["environment"]["device"] == "cpu"
-    assert [(part["environment"]["device"], part["step"]) for part in about["earlier"]] == [("another", 1)]
+    snapshot = checkpoint.read(state)
+    foreign = snapshot.about | {"environment": snapshot.about["environment"] | {"device": "another"}}
+    checkpoint.write(state, foreign, snapshot.tensors)
+    header = checkpoint.read(train(job(digits), tmp_path, source="x", device=CPU)).about
+    assert header["environment"]["device"] == "cpu"
+    assert [(part["environment"]["device"], part["step"]) for part in header["earlier"]] == [("another", 1)]
 
 
 def test_a_finished_model_is_left_alone(tmp_path: Path, digits: Dataset) -> None:
@@ -187,15 +187,15 @@ def test_a_finished_model_is_left_alone(tmp_path: Path, digits: Dataset) -> None
 
 def test_another_recipe_under_the_same_name_is_refused_unless_told(tmp_path: Path, digits: Dataset) -> None:
     path = train(job(digits, "natural"), tmp_path, source="x", device=CPU)
-    before = weights(path)
+    old_weights = weights(path)
     other = job(digits, "natural", replace(RECIPE, learning_rate=0.01))
     with pytest.raises(
         UserError, match=r"natural-seed3.safetensors was .*recipe.learning_rate is 0.05, here 0.01.*--overwrite"
     ):
         train(other, tmp_path, source="x", device=CPU)
-    assert_equal(before, weights(path))
+    assert_equal(old_weights, weights(path))
     train(other, tmp_path, source="x", device=CPU, overwrite=True)
-    assert not torch.equal(before["classifier.weight"], weights(path)["classifier.weight"])
+    assert not torch.equal(old_weights["classifier.weight"], weights(path)["classifier.weight"])
 
 
 def test_an_unfinished_run_of_another_recipe_is_refused_unless_told(tmp_path: Path, digits: Dataset) -> None:
@@ -218,13 +218,13 @@ def test_the_average_is_the_running_mean_of_the_weights(digits: Dataset) -> None
 
 
 def test_a_checkpoint_says_how_it_was_made(tmp_path: Path, digits: Dataset) -> None:
-    about = checkpoint.read(train(job(digits, "natural"), tmp_path, source="here.npz", device=CPU)).about
-    assert about["job"]["dataset_sha256"] == digits.train.sha256
-    assert about["job"]["recipe"]["learning_rate"] == 0.05
-    assert (about["source"], about["precision"], about["code"]["version"]) == ("here.npz", "float32", "0.1.0")
-    assert [row["epoch"] for row in about["history"]] == [1, 2]
-    last = about["history"][-1]
-    assert about["metrics"]["training_accuracy"] == last["accuracy"]
+    header = checkpoint.read(train(job(digits, "natural"), tmp_path, source="here.npz", device=CPU)).about
+    assert header["job"]["dataset_sha256"] == digits.train.sha256
+    assert header["job"]["recipe"]["learning_rate"] == 0.05
+    assert (header["source"], header["precision"], header["code"]["version"]) == ("here.npz", "float32", "0.1.0")
+    assert [row["epoch"] for row in header["history"]] == [1, 2]
+    last = header["history"][-1]
+    assert header["metrics"]["training_accuracy"] == last["accuracy"]
     assert last["learning_rate"] == pytest.approx(0.0)
     assert 0 < last["cross_entropy"] < 4
 
@@ -249,14 +249,14 @@ def row(loss: float, share: float) -> dict[str, float]:
 
 
 @pytest.mark.parametrize(
-    ("history", "told"),
+    ("history", "sentence"),
     [
         ([row(2.3, 0.2), row(math.nan, 0.2)], "the loss is not finite"),
         ([row(2.3, 0.99), row(2.3, 0.99)], "99% of predictions name one class"),
     ],
 )
-def test_collapse_is_told(history: list[dict[str, float]], told: str) -> None:
-    with pytest.raises(UserError, match=told):
+def test_collapse_is_told(history: list[dict[str, float]], sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
         check_collapse(history, 10)
 
 
@@ -277,10 +277,10 @@ def test_fewer_images_than_a_batch_are_told(digits: Dataset) -> None:
 
 
 def test_nothing_global_is_left_changed(tmp_path: Path, digits: Dataset) -> None:
-    before = torch.get_rng_state(), str(np.random.get_state()), random.getstate()
+    state = torch.get_rng_state(), str(np.random.get_state()), random.getstate()
     train(job(digits), tmp_path, source="x", device=CPU)
-    assert torch.equal(before[0], torch.get_rng_state())
-    assert (before[1], before[2]) == (str(np.random.get_state()), random.getstate())
+    assert torch.equal(state[0], torch.get_rng_state())
+    assert (state[1], state[2]) == (str(np.random.get_state()), random.getstate())
 
 
 def test_sums_of_an_epoch_do_not_depend_on_where_it_was_divided() -> None:

@@ -50,7 +50,7 @@ PLAIN = Preprocess((0.0,), (1.0,))
 DATA = noise()
 
 
-class Changed(nn.Module):
+class ChangedLogits(nn.Module):
     """A network of convolutions, and what `change` makes of its logits."""
 
     def __init__(self, change: Any) -> None:
@@ -61,20 +61,20 @@ class Changed(nn.Module):
         return self.change(self.network(images))
 
 
-def tried(network: nn.Module, **card: Any) -> ExternalModel:
+def try_network(network: nn.Module, **card: Any) -> ExternalModel:
     return bring(network.eval(), Card("mine:net", label="mine", **card), DATA, "noise")
 
 
 def doubts_about(network: nn.Module, **card: Any) -> list[str]:
     """What is doubted beside the accuracy, which noise leaves to chance."""
-    return [doubt for doubt in tried(network, **card).doubts if " is right on " not in doubt]
+    return [doubt for doubt in try_network(network, **card).doubts if " is right on " not in doubt]
 
 
 # --- answers
 
 
 def test_a_plain_network_raises_no_doubt() -> None:
-    assert doubts_about(Changed(lambda logits: logits)) == []
+    assert doubts_about(ChangedLogits(lambda logits: logits)) == []
 
 
 @pytest.mark.parametrize(
@@ -87,33 +87,33 @@ def test_a_plain_network_raises_no_doubt() -> None:
     ],
 )
 def test_answers_that_are_no_logits_are_doubted(change: Any, kind: str, layer: str) -> None:
-    (doubt,) = doubts_about(Changed(change))
+    (doubt,) = doubts_about(ChangedLogits(change))
     assert doubt.startswith(f"mine answers with {kind}, not with logits:")
     assert doubt.endswith(f"Return what goes into its {layer}.")
 
 
 def test_log_probabilities_are_logits() -> None:
-    assert doubts_about(Changed(lambda logits: logits.log_softmax(1))) == []
+    assert doubts_about(ChangedLogits(lambda logits: logits.log_softmax(1))) == []
 
 
 def test_large_logits_whose_loss_has_no_gradient_are_doubted() -> None:
-    (doubt,) = doubts_about(Changed(lambda logits: 1e6 * logits))
+    (doubt,) = doubts_about(ChangedLogits(lambda logits: 1e6 * logits))
     assert "cross-entropy without any gradient on 8 of 8 test images" in doubt
 
 
 def test_a_network_that_draws_random_numbers_is_doubted() -> None:
-    (doubt,) = doubts_about(Changed(lambda logits: F.dropout(logits, 0.5)))
+    (doubt,) = doubts_about(ChangedLogits(lambda logits: F.dropout(logits, 0.5)))
     assert re.match(r"mine answers an image differently each time \(\d of 8 decisions changed\)", doubt)
     assert "--draws 20" in doubt
 
 
 def test_a_network_whose_answers_depend_on_the_batch_is_doubted() -> None:
-    (doubt,) = doubts_about(Changed(lambda logits: logits - logits.mean(0)))
+    (doubt,) = doubts_about(ChangedLogits(lambda logits: logits - logits.mean(0)))
     assert doubt.startswith("mine answers an image differently alone and in a batch of 64: ")
 
 
 def test_a_constant_network_is_doubted() -> None:
-    (doubt,) = doubts_about(Changed(lambda logits: 0 * logits + torch.arange(K)))
+    (doubt,) = doubts_about(ChangedLogits(lambda logits: 0 * logits + torch.arange(K)))
     assert doubt == "mine answers all of 8 test images alike, as an untrained network may."
 
 
@@ -135,10 +135,10 @@ def test_a_network_of_one_class_is_doubted() -> None:
 )
 def test_a_network_whose_answers_would_mean_nothing_is_refused(change: Any, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
-        tried(Changed(change))
+        try_network(ChangedLogits(change))
 
 
-class Rounded(torch.autograd.Function):
+class Rounding(torch.autograd.Function):
     """Pixels in sixteen steps, and the gradient of no rounding."""
 
     @staticmethod
@@ -150,7 +150,7 @@ class Rounded(torch.autograd.Function):
         return gradient
 
 
-class Replaced(nn.Module):
+class ChangedImages(nn.Module):
     def __init__(self, change: Any) -> None:
         super().__init__()
         self.network, self.change = seed_network(Convolutions), change
@@ -160,9 +160,9 @@ class Replaced(nn.Module):
         return logits
 
 
-@pytest.mark.parametrize("change", [Rounded.apply, lambda images: 0.9 * images.detach() + 0.1 * images])
+@pytest.mark.parametrize("change", [Rounding.apply, lambda images: 0.9 * images.detach() + 0.1 * images])
 def test_gradients_that_are_not_those_of_the_answers_are_doubted(change: Any) -> None:
-    (doubt,) = doubts_about(Replaced(change))
+    (doubt,) = doubts_about(ChangedImages(change))
     assert doubt.startswith("mine has gradients that are not those of its answers: along a random direction the answer")
 
 
@@ -260,7 +260,7 @@ def test_kinks_and_flat_images_are_no_false_gradients(change: Any) -> None:
     flat[:, 2:9, 3:12] = np.arange(9)[:, None, None, None] * 31
     labels = np.arange(9) % K
     data = Dataset("flat", *(Split(flat, labels),) * 2, DATA.class_names)
-    doubts = bring(Replaced(change).eval(), Card("mine:net", label="mine"), data, "flat").doubts
+    doubts = bring(ChangedImages(change).eval(), Card("mine:net", label="mine"), data, "flat").doubts
     assert not any("gradients" in doubt for doubt in doubts)
 
 
@@ -269,13 +269,13 @@ def test_a_network_that_takes_float32_alone_is_asked_about_its_gradients_too() -
         assert images.dtype == torch.float32
         return images * (6 * images).sin().mean((1, 2, 3), keepdim=True).detach() * 5 + 0.3 * images
 
-    assert not any("gradients" in doubt for doubt in doubts_about(Replaced(lambda images: images.float() * 2)))
-    (doubt,) = doubts_about(Replaced(lambda images: gate(images) * (images.mean() > -1)))
+    assert not any("gradients" in doubt for doubt in doubts_about(ChangedImages(lambda images: images.float() * 2)))
+    (doubt,) = doubts_about(ChangedImages(lambda images: gate(images) * (images.mean() > -1)))
     assert "gradients that are not those of its answers" in doubt
 
 
 def test_a_network_that_crops_its_images_is_doubted() -> None:
-    class Cropped(nn.Module):
+    class Crop(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.body, self.answer = nn.Conv2d(C, 8, 3, padding=1), nn.Linear(8, K)
@@ -284,14 +284,14 @@ def test_a_network_that_crops_its_images_is_doubted() -> None:
             logits: Tensor = self.answer(self.body(images[:, :, 1:-2, 3:-1]).relu().mean((2, 3)))
             return logits
 
-    doubt, stretch = doubts_about(seed_network(Cropped))
+    doubt, stretch = doubts_about(seeded(Crop))
     assert doubt.startswith("mine does not see the outer pixels of an image (1 above, 2 below, 3 left, 1 right): ")
     # Columns lie a pixel apart, and 18 / 14 of one in a grid over the image: 13 / 2 (1 - 14 / 18) cells.
     assert stretch.startswith("mine: positions at the edge of layer 'body' lie 1.4 cells away")
 
 
 @pytest.mark.parametrize(
-    ("padding", "before", "cells"),
+    ("padding", "move", "cells"),
     [
         (1, lambda images: images, None),
         (1, lambda images: F.pad(images, [3, 3, 2, 2]), "3.8"),  # 24 columns over 18 pixels: 23 / 2 (24 / 18 - 1)
@@ -300,7 +300,7 @@ def test_a_network_that_crops_its_images_is_doubted() -> None:
     ],
 )
 def test_positions_that_lie_elsewhere_than_a_grid_over_the_image_are_doubted(
-    padding: int, before: Any, cells: str | None
+    padding: int, move: Any, cells: str | None
 ) -> None:
     class Grid(nn.Module):
         def __init__(self) -> None:
@@ -309,14 +309,14 @@ def test_positions_that_lie_elsewhere_than_a_grid_over_the_image_are_doubted(
             self.answer = nn.Linear(8, K)
 
         def forward(self, images: Tensor) -> Tensor:
-            logits: Tensor = self.answer(self.body(before(images)).mean((2, 3)))
+            logits: Tensor = self.answer(self.body(move(images)).mean((2, 3)))
             return logits
 
     doubts = [doubt for doubt in doubts_about(seed_network(Grid)) if "at the edge of layer" in doubt]
     assert [re.findall(r"lie ([\d.]+) cells", doubt) for doubt in doubts] == ([[cells]] if cells else [])
 
 
-class Few(nn.Module):
+class FewPositions(nn.Module):
     """Few positions, each of which sees a window of `size` pixels, of images that `change` moves."""
 
     def __init__(self, stride: int, size: int, change: Any) -> None:
@@ -356,7 +356,7 @@ def test_few_positions_that_lie_in_other_cells_are_doubted(
 ) -> None:
     """All columns of positions lie elsewhere, but for the middle one of three in a mirrored image."""
     data = noise("few", (C, *shape))
-    network = seed_network(Few, stride, size, lambda images: change(images, stride))
+    network = seeded(FewPositions, stride, size, lambda images: change(images, stride))
     doubts = bring(network, Card("mine:net", label="mine"), data, "few").doubts
     shares = [re.findall(r"(\d+%) of the positions of layer 'body' depend more on", doubt) for doubt in doubts]
     assert [match for match in shares if match] == ([[share[shape[1] // stride]]] if share else [])
@@ -367,7 +367,7 @@ def test_few_positions_that_lie_in_other_cells_are_doubted(
 def test_copies_of_positions_are_passed_by_and_doubted_where_they_are_named(pool: int, layer: str) -> None:
     """An adaptive pool makes 36 or 16 positions of four: of 16 that are measured all but four are copies."""
 
-    class Pooled(nn.Module):
+    class AdaptivePool(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.body, self.pool = nn.Conv2d(C, 8, 8, 8), nn.AdaptiveAvgPool2d(pool)
@@ -378,9 +378,9 @@ def test_copies_of_positions_are_passed_by_and_doubted_where_they_are_named(pool
             return logits
 
     data = noise("few", (C, 16, 16))
-    model = bring(seed_network(Pooled), Card("mine:net", label="mine"), data, "few")
+    model = bring(seeded(AdaptivePool), Card("mine:net", label="mine"), data, "few")
     assert model.wrapper.local_layer == layer and not any("position" in doubt for doubt in model.doubts)
-    doubts = bring(seed_network(Pooled), Card("mine:net", label="mine", local_layer="pool"), data, "few").doubts
+    doubts = bring(seeded(AdaptivePool), Card("mine:net", label="mine", local_layer="pool"), data, "few").doubts
     shares = [re.findall(r"(\d+%) of the positions of layer 'pool' are copies", doubt) for doubt in doubts]
     assert [match for match in shares if match] == ([["75%"]] if pool > 2 else [])
 
@@ -404,15 +404,15 @@ def test_few_positions_behind_many_layers_are_doubted_where_the_image_was_mirror
         (lambda images: images.flip(2), "1.0"),
         (lambda images: F.pad(images, [8] * 4), "1.5"),  # 4x4 positions over 32 pixels for 16: 3 / 2 (32 / 16 - 1)
     ):
-        doubts = bring(seed_network(Deep, change), Card("mine:net", label="mine"), data, "few").doubts
-        stretched = [re.findall(r"lie ([\d.]+) cells away", doubt) for doubt in doubts if "at the edge" in doubt]
-        assert stretched == ([[cells]] if cells else []), change
+        doubts = bring(seeded(Deep, change), Card("mine:net", label="mine"), data, "few").doubts
+        distances = [re.findall(r"lie ([\d.]+) cells away", doubt) for doubt in doubts if "at the edge" in doubt]
+        assert distances == ([[cells]] if cells else []), change
 
 
 def test_what_a_network_answers_beside_its_logits_does_not_count() -> None:
     """The mean of the pixels passes through no layer."""
 
-    class Several(nn.Module):
+    class DictNetwork(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.network = seed_network(Convolutions)
@@ -420,17 +420,17 @@ def test_what_a_network_answers_beside_its_logits_does_not_count() -> None:
         def forward(self, images: Tensor) -> dict[str, Tensor]:
             return {"logits": self.network(images), "brightness": images.mean()}
 
-    assert doubts_about(Several(), logits="logits") == doubts_about(seed_network(Convolutions)) == []
+    assert doubts_about(DictNetwork(), logits="logits") == doubts_about(seeded(Convolutions)) == []
 
 
 def test_an_ensemble_says_that_no_layer_sees_all_of_its_answer() -> None:
     class Ensemble(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.one, self.two = seed_network(Convolutions), seed_network(Convolutions, seed=1)
+            self.first, self.second = seeded(Convolutions), seeded(Convolutions, seed=1)
 
         def forward(self, images: Tensor) -> Tensor:
-            logits: Tensor = self.one(images) + self.two(images)
+            logits: Tensor = self.first(images) + self.second(images)
             return logits
 
     (doubt,) = doubts_about(Ensemble())
@@ -441,7 +441,7 @@ def test_random_numbers_that_hardly_ever_count_are_doubted() -> None:
     def rarely(logits: Tensor) -> Tensor:
         return logits.flip(1) if torch.rand(()) < 1e-6 else logits
 
-    (doubt,) = doubts_about(Changed(rarely))
+    (doubt,) = doubts_about(ChangedLogits(rarely))
     assert doubt.startswith("mine draws random numbers, though 8 test images were answered the same each time")
 
 
@@ -453,31 +453,31 @@ def test_a_batch_of_one_class_is_tried_too() -> None:
         rank = ((expert[:, None] == expert).tril().sum(1) - 1).float()
         return torch.where((rank >= max(1, 0.9 * len(logits)))[:, None], torch.zeros(()), logits)
 
-    (doubt,) = doubts_about(Changed(route))
+    (doubt,) = doubts_about(ChangedLogits(route))
     assert doubt.startswith("mine answers an image differently alone and in a batch of 64: ")
 
 
 class Tiring(nn.Module):
     """Answers the other way round from a pass on."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, limit: int) -> None:
         super().__init__()
-        self.network, self.most, self.passes = seed_network(Convolutions), most, 0
+        self.network, self.limit, self.passes = seeded(Convolutions), limit, 0
 
     def forward(self, images: Tensor) -> Tensor:
         self.passes += 1
         logits: Tensor = self.network(images)
-        return logits if self.passes < self.most else logits.flip(1)
+        return logits if self.passes < self.limit else logits.flip(1)
 
 
-@pytest.mark.parametrize("most", [5, 1000])
-def test_answers_that_change_while_they_are_asked_are_told_in_the_file(most: int) -> None:
+@pytest.mark.parametrize("limit", [5, 1000])
+def test_answers_that_change_while_they_are_asked_are_told_in_the_file(limit: int) -> None:
     network = Tiring(1000)
     model = Model(bring(network.eval(), Card("mine:net", label="mine"), DATA, "noise"))
-    network.passes, network.most = 0, most  # two of them before the analysis
+    network.passes, network.limit = 0, limit  # two of them before the analysis
     answer = ir.analyze("robustness", model, limit=9, pgd=1, cw="none")
     doubts = [doubt for doubt in answer.result.doubts if "after this analysis" in doubt]
-    assert len(doubts) == (most == 5)
+    assert len(doubts) == (limit == 5)
     for doubt in doubts:
         assert doubt.startswith("noise-mine answered 8 images differently after this analysis than before it")
         assert doubt in " ".join(str(answer).split())
@@ -488,30 +488,30 @@ def late(logits: Tensor) -> Tensor:
     return torch.cat([logits[:64], logits[64:].flip(1)])
 
 
-def centered(logits: Tensor) -> Tensor:
+def center(logits: Tensor) -> Tensor:
     return logits - 3 * logits.mean(0) if len(logits) > 64 else logits
 
 
 @pytest.mark.parametrize(
-    ("change", "limit", "changed"),
-    [(centered, 70, 8), (late, 70, 4), (late, 64, 0), (centered, 64, 0), (lambda logits: logits, 70, 0)],
+    ("change", "limit", "changes"),
+    [(center, 70, 8), (late, 70, 4), (late, 64, 0), (center, 64, 0), (lambda logits: logits, 70, 0)],
 )
 def test_answers_in_batches_larger_than_those_tried_are_compared_with_few(
-    change: Any, limit: int, changed: int
+    change: Any, limit: int, changes: int
 ) -> None:
     data = noise(count=70)
-    model = Model(bring(Changed(change).eval(), Card("mine:net", label="mine"), data, "noise"))
+    model = Model(bring(ChangedLogits(change).eval(), Card("mine:net", label="mine"), data, "noise"))
     assert not any("in a batch" in doubt for doubt in model.doubts)
     with torch.no_grad():
         images = torch.from_numpy(data.test.images).permute(0, 3, 1, 2) / 255
-        few = seed_network(Convolutions)(images).argmax(1)
-        differs = Changed(change).eval()(images).argmax(1) != few
+        reference = seeded(Convolutions)(images).argmax(1)
+        differs = ChangedLogits(change).eval()(images).argmax(1) != reference
     decisions = int(differs[[*range(4), *range(66, 70)]].sum())
-    assert (decisions > 0) == (changed > 0) or limit == 64
+    assert (decisions > 0) == (changes > 0) or limit == 64
     for name, options in (("robustness", {"pgd": 1, "cw": "none"}), ("attention-rank", {"steps": 1})):
         answer = ir.analyze(name, model, limit=limit, **options)
         doubts = [doubt for doubt in answer.result.doubts if "in a batch" in doubt]
-        assert len(doubts) == (changed > 0)
+        assert len(doubts) == (changes > 0)
         for doubt in doubts:
             assert doubt.startswith(
                 f"noise-mine answers an image differently in a batch of 70 and in one of 8 ({decisions} of 8 decisions"
@@ -522,14 +522,14 @@ def test_answers_in_batches_larger_than_those_tried_are_compared_with_few(
 
 def test_an_evaluator_is_watched_in_large_batches_too() -> None:
     data = noise(count=70)
-    networks = {"plain": seed_network(Convolutions, seed=1), "centered": Changed(centered).eval()}
+    networks = {"plain": seeded(Convolutions, seed=1), "centered": ChangedLogits(center).eval()}
     models = [Model(bring(network, Card("mine:net", label=name), data, "noise")) for name, network in networks.items()]
     answer = ir.analyze("robustness", models[0], evaluators=models[1:], pgd="none", cw="none")
     (doubt,) = [doubt for doubt in answer.result.doubts if "in a batch" in doubt]
     assert doubt.startswith("noise-centered answers an image differently in a batch of 70 and in one of 8 ")
 
 
-class Following(nn.Module):
+class GradientFollower(nn.Module):
     """A network whose logits are others while gradients, or those of its images, are asked for."""
 
     def __init__(self, change: Any, *, of_images: bool) -> None:
@@ -545,21 +545,21 @@ class Following(nn.Module):
 
 @pytest.mark.parametrize("of_images", [True, False])
 @pytest.mark.parametrize(
-    ("change", "changed"),
+    ("change", "changes"),
     [(lambda logits: -logits, 8), (lambda logits: 1.5 * logits, 0), (lambda logits: logits, None)],
 )
 def test_answers_that_are_others_while_gradients_are_asked_for_are_doubted(
-    change: Any, changed: int | None, of_images: bool
+    change: Any, changes: int | None, of_images: bool
 ) -> None:
-    doubts = doubts_about(Following(change, of_images=of_images))
-    assert len(doubts) == (changed is not None)
+    doubts = doubts_about(GradientFollower(change, of_images=of_images))
+    assert len(doubts) == (changes is not None)
     for doubt in doubts:
         assert doubt.startswith(
-            f"mine answers an image differently where its gradient is asked for ({changed} of 8 decisions changed): "
+            f"mine answers an image differently where its gradient is asked for ({changes} of 8 decisions changed): "
         )
 
 
-class Mapped(nn.Module):
+class VmapNetwork(nn.Module):
     """A network that is asked image by image, and so in part, inside of torch.func.vmap."""
 
     def __init__(self, *, is_whole: bool) -> None:
@@ -579,31 +579,31 @@ class Mapped(nn.Module):
 
 @pytest.mark.parametrize("is_whole", [True, False])
 def test_a_network_inside_of_vmap_is_asked_and_has_the_local_features_outside(is_whole: bool) -> None:
-    assert doubts_about(Mapped(is_whole=is_whole)) == []
+    assert doubts_about(VmapNetwork(is_whole=is_whole)) == []
     model, plain = (
         Model(bring(network.eval(), Card("mine:net", label="mine"), DATA, "noise"))
-        for network in (Mapped(is_whole=is_whole), seed_network(Convolutions))
+        for network in (VmapNetwork(is_whole=is_whole), seeded(Convolutions))
     )
-    found, expected = (ir.analyze("robustness", one, pgd=2, cw="none") for one in (model, plain))
-    assert found.arrays["margin"] == pytest.approx(expected.arrays["margin"], rel=1e-4, abs=1e-6)
+    answer, expected = (ir.analyze("robustness", candidate, pgd=2, cw="none") for candidate in (model, plain))
+    assert answer.arrays["margin"] == pytest.approx(expected.arrays["margin"], rel=1e-4, abs=1e-6)
     if is_whole:
         assert model.subject.local_shape() == (0, 0, 0)
         with pytest.raises(UserError, match=r"layer 'network.body' runs inside of torch.func.vmap"):
-            tried(Mapped(is_whole=True), local_layer="network.body")
+            try_network(VmapNetwork(is_whole=True), local_layer="network.body")
     else:
         assert model.subject.local_shape() == plain.subject.local_shape() == (8, H // 2, W // 2)
 
 
 @pytest.mark.parametrize("name", ["", "network.answer", "spare"])
 def test_tensors_without_numbers_are_refused(name: str) -> None:
-    network = Changed(lambda logits: logits)
+    network = ChangedLogits(lambda logits: logits)
     network.spare = nn.Linear(2, 3)
     network.get_submodule(name).to_empty(device="meta")
     count, first = {"": (11, "network.stem.weight"), "network.answer": (2, "network.answer.weight")}.get(
         name, (2, "spare.weight")
     )
     with pytest.raises(UserError) as error:
-        tried(network)
+        try_network(network)
     total = len([*network.parameters(), *network.buffers()])
     assert f"no numbers in {total if name == '' else count} of its {total} tensors" in str(error.value)
     assert f"torch's meta device (first '{first}')" in str(error.value)
@@ -614,15 +614,15 @@ class Keeping(nn.Module):
 
     def __init__(self, key: Any, *, keeps_graph: bool = True) -> None:
         super().__init__()
-        self.network, self.key, self.keeps_graph = seed_network(Convolutions), key, keeps_graph
-        self.kept: dict[Any, Tensor] = {}
+        self.network, self.key, self.keeps_graph = seeded(Convolutions), key, keeps_graph
+        self.memory: dict[Any, Tensor] = {}
 
     def forward(self, images: Tensor) -> Tensor:
         key = self.key(images)
-        if key not in self.kept:
+        if key not in self.memory:
             logits = self.network(images)
-            self.kept[key] = logits if self.keeps_graph else logits.detach()
-        return self.kept[key]
+            self.memory[key] = logits if self.keeps_graph else logits.detach()
+        return self.memory[key]
 
 
 @pytest.mark.parametrize(
@@ -642,16 +642,16 @@ class Keeping(nn.Module):
 )
 def test_answers_that_are_kept_between_calls_are_refused(network: nn.Module, sentence: str) -> None:
     with pytest.raises(UserError, match=re.escape(sentence)):
-        tried(network)
+        try_network(network)
 
 
 def test_an_answer_with_other_rows_than_images_is_refused() -> None:
-    network = Changed(lambda logits: logits if len(logits) < 9 else logits[:8])
+    network = ChangedLogits(lambda logits: logits if len(logits) < 9 else logits[:8])
     with pytest.raises(UserError, match="the network answers 64 images with 8 rows of logits"):
-        tried(network)
+        try_network(network)
 
 
-class Calibrated(nn.Module):
+class SelfCalibration(nn.Module):
     """A network whose first call sets what the others use: the mean of its logits, or what no image changes."""
 
     offset: Any
@@ -674,8 +674,8 @@ class Calibrated(nn.Module):
 
 @pytest.mark.parametrize("in_buffer", [True, False])
 def test_numbers_that_the_first_image_sets_are_doubted_and_tables_are_not(in_buffer: bool) -> None:
-    assert doubts_about(Calibrated(is_table=True, in_buffer=in_buffer)) == []
-    network = Calibrated(is_table=False, in_buffer=in_buffer)
+    assert doubts_about(SelfCalibration(is_table=True, in_buffer=in_buffer)) == []
+    network = SelfCalibration(is_table=False, in_buffer=in_buffer)
     (doubt,) = doubts_about(network)
     assert doubt.startswith("mine answers otherwise where another image is asked first")
     assert "('offset' of the network)" in doubt
@@ -685,17 +685,17 @@ def test_numbers_that_the_first_image_sets_are_doubted_and_tables_are_not(in_buf
 
 
 def test_what_grows_with_each_call_is_doubted() -> None:
-    class Growing(nn.Module):
+    class GrowingMemory(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.network, self.kept = seed_network(Convolutions), list[Tensor]()
+            self.network, self.memory = seeded(Convolutions), list[Tensor]()
 
         def forward(self, images: Tensor) -> Tensor:
             logits: Tensor = self.network(images)
-            self.kept.append(logits.detach())
-            return logits - torch.cat(self.kept).mean(0)
+            self.memory.append(logits.detach())
+            return logits - torch.cat(self.memory).mean(0)
 
-    (doubt,) = doubts_about(Growing())
+    (doubt,) = doubts_about(GrowingMemory())
     assert doubt.startswith("mine answers an image differently each time (")
     assert "it remembers earlier images, or has a generator of its own" in doubt and "--draws" not in doubt
 
@@ -705,7 +705,7 @@ def test_a_stopped_run_does_not_go_on_with_a_network_that_answers_otherwise(tmp_
     analysis = analyses.get("robustness")
 
     def work(factor: float, folder: Path = tmp_path) -> Work:
-        network = Changed(lambda logits: factor * logits).eval()
+        network = ChangedLogits(lambda logits: factor * logits).eval()
         return Work(
             analysis,
             bring(network, Card("mine:net", label="mine"), DATA, "noise"),
@@ -723,19 +723,19 @@ def test_a_stopped_run_does_not_go_on_with_a_network_that_answers_otherwise(tmp_
             raise RuntimeError("the machine goes down")
         return analysis.rows(model, batch, context)
 
-    stopped = work(1)
-    stopped.analysis = replace(analysis, rows=fail_later)
+    job = work(1)
+    job.analysis = replace(analysis, rows=fail_later)
     with pytest.raises(RuntimeError, match="goes down"):
-        stopped.run()
+        job.run()
     for _ in range(2):
         with pytest.raises(UserError, match=r"\.partial is of a network noise-mine of the same weights that answered"):
             work(2).run()
-    resumed, fresh = (hdf5.read(work(1, folder).run()) for folder in (tmp_path, tmp_path / "fresh"))
+    repeat, fresh = (hdf5.read(work(1, folder).run()) for folder in (tmp_path, tmp_path / "fresh"))
     for name in ("margin", "margin_natural", "prediction"):
-        assert (resumed[f"per_image/{name}"] == fresh[f"per_image/{name}"]).all()
-    logits = seed_network(Convolutions)(torch.from_numpy(DATA.test.images[:1]).permute(0, 3, 1, 2) / 255)[0]
-    assert resumed.run["first_logits"]["noise-mine"] == pytest.approx(logits.tolist(), rel=1e-4)
-    assert fresh.run["first_logits"] == resumed.run["first_logits"]
+        assert (repeat[f"per_image/{name}"] == fresh[f"per_image/{name}"]).all()
+    logits = seeded(Convolutions)(torch.from_numpy(DATA.test.images[:1]).permute(0, 3, 1, 2) / 255)[0]
+    assert repeat.run["first_logits"]["noise-mine"] == pytest.approx(logits.tolist(), rel=1e-4)
+    assert fresh.run["first_logits"] == repeat.run["first_logits"]
 
 
 @pytest.mark.parametrize(
@@ -761,8 +761,8 @@ def test_answers_that_are_read_wrongly_are_doubted(change: Any, sentence: str) -
     assert [sentence in doubt for doubt in doubts if " is right on " in doubt] == ([True] if sentence else [])
 
 
-@pytest.mark.parametrize("moved", [0, 15, 60])
-def test_an_order_of_many_classes_is_doubted(moved: int) -> None:
+@pytest.mark.parametrize("count", [0, 15, 60])
+def test_an_order_of_many_classes_is_doubted(count: int) -> None:
     """Of 60 classes, of which 100 images are tried, the first so many are read one too high, as 14 as 0."""
 
     class Read(nn.Module):
@@ -772,17 +772,17 @@ def test_an_order_of_many_classes_is_doubted(moved: int) -> None:
 
         def forward(self, images: Tensor) -> Tensor:
             logits: Tensor = self.levels(images)
-            return torch.cat([logits[:, :moved].roll(1, 1), logits[:, moved:]], 1)
+            return torch.cat([logits[:, :count].roll(1, 1), logits[:, count:]], 1)
 
     doubts = [
         doubt for doubt in bring(Read(), Card("m:n", label="mine"), levels(60, 180), "l").doubts if "right" in doubt
     ]
-    assert len(doubts) == (moved > 0)
+    assert len(doubts) == (count > 0)
     for doubt in doubts:
         assert (
-            f"Of {moved} classes of which an image was wrong, another image is called the same wrong class in" in doubt
+            f"Of {count} classes of which an image was wrong, another image is called the same wrong class in" in doubt
         )
-        assert f"{moved} and its own in 0 (0 as 1, 1 as 2, " in doubt and f"{moved - 1} as 0)" in doubt
+        assert f"{count} and its own in 0 (0 as 1, 1 as 2, " in doubt and f"{count - 1} as 0)" in doubt
 
 
 def prototypes(random: np.random.Generator, classes: int) -> Iterator[tuple[Labels, Labels]]:
@@ -799,10 +799,10 @@ def prototypes(random: np.random.Generator, classes: int) -> Iterator[tuple[Labe
 
 def confusions(random: np.random.Generator, classes: int) -> Iterator[tuple[Labels, Labels]]:
     """Yield the same of models that take half of the classes for the other half, each for one, or for few others."""
-    for few in (False, True) * 150:
+    for is_few in (False, True) * 150:
         source, target = np.split(random.permutation(classes), 2)
         names = np.arange(classes)
-        names[source] = target // 5 * 5 if few else target
+        names[source] = target // 5 * 5 if is_few else target
         is_steady = random.random((2, classes)) < 0.8
         first, second = np.where(is_steady, names, random.integers(0, classes, (2, classes)))
         yield first, second
@@ -815,11 +815,11 @@ def test_the_order_of_a_bad_model_is_not_doubted(models: Any) -> None:
     Classes that are right under their own name do not count: many models that confuse classes, as those of the second
     kind, call two images of one class alike.
     """
-    own, alarms, trials = np.arange(60), 0, 0
-    for first, second in models(np.random.default_rng(0), len(own)):
-        is_wrong = first != own
-        is_same = _is_moved(first[is_wrong], second[is_wrong], own[~is_wrong])
-        is_right = (second == own)[is_wrong]
+    truth, alarms, trials = np.arange(60), 0, 0
+    for first, second in models(np.random.default_rng(0), len(truth)):
+        is_wrong = first != truth
+        is_same = _is_moved(first[is_wrong], second[is_wrong], truth[~is_wrong])
+        is_right = (second == truth)[is_wrong]
         trials += 1
         alarms += bool(is_same.any() and is_same.mean() > MOSTLY_SAME and mcnemar(is_same, is_right).p_value < 0.01)
     assert trials == 300 and alarms < 3
@@ -834,10 +834,10 @@ def test_colors_in_reverse_order_are_doubted() -> None:
     class Colors(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.seen = nn.Identity()
+            self.tap = nn.Identity()
 
         def forward(self, pixels: Tensor) -> Tensor:
-            blue, green, red = self.seen(pixels).mean((2, 3)).unbind(1)
+            blue, green, red = self.tap(pixels).mean((2, 3)).unbind(1)
             return 2 * torch.stack([red, green, blue], 1)
 
     (doubt,) = [
@@ -854,19 +854,19 @@ def test_logits_inside_of_a_part_are_named_with_a_dot() -> None:
 
 
 def test_a_loss_without_gradient_on_a_few_images_is_doubted() -> None:
-    (doubt,) = doubts_about(Changed(lambda logits: torch.where(logits[:, :1] > 0, 1e6, 1) * logits))
+    (doubt,) = doubts_about(ChangedLogits(lambda logits: torch.where(logits[:, :1] > 0, 1e6, 1) * logits))
     assert re.search(r"cross-entropy without any gradient on [1-7] of 8 test images", doubt)
 
 
 @pytest.mark.parametrize("change", [torch.tanh, lambda images: images**3, lambda images: 100 * images])
 def test_gradients_of_any_smooth_step_are_not_doubted(change: Any) -> None:
-    assert doubts_about(Replaced(change)) == []
+    assert doubts_about(ChangedImages(change)) == []
 
 
 def test_a_trial_leaves_random_numbers_and_weights_as_they_were() -> None:
     network = seed_network(Convolutions)
     state, weights = torch.get_rng_state(), copy.deepcopy(network.state_dict())
-    tried(network)
+    try_network(network)
     torch.testing.assert_close(network.state_dict(), weights, rtol=0, atol=0)
     assert torch.equal(torch.get_rng_state(), state)
 
@@ -886,17 +886,17 @@ def test_a_trial_leaves_random_numbers_and_weights_as_they_were() -> None:
     ids=["less the largest", "shifted", "one left out", "one far below", "small", "bounded", "centered", "large"],
 )
 def test_logits_of_any_size_and_place_are_not_doubted(change: Any) -> None:
-    assert doubts_about(Changed(change)) == []
+    assert doubts_about(ChangedLogits(change)) == []
 
 
 @pytest.mark.parametrize("change", [lambda z: F.dropout(z, 0.5), lambda z: z - z.mean(0)], ids=["random", "batch"])
 def test_a_class_far_below_the_others_hides_nothing(change: Any) -> None:
-    doubts = doubts_about(Changed(lambda z: torch.cat([change(z[:, 1:]), torch.full((len(z), 1), -1e9)], 1)))
+    doubts = doubts_about(ChangedLogits(lambda z: torch.cat([change(z[:, 1:]), torch.full((len(z), 1), -1e9)], 1)))
     assert len(doubts) == 1 and "answers an image differently" in doubts[0]
 
 
 def test_what_depends_on_a_batch_larger_than_a_few_images_is_doubted() -> None:
-    (doubt,) = doubts_about(Changed(lambda logits: torch.cat([logits[:16], 0 * logits[16:]])))
+    (doubt,) = doubts_about(ChangedLogits(lambda logits: torch.cat([logits[:16], 0 * logits[16:]])))
     assert doubt.startswith("mine answers an image differently alone and in a batch of 64")
 
 
@@ -906,7 +906,7 @@ def test_randomness_that_comes_seldom_is_doubted() -> None:
     def drop(logits: Tensor) -> Tensor:
         return logits * (torch.rand(len(logits), 1) > 0.02)
 
-    assert any("answers an image differently each time" in doubt for doubt in doubts_about(Changed(drop)))
+    assert any("answers an image differently each time" in doubt for doubt in doubts_about(ChangedLogits(drop)))
 
 
 def test_a_random_network_is_not_blamed_for_its_normalization() -> None:
@@ -930,7 +930,7 @@ def test_a_network_that_gives_the_most_frequent_class_guesses() -> None:
     labels = np.where(np.arange(90) % 15 == 0, 1, 0)
     images = np.random.default_rng(0).integers(0, 256, (90, H, W, C), dtype=np.uint8)
     data = Dataset("uneven", *(Split(images, labels),) * 2, DATA.class_names)
-    network = Changed(lambda logits: logits + 5 * F.one_hot(torch.zeros(len(logits), dtype=torch.long), K))
+    network = ChangedLogits(lambda logits: logits + 5 * F.one_hot(torch.zeros(len(logits), dtype=torch.long), K))
     (doubt,) = bring(network, Card("mine:net", label="mine"), data, "uneven").doubts
     assert doubt.startswith(
         "mine is right on 93% of 90 test images, hardly more than always naming the most frequent class (93%)"
@@ -954,16 +954,16 @@ def test_networks_as_people_have_them_are_taken() -> None:
     network.load_state_dict(seed_network(Convolutions).state_dict())
     torch.testing.assert_close(tried_as_it_is(network).wrapper(images), expected)
 
-    class Viewed(nn.Module):
+    class View(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.answer = nn.Linear(C * H * W, K)
 
-        def forward(self, at: Tensor) -> Tensor:
-            logits: Tensor = self.answer(at.view(len(at), -1))
+        def forward(self, images: Tensor) -> Tensor:
+            logits: Tensor = self.answer(images.view(len(images), -1))
             return logits
 
-    assert tried_as_it_is(Viewed()).wrapper(images.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)).shape == (2, K)
+    assert tried_as_it_is(View()).wrapper(images.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)).shape == (2, K)
 
 
 def tried_as_it_is(network: Any) -> ExternalModel:
@@ -978,7 +978,7 @@ def tried_as_it_is(network: Any) -> ExternalModel:
             nn.Sequential(nn.Flatten(), nn.Linear(C * H * W, K, device="meta")),
             "has no numbers in 2 of its 2 tensors",
         ),
-        (Changed(lambda logits: logits.reshape(1, K)), "answers one image, and not several at once"),
+        (ChangedLogits(lambda logits: logits.reshape(1, K)), "answers one image, and not several at once"),
     ],
 )
 def test_networks_that_cannot_be_asked_are_one_sentence(network: nn.Module, sentence: str) -> None:
@@ -1032,7 +1032,7 @@ def test_a_network_is_loaded_in_inference_mode_too() -> None:
 # --- the expectation over draws
 
 
-class Masked(nn.Module):
+class RandomMask(nn.Module):
     """A network whose logits lose random entries, in eval mode too."""
 
     def __init__(self) -> None:
@@ -1044,15 +1044,15 @@ class Masked(nn.Module):
 
 
 def test_draws_give_the_logarithm_of_mean_probabilities() -> None:
-    model, images = WrappedModel(Masked(), PLAIN, "network.body", draws=4), pixels(3, C, H, W)
-    found, again = model(images), model(images)
+    model, images = WrappedModel(RandomMask(), PLAIN, "network.body", draws=4), pixels(3, C, H, W)
+    first, second = model(images), model(images)
     slow = []
     for seed in range(2):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             slow.append(np.log(np.mean([array(model.backbone(images).softmax(1)) for _ in range(4)], axis=0)))
-    np.testing.assert_allclose(array(found), slow[0], rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(array(again), slow[1], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(array(first), slow[0], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(array(second), slow[1], rtol=1e-4, atol=1e-5)
 
 
 def test_each_draw_sees_the_pixels_of_a_network_that_works_in_place() -> None:
@@ -1061,8 +1061,8 @@ def test_each_draw_sees_the_pixels_of_a_network_that_works_in_place() -> None:
             super().__init__()
             self.network = seed_network(Convolutions)
 
-        def forward(self, at: Tensor) -> Tensor:
-            logits: Tensor = self.network(at.add_(1))
+        def forward(self, images: Tensor) -> Tensor:
+            logits: Tensor = self.network(images.add_(1))
             return logits
 
     model, images = WrappedModel(InPlace(), PLAIN, draws=3), pixels(2, C, H, W)
@@ -1070,16 +1070,16 @@ def test_each_draw_sees_the_pixels_of_a_network_that_works_in_place() -> None:
 
 
 def test_draws_leave_random_numbers_as_they_were_and_reach_features() -> None:
-    model, images = WrappedModel(Masked(), PLAIN, "network.body", draws=3), pixels(2, C, H, W)
+    model, images = WrappedModel(RandomMask(), PLAIN, "network.body", draws=3), pixels(2, C, H, W)
     state = torch.get_rng_state()
     features = model.features(images)
     assert torch.equal(torch.get_rng_state(), state)
-    torch.testing.assert_close(features.local, WrappedModel(Masked(), PLAIN, "network.body").features(images).local)
+    torch.testing.assert_close(features.local, WrappedModel(RandomMask(), PLAIN, "network.body").features(images).local)
     assert features.pooled.exp().sum(1).tolist() == pytest.approx([1.0, 1.0])
 
 
 def test_more_draws_of_a_random_network_are_steadier_and_said() -> None:
-    (doubt,) = doubts_about(Masked(), draws=50)
+    (doubt,) = doubts_about(RandomMask(), draws=50)
     assert doubt.startswith("mine draws random numbers: answers are the expectation over 50 draws of them")
     (doubt,) = doubts_about(seed_network(Convolutions), draws=2)
     assert doubt == "mine answers the same each time: --draws 2 changes nothing."
@@ -1097,7 +1097,7 @@ class Answer:
     """What some libraries answer with."""
 
     def __init__(self, logits: Tensor) -> None:
-        self.logits, self.hidden = logits, logits[:, :2]
+        self.logits, self.states = logits, logits[:, :2]
 
 
 @pytest.mark.parametrize(
@@ -1110,18 +1110,18 @@ class Answer:
     ],
 )
 def test_the_only_part_that_can_be_logits_is_taken_and_kept_in_the_card(change: Any, part: str) -> None:
-    model, images = tried(Changed(change)), pixels(2, C, H, W)
+    model, images = try_network(ChangedLogits(change)), pixels(2, C, H, W)
     assert model.card.logits == part
     torch.testing.assert_close(model.wrapper(images), seed_network(Convolutions)(images))
 
 
 def test_of_two_parts_that_can_be_logits_one_is_named() -> None:
-    network, images = Changed(lambda logits: (logits, -logits)), pixels(2, C, H, W)
+    network, images = ChangedLogits(lambda logits: (logits, -logits)), pixels(2, C, H, W)
     with pytest.raises(UserError, match=r"--logits names the part that are the logits; its tensors are 0 \(1, 7\), 1"):
-        tried(network)
-    torch.testing.assert_close(tried(network, logits="1").wrapper(images), -seed_network(Convolutions)(images))
+        try_network(network)
+    torch.testing.assert_close(try_network(network, logits="1").wrapper(images), -seeded(Convolutions)(images))
     with pytest.raises(UserError, match="without a part '2'"):
-        tried(network, logits="2")
+        try_network(network, logits="2")
 
 
 @pytest.mark.parametrize("shape", [(4,), (4, 1)])
@@ -1135,7 +1135,7 @@ def test_one_number_is_the_logit_of_the_second_of_two_classes(shape: tuple[int, 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_weights_of_any_precision_are_asked_in_float32_and_said(dtype: torch.dtype) -> None:
-    model, images = tried(seed_network(Convolutions).to(dtype)), pixels(2, C, H, W)
+    model, images = try_network(seeded(Convolutions).to(dtype)), pixels(2, C, H, W)
     assert f"mine has weights in {str(dtype).removeprefix('torch.')}, and is run in float32." in model.doubts
     expected = seed_network(Convolutions).to(dtype).float()(images)
     torch.testing.assert_close(model.wrapper(images), expected)
@@ -1143,7 +1143,7 @@ def test_weights_of_any_precision_are_asked_in_float32_and_said(dtype: torch.dty
 
 def test_answers_in_half_precision_are_made_float32() -> None:
     images = pixels(2, C, H, W)
-    answer = tried(Changed(lambda logits: logits.bfloat16())).wrapper(images)
+    answer = try_network(ChangedLogits(lambda logits: logits.bfloat16())).wrapper(images)
     assert answer.dtype == torch.float32
     torch.testing.assert_close(answer, seed_network(Convolutions)(images).bfloat16().float())
 
@@ -1172,10 +1172,10 @@ def test_a_transformer_that_casts_to_half_precision_inside_is_asked_and_doubted(
     if not by_autocast:
         network = network.to(dtype)
     images, labels, name = pixels(4, C, H, W), torch.arange(4), str(dtype).removeprefix("torch.")
-    model = tried(network)
+    model = try_network(network)
     assert any(f"answers with numbers of {name}, of " in doubt for doubt in model.doubts)
-    told = f"mine is run in {name}, the precision of its weights, since its forward does not run with float32."
-    assert (told in model.doubts) == (not by_autocast)
+    message = f"mine is run in {name}, the precision of its weights, since its forward does not run with float32."
+    assert (message in model.doubts) == (not by_autocast)
     assert torch.equal(model.wrapper(images), network(images).float())
     assert torch.equal(loss_gradient(model.wrapper, images, labels), gradient_by_hand(network, images, labels))
     adversarial = ir.PGD(8 / 255, 2 / 255, 3, random_start=False)(model.wrapper, images, labels)
@@ -1204,7 +1204,7 @@ def gradient_by_hand(network: nn.Module, images: Tensor, labels: Tensor) -> Tens
 
 
 def test_whole_numbers_are_no_half_precision() -> None:
-    assert doubts_about(Changed(lambda logits: (100 * logits).round() + 100 * (logits - logits.detach()))) == []
+    assert doubts_about(ChangedLogits(lambda logits: (100 * logits).round() + 100 * (logits - logits.detach()))) == []
 
 
 def test_a_forward_in_double_precision_is_asked_so_and_its_gradients_are_judged() -> None:
@@ -1215,41 +1215,41 @@ def test_a_forward_in_double_precision_is_asked_so_and_its_gradients_are_judged(
             logits = super().forward(images.double())
             return logits + self.gate * logits.detach()
 
-    network = seed_network(Double).double()
-    model, images = tried(network), pixels(4, C, H, W)
-    told = "mine is run in float64, the precision of its weights, since its forward does not run with float32."
-    assert [doubt for doubt in model.doubts if " is right on " not in doubt] == [told]
+    network = seeded(Double).double()
+    model, images = try_network(network), pixels(4, C, H, W)
+    message = "mine is run in float64, the precision of its weights, since its forward does not run with float32."
+    assert [doubt for doubt in model.doubts if " is right on " not in doubt] == [message]
     assert torch.equal(model.wrapper(images), network(images).float())
-    gated = seed_network(Double).double()
-    gated.gate = 1.0
-    assert any("gradients that are not those of its answers" in doubt for doubt in tried(gated).doubts)
+    other_network = seeded(Double).double()
+    other_network.gate = 1.0
+    assert any("gradients that are not those of its answers" in doubt for doubt in try_network(other_network).doubts)
 
 
 def test_a_cast_that_the_weights_do_not_share_is_named() -> None:
     with pytest.raises(
         UserError, match=r"does not run with pixels and weights in float32 .* casts to another precision"
     ):
-        tried(seed_network(InHalf, torch.bfloat16, False))
+        try_network(seeded(InHalf, torch.bfloat16, False))
 
 
 @pytest.mark.parametrize("reentrant", [True, False])
 def test_a_network_that_recomputes_activations_is_attacked_as_without(reentrant: bool) -> None:
-    class Recomputed(Convolutions):
+    class Recomputation(Convolutions):
         def forward(self, images: Tensor) -> Tensor:
             logits: Tensor = recompute(super().forward, images, use_reentrant=reentrant)
             return logits
 
     images, labels = pixels(3, C, H, W), torch.arange(3)
     attack = ir.PGD(8 / 255, 2 / 255, 3)
-    adversarial = attack(tried(seed_network(Recomputed)).wrapper, images, labels)
-    torch.testing.assert_close(adversarial, attack(tried(seed_network(Convolutions)).wrapper, images, labels))
+    adversarial = attack(try_network(seeded(Recomputation)).wrapper, images, labels)
+    torch.testing.assert_close(adversarial, attack(try_network(seeded(Convolutions)).wrapper, images, labels))
 
 
 def test_pixels_that_torchvisions_own_weights_need_otherwise_are_doubted(tmp_path: Path) -> None:
-    class Transformed(Convolutions):
+    class InputTransform(Convolutions):
         transform_input = False
 
-    network = seed_network(Transformed)
+    network = seeded(InputTransform)
     torch.save(network.state_dict(), tmp_path / "weights.pt")
     for weights, count in ((str(tmp_path / "weights.pt"), 1), ("random", 0)):
         card = Card("torchvision:googlenet", label="mine", weights=weights, normalize="none")
@@ -1264,10 +1264,10 @@ class Keeper:
     """A hook that keeps what a layer gave."""
 
     def __init__(self) -> None:
-        self.kept: list[Tensor] = []
+        self.memory: list[Tensor] = []
 
     def __call__(self, _: nn.Module, __: Any, output: Tensor) -> None:
-        self.kept.append(output)
+        self.memory.append(output)
 
 
 def with_weight_norm() -> Any:
@@ -1295,10 +1295,12 @@ def with_a_keeper() -> Any:
 @pytest.mark.parametrize("build", [with_weight_norm, with_pruning, with_a_keeper])
 def test_networks_that_torch_does_not_copy_are_copied(build: Any) -> None:
     network, images = build(), pixels(2, C, H, W)
-    copied = copy_of(network).eval()
-    torch.testing.assert_close(copied(images), network(images))
-    shared = {tensor.data_ptr() for tensor in network.parameters()} & {one.data_ptr() for one in copied.parameters()}
-    assert not shared
+    replica = copy_of(network).eval()
+    torch.testing.assert_close(replica(images), network(images))
+    addresses = {tensor.data_ptr() for tensor in network.parameters()} & {
+        parameter.data_ptr() for parameter in replica.parameters()
+    }
+    assert not addresses
 
 
 @pytest.mark.parametrize(
@@ -1322,9 +1324,9 @@ def test_a_network_that_cannot_be_copied_is_a_sentence() -> None:
 class Registers(Transformer):
     """Tokens in the order: the class token, the image's, and registers; nothing says how many there are of each."""
 
-    def __init__(self, after: int) -> None:
+    def __init__(self, count: int) -> None:
         super().__init__(1)
-        self.registers = nn.Parameter(torch.randn(1, after, 10))
+        self.registers = nn.Parameter(torch.randn(1, count, 10))
 
     def forward(self, images: Tensor) -> Tensor:
         tokens = self.patches(images).flatten(2).transpose(1, 2)
@@ -1332,11 +1334,11 @@ class Registers(Transformer):
         return self.classify(self.low(torch.cat([parts[0], tokens, parts[1]], 1)))
 
 
-@pytest.mark.parametrize("after", [0, 2, 4])
-def test_tokens_after_those_of_the_image_are_not_taken_for_them(after: int) -> None:
-    network, images = seed_network(Registers, after), pixels(3, C, H, W)
-    model = tried(network, local_layer="low").wrapper
-    seen = network.low(
+@pytest.mark.parametrize("count", [0, 2, 4])
+def test_tokens_after_those_of_the_image_are_not_taken_for_them(count: int) -> None:
+    network, images = seeded(Registers, count), pixels(3, C, H, W)
+    model = try_network(network, local_layer="low").wrapper
+    output = network.low(
         torch.cat(
             [
                 network.first.expand(3, -1, -1),
@@ -1347,19 +1349,19 @@ def test_tokens_after_those_of_the_image_are_not_taken_for_them(after: int) -> N
         )
     )
     features = model.features(images)
-    torch.testing.assert_close(features.local.flatten(2).transpose(1, 2), seen[:, 1:7])
+    torch.testing.assert_close(features.local.flatten(2).transpose(1, 2), output[:, 1:7])
     torch.testing.assert_close(model.rest(images, features.local), model(images))
 
 
 def test_the_grid_is_that_of_the_resized_image() -> None:
     """Images of 12 x 18 pixels are 18 x 18 to the network, and its tokens a grid of 3 x 3."""
-    network, images = seed_network(Registers, 4), pixels(2, C, H, W)
-    model = tried(network, local_layer="low", resize=18).wrapper
+    network, images = seeded(Registers, 4), pixels(2, C, H, W)
+    model = try_network(network, local_layer="low", resize=18).wrapper
     assert model.first_token == 1 and model.features(images).local.shape == (2, 10, 3, 3)
-    seen: list[Tensor] = []
-    network.low.register_forward_hook(lambda _, __, output: seen.append(output))
+    outputs: list[Tensor] = []
+    network.low.register_forward_hook(lambda _, __, output: outputs.append(output))
     local = model.features(images).local
-    torch.testing.assert_close(local.flatten(2).transpose(1, 2), seen[0][:, 1:10])
+    torch.testing.assert_close(local.flatten(2).transpose(1, 2), outputs[0][:, 1:10])
 
 
 class Inner(Transformer):
@@ -1377,9 +1379,9 @@ def test_a_block_without_the_class_token_that_the_network_has_is_read_whole() ->
     network, images = seed_network(Inner), pixels(2, C, H, W)
     choice = reading(network, PLAIN, images[:1], "low")
     assert choice.first is None and not choice.is_doubtful
-    seen = network.low(network.patches(images).flatten(2).transpose(1, 2))
+    output = network.low(network.patches(images).flatten(2).transpose(1, 2))
     local = WrappedModel(network, PLAIN, "low").features(images).local
-    torch.testing.assert_close(local.flatten(2).transpose(1, 2), seen)
+    torch.testing.assert_close(local.flatten(2).transpose(1, 2), output)
 
 
 class Flat(nn.Module):
@@ -1423,8 +1425,8 @@ def test_channels_are_told_from_as_many_rows_and_columns(side: int, *, is_last: 
     torch.testing.assert_close(wrapper.features(images).local, local)
     torch.testing.assert_close(wrapper.rest(images, local), wrapper(images))
     local = local.detach().requires_grad_()
-    behind = network.answer((local.permute(0, 2, 3, 1) if is_last else local).flatten(1))
-    (gradient,) = torch.autograd.grad(behind.amax(1).sum(), local)
+    logits = network.answer((local.permute(0, 2, 3, 1) if is_last else local).flatten(1))
+    (gradient,) = torch.autograd.grad(logits.amax(1).sum(), local)
     grad_cam = (gradient.mean((2, 3), keepdim=True) * local).sum(1).clamp_min(0).flatten(1)
     expected = grad_cam / grad_cam.sum(1, keepdim=True)
     torch.testing.assert_close(position_weights(wrapper, images, "grad-cam"), expected, equal_nan=True)
@@ -1437,13 +1439,13 @@ def test_an_order_that_neither_reading_explains_is_doubted() -> None:
     order = torch.randperm(64, generator=torch.Generator().manual_seed(1))
     data = noise(shape=(C, 32, 32))
 
-    class Shuffled(Square):
+    class ShuffledSquare(Square):
         def forward(self, images: Tensor) -> Tensor:
             local = self.patches(images).flatten(2)[:, :, order].reshape(-1, 8, 8, 8)
             logits: Tensor = self.answer(self.cube(local).flatten(1))
             return logits
 
-    network = seed_network(lambda: Shuffled(is_last=False, side=8))
+    network = seeded(lambda: ShuffledSquare(is_last=False, side=8))
     doubts = bring(network, Card("mine:net", label="mine", local_layer="cube"), data, "noise").doubts
     assert any("where 75% are expected: maps and ranks by position may lie elsewhere" in doubt for doubt in doubts)
 
@@ -1487,14 +1489,14 @@ def settings() -> tuple[Any, ...]:
 @pytest.fixture
 def unusual() -> Any:
     """Settings of a program that is fast and not exact."""
-    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.benchmark, torch.get_default_dtype()
+    originals = torch.get_float32_matmul_precision(), torch.backends.cudnn.benchmark, torch.get_default_dtype()
     torch.set_float32_matmul_precision("medium")
     torch.backends.cudnn.benchmark = True
     torch.set_default_dtype(torch.float64)
     yield settings()
-    torch.set_float32_matmul_precision(before[0])
-    torch.backends.cudnn.benchmark = before[1]
-    torch.set_default_dtype(before[2])
+    torch.set_float32_matmul_precision(originals[0])
+    torch.backends.cudnn.benchmark = originals[1]
+    torch.set_default_dtype(originals[2])
 
 
 def test_arithmetic_is_exact_inside_and_settings_are_as_they_were_after(unusual: tuple[Any, ...]) -> None:
@@ -1515,20 +1517,20 @@ def test_arithmetic_is_exact_inside_and_settings_are_as_they_were_after(unusual:
 def test_a_question_leaves_settings_as_they_were_and_does_not_depend_on_them(unusual: tuple[Any, ...]) -> None:
     plain_model = ir.load(seed_network(Convolutions).float(), DATA, label="mine")
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        found = ir.analyze("alignment", plain_model, limit=4)["per_image/cosine"]
+        cosine = ir.analyze("alignment", plain_model, limit=4)["per_image/cosine"]
     assert settings() == unusual
     torch.set_default_dtype(torch.float32)
     torch.set_float32_matmul_precision("highest")
-    np.testing.assert_array_equal(ir.analyze("alignment", plain_model, limit=4)["per_image/cosine"], found)
+    np.testing.assert_array_equal(ir.analyze("alignment", plain_model, limit=4)["per_image/cosine"], cosine)
 
 
 # --- where doubts are said
 
 
 def test_a_doubt_is_warned_of_and_kept_beside_every_number() -> None:
-    with pytest.warns(ir.DoubtWarning, match="mine answers with probabilities") as warned:
-        model = ir.load(Changed(lambda logits: logits.softmax(1)), DATA, label="mine")
-    assert warned[0].filename == __file__
+    with pytest.warns(ir.DoubtWarning, match="mine answers with probabilities") as warning:
+        model = ir.load(ChangedLogits(lambda logits: logits.softmax(1)), DATA, label="mine")
+    assert warning[0].filename == __file__
     assert "in doubt: mine answers with probabilities" in repr(model)
     answer = ir.analyze("robustness", model, limit=3, pgd=1, cw=None)
     assert answer.result.doubts == model.doubts
@@ -1541,7 +1543,7 @@ def test_a_doubt_is_warned_of_and_kept_beside_every_number() -> None:
 # --- answers that are no numbers
 
 
-class Standardized(nn.Module):
+class Standardization(nn.Module):
     """It divides by the deviation of an image, which is zero for images of one color."""
 
     def __init__(self) -> None:
@@ -1563,7 +1565,7 @@ def with_gray(places: tuple[int, ...]) -> Dataset:
 
 def test_an_answer_that_is_no_number_is_never_right_and_its_images_are_named() -> None:
     data = with_gray((2, 5))
-    model = ir.load(Standardized(), data, label="mine")
+    model = ir.load(Standardization(), data, label="mine")
     answer = ir.analyze("robustness", model, pgd=2, cw=None, batch_size=4)
     assert answer["per_image/prediction_natural"][[2, 5], 0].tolist() == [-1, -1]
     right = (answer["per_image/prediction_natural"][:, 0] == 0).mean()
@@ -1590,7 +1592,7 @@ def test_a_gradient_that_is_no_number_names_the_image_in_its_split() -> None:
 
 
 def test_images_without_answers_are_not_blamed_for_large_logits() -> None:
-    (doubt,) = doubts_about(Changed(lambda z: torch.where(torch.arange(len(z))[:, None] % 8 < 5, torch.nan, z)))
+    (doubt,) = doubts_about(ChangedLogits(lambda z: torch.where(torch.arange(len(z))[:, None] % 8 < 5, torch.nan, z)))
     assert doubt == "mine answers 5 of 8 test images with logits that are not finite numbers."
 
 
@@ -1605,10 +1607,10 @@ def split_of(labels: list[int]) -> Split:
 def test_a_split_in_the_order_of_its_classes_is_drawn_in_proportion() -> None:
     split = split_of([0] * 40 + [1] * 20 + [2] * 20)
     assert split.is_in_class_order
-    drawn = split.draw(8)
-    assert drawn.labels.tolist() == [0, 1, 2, 0, 0, 1, 2, 0]
-    assert drawn.images[:, 0, 0, 0].tolist() == [0, 40, 60, 1, 2, 41, 61, 3]
-    assert drawn.masks is not None and drawn.masks[:, 0, 0].tolist() == [
+    sample = split.draw(8)
+    assert sample.labels.tolist() == [0, 1, 2, 0, 0, 1, 2, 0]
+    assert sample.images[:, 0, 0, 0].tolist() == [0, 40, 60, 1, 2, 41, 61, 3]
+    assert sample.masks is not None and sample.masks[:, 0, 0].tolist() == [
         False,
         True,
         True,

@@ -14,24 +14,24 @@ from interpret_robust.core.unchanged import say_unchanged, unchanged_together
     ],
 )
 def test_many_files_are_one_line(count: int, sentences: list[str]) -> None:
-    said: list[str] = []
-    say_unchanged([f"{place}.png" for place in range(count)], 9, said.append)
-    assert said == sentences
+    messages: list[str] = []
+    say_unchanged([f"{place}.png" for place in range(count)], 9, messages.append)
+    assert messages == sentences
 
 
 def test_what_is_new_is_said_at_once_and_the_rest_at_the_end() -> None:
-    said: list[str] = []
-    with unchanged_together(said.append) as say:
+    messages: list[str] = []
+    with unchanged_together(messages.append) as say:
         for place in range(5):
             say(f"{place}.png is there already")
         say("drew new.png")
-        assert said == ["drew new.png"]
-    assert said == ["drew new.png", "5 of 6 files are there already, such as 0.png"]
+        assert messages == ["drew new.png"]
+    assert messages == ["drew new.png", "5 of 6 files are there already, such as 0.png"]
 
 
 def test_what_was_made_meanwhile_is_not_there_already_and_nothing_counts_twice() -> None:
-    said: list[str] = []
-    with unchanged_together(said.append) as say:
+    messages: list[str] = []
+    with unchanged_together(messages.append) as say:
         for place in range(5):
             say(f"drew {place}.png")
         for name in ("a", "b", "c", "d"):
@@ -39,21 +39,21 @@ def test_what_was_made_meanwhile_is_not_there_already_and_nothing_counts_twice()
         for name in ("0", "1", "2", "3", "4", "a", "b", "c", "d"):
             say(f"{name}.png is there already")
         say("wrote report.html")
-    assert said == [
+    assert messages == [
         *(f"drew {place}.png" for place in range(5)),
         "wrote report.html",
         "4 of 10 files are there already, such as a.png",
     ]
 
 
-def fail_after_one(said: list[str]) -> None:
-    with unchanged_together(said.append) as say:
+def fail_after_one(messages: list[str]) -> None:
+    with unchanged_together(messages.append) as say:
         say("a.png is there already")
         raise OSError("full")
 
 
 def test_an_error_says_nothing_of_what_was_there() -> None:
-    said: list[str] = []
+    messages: list[str] = []
     with pytest.raises(OSError, match="full"):
-        fail_after_one(said)
-    assert said == []
+        fail_after_one(messages)
+    assert messages == []

@@ -23,7 +23,7 @@ LABEL = gradient_maps.SCHEMA.label
 Change = Callable[[h5py.File], object]
 
 
-def changed(folder: Path, change: Change, source: Path = GOOD) -> Path:
+def change_copy(folder: Path, change: Change, source: Path = GOOD) -> Path:
     """A copy of a good file with one change, and a checksum that fits it."""
     path = folder / "changed.h5"
     shutil.copyfile(source, path)
@@ -33,7 +33,7 @@ def changed(folder: Path, change: Change, source: Path = GOOD) -> Path:
     return path
 
 
-def replaced(file: h5py.File, name: str, values: Any, axes: tuple[str, ...]) -> None:
+def replace_dataset(file: h5py.File, name: str, values: Any, axes: tuple[str, ...]) -> None:
     """Another dataset under the name of one, with the meaning and the axes it should have."""
     meaning = file[name].attrs["long_name"]
     del file[name]
@@ -54,19 +54,19 @@ def test_what_is_beyond_the_schema_is_ignored(tmp_path: Path) -> None:
         file["more/number"] = 3.5
         file["examples"].attrs["comment"] = "mine"
 
-    assert problems(changed(tmp_path, add)) == []
+    assert problems(change_copy(tmp_path, add)) == []
 
 
 def float_label(file: h5py.File) -> None:
-    replaced(file, "per_image/label", np.zeros(8), ("sample",))
+    replace_dataset(file, "per_image/label", np.zeros(8), ("sample",))
 
 
 def short_scale(file: h5py.File) -> None:
-    replaced(file, "per_image/scale", np.zeros(7, np.float32), ("sample",))
+    replace_dataset(file, "per_image/scale", np.zeros(7, np.float32), ("sample",))
 
 
-def turned(file: h5py.File) -> None:
-    replaced(file, "view/contrast", np.zeros((3, 4)), ("of", "rule"))
+def turn_axes(file: h5py.File) -> None:
+    replace_dataset(file, "view/contrast", np.zeros((3, 4)), ("of", "rule"))
 
 
 def no_scale(file: h5py.File) -> None:
@@ -90,11 +90,11 @@ def renamed_rule(file: h5py.File) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "sentence"),
     [
         (lambda file: file.pop("set/deviation"), "set/deviation is missing"),
         (float_label, "per_image/label is of type float64, not int16"),
-        (turned, "view/contrast has the axes ('of', 'rule'), not ('rule', 'of')"),
+        (turn_axes, "view/contrast has the axes ('of', 'rule'), not ('rule', 'of')"),
         (no_scale, "per_image/loss has no scale for its axis sample"),
         (no_names, "view/contrast has the axes ('', ''), not ('rule', 'of')"),
         (other_scale, "per_image/loss has no scale for its axis sample"),
@@ -105,12 +105,12 @@ def renamed_rule(file: h5py.File) -> None:
         (lambda file: file.attrs.update(default="view"), "its default plot is 'view', not 'examples'"),
     ],
 )
-def test_each_fault_is_found_alone(tmp_path: Path, change: Change, said: str) -> None:
-    path = changed(tmp_path, change)
-    assert problems(path) == [f"{path}: {said}."]
+def test_each_fault_is_found_alone(tmp_path: Path, change: Change, sentence: str) -> None:
+    path = change_copy(tmp_path, change)
+    assert problems(path) == [f"{path}: {sentence}."]
 
 
-class Listed(NamedTuple):
+class NameList(NamedTuple):
     """A dataset as far as the names of its axes go."""
 
     name: str
@@ -121,7 +121,7 @@ class Listed(NamedTuple):
 @pytest.mark.parametrize("names", [["rule"], ["rule", 3], "rule"])
 def test_names_that_do_not_fit_the_axes_are_one_sentence(names: Any) -> None:
     with h5py.File(GOOD) as file, pytest.raises(UserError) as error:
-        hdf5.View(file).axes(Listed("/view/contrast", 2, {"DIMENSION_LABELS": np.array(names, dtype=object)}))
+        hdf5.View(file).axes(NameList("/view/contrast", 2, {"DIMENSION_LABELS": np.array(names, dtype=object)}))
     sentence = "is damaged (the names of the axes of /view/contrast are not there): run its analysis again with"
     assert sentence in str(error.value)
 
@@ -143,61 +143,61 @@ def test_all_faults_are_found_together(tmp_path: Path) -> None:
         del file["set"], file["examples"]
         float_label(file)
 
-    path = changed(tmp_path, change)
-    missing = [column.path for column in gradient_maps.SCHEMA.summary if column.path.startswith(("set/", "examples/"))]
-    assert len(missing) == 10
-    expected = ["per_image/label is of type float64, not int16", *(f"{name} is missing" for name in missing)]
-    assert problems(path) == [f"{path}: {said}." for said in expected]
+    path = change_copy(tmp_path, change)
+    absent = [column.path for column in gradient_maps.SCHEMA.summary if column.path.startswith(("set/", "examples/"))]
+    assert len(absent) == 10
+    expected = ["per_image/label is of type float64, not int16", *(f"{name} is missing" for name in absent)]
+    assert problems(path) == [f"{path}: {sentence}." for sentence in expected]
 
 
 def test_what_cannot_be_read_is_one_problem(tmp_path: Path) -> None:
-    damaged, text, foreign = (tmp_path / f"{name}.h5" for name in ("damaged", "text", "foreign"))
-    shutil.copyfile(GOOD, damaged)
-    with h5py.File(damaged, "r+") as file:
+    bad_file, text, foreign = (tmp_path / f"{name}.h5" for name in ("damaged", "text", "foreign"))
+    shutil.copyfile(GOOD, bad_file)
+    with h5py.File(bad_file, "r+") as file:
         file["per_image/loss"][3] += 1
     text.write_text("not HDF5")
     with h5py.File(foreign, "w") as file:
         file["x"] = 1
-    unfinished = changed(tmp_path, lambda file: file.attrs.update(complete=False))
-    for path, said in (
+    partial_file = change_copy(tmp_path, lambda file: file.attrs.update(complete=False))
+    for path, sentence in (
         (tmp_path / "none.h5", "there is no analysis file"),
-        (damaged, "is damaged (its content differs from its checksum)"),
+        (bad_file, "is damaged (its content differs from its checksum)"),
         (text, "is damaged or no HDF5 file"),
         (foreign, "not one that `irt analyze` wrote"),
-        (unfinished, "is unfinished"),
+        (partial_file, "is unfinished"),
     ):
-        (found,) = problems(path)
-        assert str(path) in found and said in found
+        (problem,) = problems(path)
+        assert str(path) in problem and sentence in problem
 
 
 def test_a_file_of_another_schema_is_told_apart(tmp_path: Path) -> None:
     name, version = LABEL.split("/")
-    for label, said in (
+    for label, sentence in (
         (f"{name}/{int(version) + 1}", "update interpret-robust"),
         (f"{name}/0", "run its analysis again"),
         ("astrology/1", "holds astrology/1, which no analysis of this irt writes"),
     ):
-        path = changed(tmp_path, lambda file, label=label: file.attrs.update(schema=label))  # type: ignore[misc]
-        (found,) = problems(path)
-        assert str(path) in found and said in found
-    path = changed(tmp_path, lambda file: file.attrs.update(schema=attention_rank.SCHEMA.label))
+        path = change_copy(tmp_path, lambda file, label=label: file.attrs.update(schema=label))  # type: ignore[misc]
+        (problem,) = problems(path)
+        assert str(path) in problem and sentence in problem
+    path = change_copy(tmp_path, lambda file: file.attrs.update(schema=attention_rank.SCHEMA.label))
     assert f"{path}: per_image/spearman is missing." in problems(path)
 
 
 def run(*arguments: object) -> tuple[int, str, str]:
-    done = CliRunner().invoke(cli.irt, ["validate", *map(str, arguments)])
-    return done.exit_code, done.stdout, done.stderr
+    result = CliRunner().invoke(cli.irt, ["validate", *map(str, arguments)])
+    return result.exit_code, result.stdout, result.stderr
 
 
 def test_the_command_says_one_line_a_file_and_fails_for_any_fault(tmp_path: Path) -> None:
     assert run(GOOD) == (0, f"{GOOD}: {LABEL}, 8 images, good\n", "")
-    bad = changed(tmp_path, lambda file: file.pop("set/deviation"))
-    none = tmp_path / "none.h5"
-    code, said, complained = run(bad, GOOD, none)
-    assert (code, said) == (2, f"{GOOD}: {LABEL}, 8 images, good\n")
-    assert complained.splitlines() == [
+    bad = change_copy(tmp_path, lambda file: file.pop("set/deviation"))
+    absent = tmp_path / "none.h5"
+    code, out, err = run(bad, GOOD, absent)
+    assert (code, out) == (2, f"{GOOD}: {LABEL}, 8 images, good\n")
+    assert err.splitlines() == [
         f"irt: {bad}: set/deviation is missing.",
-        f"irt: there is no analysis file {none}: `irt analyze` makes them.",
+        f"irt: there is no analysis file {absent}: `irt analyze` makes them.",
     ]
 
 

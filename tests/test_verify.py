@@ -60,35 +60,35 @@ def model(color: Dataset, tmp_path_factory: pytest.TempPathFactory) -> checkpoin
     return checkpoint_of(tmp_path_factory.mktemp("model"), color)
 
 
-def changed(images: Bytes, by: int = EPS, seed: int = 0) -> Bytes:
+def perturb(images: Bytes, reach: int = EPS, seed: int = 0) -> Bytes:
     """Each pixel moved by up to `by`, within 0 to 255."""
-    moves = np.random.default_rng(seed).integers(-by, by + 1, images.shape)
+    moves = np.random.default_rng(seed).integers(-reach, reach + 1, images.shape)
     return np.clip(images.astype(int) + moves, 0, 255).astype(np.uint8)
 
 
-def saved(path: Path, array: Any, **others: Any) -> Path:
+def save(path: Path, array: Any, **extras: Any) -> Path:
     """A .npy, or an HDF5 file with `array` as `images` and others under their names."""
     if path.suffix == ".npy":
         np.save(path, array, allow_pickle=True)
         return path
     with h5py.File(path, "w") as file:
-        for name, values in {"images": array, **others}.items():
+        for name, values in {"images": array, **extras}.items():
             file[name] = values
     return path
 
 
 def right_by_hand(model: checkpoint.Checkpoint, images: Bytes, labels: Any) -> Any:
     """Which images (n, H, W, C) are classified rightly, one at a time."""
-    network, found = model.model(CPU), []
+    network, hits = model.model(CPU), []
     with torch.no_grad():
         for image, label in zip(images, labels, strict=True):
             pixels = torch.from_numpy(image.astype(np.float32) / 255).permute(2, 0, 1)[None]
-            found.append(int(network(pixels).argmax()) == label)
-    return np.array(found)
+            hits.append(int(network(pixels).argmax()) == label)
+    return np.array(hits)
 
 
-def asked(path: Path, model: checkpoint.Checkpoint, data: Dataset, **given: Any) -> Verification:
-    return verify(path, model, data, device=CPU, **given)
+def ask(path: Path, model: checkpoint.Checkpoint, data: Dataset, **options: Any) -> Verification:
+    return verify(path, model, data, device=CPU, **options)
 
 
 @pytest.mark.parametrize("suffix", ["npy", "h5"])
@@ -98,89 +98,89 @@ def test_all_that_is_allowed_says_the_same(
     color: Dataset, model: checkpoint.Checkpoint, tmp_path: Path, suffix: str, layout: str, kind: str
 ) -> None:
     count = 17
-    theirs, clean = changed(color.test.images[:count]), color.test.images[:count]
-    array = theirs if kind == "uint8" else (theirs / 255).astype(kind)
-    path = saved(tmp_path / f"x.{suffix}", array if layout == "NHWC" else array.transpose(0, 3, 1, 2))
-    found = asked(path, model, color)
-    difference = (theirs.astype(float) - clean).reshape(count, -1) / 255
-    assert found.images == count
-    assert found.largest == pytest.approx(np.abs(difference).max(), abs=1e-7)
-    assert found.mean_l2 == pytest.approx(np.sqrt((difference**2).sum(1)).mean(), rel=1e-6)
+    attack, clean = perturb(color.test.images[:count]), color.test.images[:count]
+    array = attack if kind == "uint8" else (attack / 255).astype(kind)
+    path = save(tmp_path / f"x.{suffix}", array if layout == "NHWC" else array.transpose(0, 3, 1, 2))
+    verdict = ask(path, model, color)
+    difference = (attack.astype(float) - clean).reshape(count, -1) / 255
+    assert verdict.images == count
+    assert verdict.largest == pytest.approx(np.abs(difference).max(), abs=1e-7)
+    assert verdict.mean_l2 == pytest.approx(np.sqrt((difference**2).sum(1)).mean(), rel=1e-6)
     labels = color.test.labels[:count]
-    assert found.natural == rate(right_by_hand(model, clean, labels))
-    assert found.adversarial == rate(right_by_hand(model, theirs, labels))
-    assert found.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert verdict.natural == rate(right_by_hand(model, clean, labels))
+    assert verdict.adversarial == rate(right_by_hand(model, attack, labels))
+    assert verdict.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @pytest.mark.parametrize("shape", [(N, 1, H, W), (N, H, W, 1), (N, H, W)])
 def test_gray_images_may_lack_their_color(tmp_path: Path, shape: tuple[int, ...]) -> None:
     gray = some_data(1)
-    model, theirs = checkpoint_of(tmp_path, gray), changed(gray.test.images)
-    found = asked(saved(tmp_path / "x.h5", theirs.reshape(shape)), model, gray)
-    assert found.largest == pytest.approx(EPS / 255, abs=1e-12)
-    assert found.adversarial == rate(right_by_hand(model, theirs, gray.test.labels))
+    model, attack = checkpoint_of(tmp_path, gray), perturb(gray.test.images)
+    verdict = ask(save(tmp_path / "x.h5", attack.reshape(shape)), model, gray)
+    assert verdict.largest == pytest.approx(EPS / 255, abs=1e-12)
+    assert verdict.adversarial == rate(right_by_hand(model, attack, gray.test.labels))
 
 
 def test_the_second_accuracy_is_that_of_the_files_images(
     color: Dataset, model: checkpoint.Checkpoint, tmp_path: Path
 ) -> None:
     """In the whole cube anything is inside: here the images in another order, on which other answers are right."""
-    theirs, labels = np.roll(color.test.images, 3, axis=0), color.test.labels
-    natural, adversarial = (right_by_hand(model, images, labels) for images in (color.test.images, theirs))
+    attack, labels = np.roll(color.test.images, 3, axis=0), color.test.labels
+    natural, adversarial = (right_by_hand(model, images, labels) for images in (color.test.images, attack))
     assert natural.sum() != adversarial.sum()
-    found = asked(saved(tmp_path / "x.npy", theirs), model, color, eps=1.0)
-    assert (found.natural, found.adversarial) == (rate(natural), rate(adversarial))
+    verdict = ask(save(tmp_path / "x.npy", attack), model, color, eps=1.0)
+    assert (verdict.natural, verdict.adversarial) == (rate(natural), rate(adversarial))
 
 
 def test_clean_images_are_at_distance_nothing(color: Dataset, model: checkpoint.Checkpoint, tmp_path: Path) -> None:
-    found = asked(saved(tmp_path / "x.npy", color.test.images), model, color, eps=0.0)
-    assert (found.largest, found.mean_l2) == (0, 0)
-    assert found.natural == found.adversarial
+    verdict = ask(save(tmp_path / "x.npy", color.test.images), model, color, eps=0.0)
+    assert (verdict.largest, verdict.mean_l2) == (0, 0)
+    assert verdict.natural == verdict.adversarial
 
 
 def test_the_answer_does_not_depend_on_the_batches(
     color: Dataset, model: checkpoint.Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = saved(tmp_path / "x.npy", changed(color.test.images) / np.float32(255))
-    whole = asked(path, model, color)
+    path = save(tmp_path / "x.npy", perturb(color.test.images) / np.float32(255))
+    whole = ask(path, model, color)
     monkeypatch.setattr("interpret_robust.datasets.batches.BATCH_SIZE", 5)
-    assert asked(path, model, color) == whole
+    assert ask(path, model, color) == whole
 
 
 def test_an_index_says_which_images_they_are(color: Dataset, model: checkpoint.Checkpoint, tmp_path: Path) -> None:
     index = np.array([20, 3, 11, 7])
-    theirs = changed(color.test.images[index])
-    found = asked(saved(tmp_path / "x.h5", theirs, index=index), model, color)
+    attack = perturb(color.test.images[index])
+    verdict = ask(save(tmp_path / "x.h5", attack, index=index), model, color)
     labels = color.test.labels[index]
-    assert found.natural == rate(right_by_hand(model, color.test.images[index], labels))
-    assert found.adversarial == rate(right_by_hand(model, theirs, labels))
+    assert verdict.natural == rate(right_by_hand(model, color.test.images[index], labels))
+    assert verdict.adversarial == rate(right_by_hand(model, attack, labels))
     with pytest.raises(UserError, match="4 of 4 images, the first of them 0, are outside"):
-        asked(saved(tmp_path / "y.h5", theirs), model, color)
+        ask(save(tmp_path / "y.h5", attack), model, color)
 
 
 def test_a_key_names_the_images(color: Dataset, model: checkpoint.Checkpoint, tmp_path: Path) -> None:
-    clean, theirs = color.test.images, changed(color.test.images)
-    path = saved(tmp_path / "x.h5", clean, **{"attack/adversarial": theirs, "label": color.test.labels})
-    assert asked(path, model, color, key="images").largest == 0
-    assert asked(path, model, color, key="/attack/adversarial").largest == pytest.approx(EPS / 255, abs=1e-12)
+    clean, attack = color.test.images, perturb(color.test.images)
+    path = save(tmp_path / "x.h5", clean, **{"attack/adversarial": attack, "label": color.test.labels})
+    assert ask(path, model, color, key="images").largest == 0
+    assert ask(path, model, color, key="/attack/adversarial").largest == pytest.approx(EPS / 255, abs=1e-12)
 
 
 @pytest.mark.parametrize("kind", ["uint8", "float32"])
 def test_one_step_of_one_pixel_beyond_the_ball_is_found(
     color: Dataset, model: checkpoint.Checkpoint, tmp_path: Path, kind: str
 ) -> None:
-    theirs = changed(color.test.images)
+    attack = perturb(color.test.images)
     clean = int(color.test.images[9, 2, 3, 1])
-    beyond = EPS + 1 if clean < 128 else -EPS - 1
-    theirs[9, 2, 3, 1] = clean + beyond
-    path = saved(tmp_path / "x.npy", theirs if kind == "uint8" else (theirs / 255).astype(kind))
+    step = EPS + 1 if clean < 128 else -EPS - 1
+    attack[9, 2, 3, 1] = clean + step
+    path = save(tmp_path / "x.npy", attack if kind == "uint8" else (attack / 255).astype(kind))
     with pytest.raises(UserError) as error:
-        asked(path, model, color)
+        ask(path, model, color)
     assert str(error.value) == (
         f"{path}: 1 of 23 images, the first of them 9, are outside the ball of 8/255 around the clean images, the "
         "farthest by a change of 9.00/255: are they in the order of the split, and was --eps theirs?"
     )
-    assert asked(path, model, color, eps=9 / 255).largest == pytest.approx(9 / 255, abs=1e-7)
+    assert ask(path, model, color, eps=9 / 255).largest == pytest.approx(9 / 255, abs=1e-7)
 
 
 Change = Callable[[Dataset], Any]
@@ -219,20 +219,20 @@ BAD: dict[str, tuple[Change, str]] = {
 def test_bad_images_get_a_sentence(
     color: Dataset, model: checkpoint.Checkpoint, tmp_path: Path, kind: str, suffix: str
 ) -> None:
-    make, told = BAD[kind]
-    path = saved(tmp_path / f"x.{suffix}", make(color))
+    make, sentence = BAD[kind]
+    path = save(tmp_path / f"x.{suffix}", make(color))
     with pytest.raises(UserError) as error:
-        asked(path, model, color, eps=1.0)
+        ask(path, model, color, eps=1.0)
     assert str(error.value).startswith(str(path))
-    assert told in str(error.value)
+    assert sentence in str(error.value)
 
 
-def pickled(path: Path, data: Dataset) -> Path:
-    return saved(path.with_suffix(".npy"), np.array([{"images": data.test.images}, None], dtype=object))
+def write_pickle(path: Path, data: Dataset) -> Path:
+    return save(path.with_suffix(".npy"), np.array([{"images": data.test.images}, None], dtype=object))
 
 
-def halved(path: Path, data: Dataset, suffix: str) -> Path:
-    whole = saved(path.with_suffix(suffix), data.test.images).read_bytes()
+def write_half(path: Path, data: Dataset, suffix: str) -> Path:
+    whole = save(path.with_suffix(suffix), data.test.images).read_bytes()
     path.with_suffix(suffix).write_bytes(whole[: len(whole) // 2])
     return path.with_suffix(suffix)
 
@@ -242,12 +242,12 @@ def text(path: Path, _: Dataset) -> Path:
     return path.with_suffix(".npy")
 
 
-def zipped(path: Path, data: Dataset, **arrays: Any) -> Path:
+def write_zip(path: Path, data: Dataset, **arrays: Any) -> Path:
     np.savez(path.with_suffix(".npz"), **({"images": data.test.images} | arrays))
     return path.with_suffix(".npz")
 
 
-def boxed(path: Path, _: Dataset) -> Path:
+def write_objects(path: Path, _: Dataset) -> Path:
     np.savez(path.with_suffix(".npz"), images=np.array([{}, None], dtype=object))
     return path.with_suffix(".npz")
 
@@ -267,65 +267,65 @@ def chw(images: Bytes) -> torch.Tensor:
     return torch.from_numpy(images / np.float32(255)).permute(0, 3, 1, 2)
 
 
-def several(path: Path, data: Dataset) -> Path:
-    return saved(path.with_suffix(".h5"), data.test.images, second=data.test.images)
+def write_several(path: Path, data: Dataset) -> Path:
+    return save(path.with_suffix(".h5"), data.test.images, second=data.test.images)
 
 
-def without(path: Path, data: Dataset) -> Path:
-    return saved(path.with_suffix(".h5"), data.test.labels)
+def write_no_images(path: Path, data: Dataset) -> Path:
+    return save(path.with_suffix(".h5"), data.test.labels)
 
 
-def indexed(index: Any) -> Callable[[Path, Dataset], Path]:
-    return lambda path, data: saved(path.with_suffix(".h5"), data.test.images[:3], index=index)
+def index_by(index: Any) -> Callable[[Path, Dataset], Path]:
+    return lambda path, data: save(path.with_suffix(".h5"), data.test.images[:3], index=index)
 
 
 FILES: dict[str, tuple[Callable[[Path, Dataset], Path], str]] = {
     "missing": (lambda path, _: path, "there is no file"),
-    "pickled": (pickled, "holds Python objects, which are never unpickled"),
-    "half a .npy": (lambda path, data: halved(path, data, ".npy"), "is neither HDF5 nor a whole .npy file"),
-    "half an HDF5": (lambda path, data: halved(path, data, ".h5"), "is damaged"),
+    "pickled": (write_pickle, "holds Python objects, which are never unpickled"),
+    "half a .npy": (lambda path, data: write_half(path, data, ".npy"), "is neither HDF5 nor a whole .npy file"),
+    "half an HDF5": (lambda path, data: write_half(path, data, ".h5"), "is damaged"),
     "text": (text, "is neither HDF5 nor a whole .npy file"),
-    "half an .npz": (lambda path, data: cut(zipped(path, data)), "is no whole .npz file"),
+    "half an .npz": (lambda path, data: cut(write_zip(path, data)), "is no whole .npz file"),
     "half a .pth": (lambda path, data: cut(tensors(path, {"adv_complete": torch.zeros(3)})), "holds no tensors that"),
-    "an .npz of objects": (boxed, "holds Python objects, which are never unpickled"),
+    "an .npz of objects": (write_objects, "holds Python objects, which are never unpickled"),
     "tensors of no images": (lambda path, _: tensors(path, {"labels": torch.arange(3)}), "has no images: it holds no"),
     "several attacks": (
         lambda path, data: tensors(path, dict.fromkeys(("apgd-ce", "square"), chw(data.test.images))),
         "name one with --key apgd-ce or square.",
     ),
     "labels of another order": (
-        lambda path, data: zipped(path, data, labels=np.roll(data.test.labels, 1)),
+        lambda path, data: write_zip(path, data, labels=np.roll(data.test.labels, 1)),
         "labels differs from the labels of the test split of data at 23 of 23 images, the first of them 0",
     ),
     "labels of one class a column": (
-        lambda path, data: zipped(path, data, y=np.eye(N, 7)),
+        lambda path, data: write_zip(path, data, y=np.eye(N, 7)),
         "y is float64 of shape (23, 7), and must be 23 integers, one for each.",
     ),
     "clean images of another order": (
-        lambda path, data: zipped(path, data, adv=data.test.images, images=data.test.images[::-1].copy()),
+        lambda path, data: write_zip(path, data, adv=data.test.images, images=data.test.images[::-1].copy()),
         "images differs from the images of the test split of data at 22 of 23 images, the first of them 0",
     ),
     "fewer clean images": (
-        lambda path, data: zipped(path, data, adv=data.test.images, images=data.test.images[:5]),
+        lambda path, data: write_zip(path, data, adv=data.test.images, images=data.test.images[:5]),
         "images holds 5 images, and there are 23 adversarial ones.",
     ),
-    "several": (several, "holds several arrays that might be the images: name one with --key images or second."),
-    "no images": (without, "has no images: it holds no dataset of three or four axes."),
-    "repeated index": (indexed([4, 5, 4]), "goes from 4 to 5, and must be 3 different images"),
-    "index beyond": (indexed([4, 5, 23]), "goes from 4 to 23, and must be 3 different images of the test split"),
-    "short index": (indexed([4, 5]), "index is int64 of shape (2,), and must be 3 integers."),
-    "fractional index": (indexed([0.0, 1.0, 2.0]), "index is float64 of shape (3,), and must be 3 integers."),
+    "several": (write_several, "holds several arrays that might be the images: name one with --key images or second."),
+    "no images": (write_no_images, "has no images: it holds no dataset of three or four axes."),
+    "repeated index": (index_by([4, 5, 4]), "goes from 4 to 5, and must be 3 different images"),
+    "index beyond": (index_by([4, 5, 23]), "goes from 4 to 23, and must be 3 different images of the test split"),
+    "short index": (index_by([4, 5]), "index is int64 of shape (2,), and must be 3 integers."),
+    "fractional index": (index_by([0.0, 1.0, 2.0]), "index is float64 of shape (3,), and must be 3 integers."),
 }
 
 
 @pytest.mark.parametrize("kind", FILES)
 def test_bad_files_get_a_sentence(color: Dataset, model: checkpoint.Checkpoint, tmp_path: Path, kind: str) -> None:
-    make, told = FILES[kind]
+    make, sentence = FILES[kind]
     path = make(tmp_path / "x", color)
     with pytest.raises(UserError) as error:
-        asked(path, model, color)
+        ask(path, model, color)
     assert str(path) in str(error.value)
-    assert told in str(error.value)
+    assert sentence in str(error.value)
     assert "\n" not in str(error.value)
 
 
@@ -334,32 +334,32 @@ def test_nothing_is_unpickled(color: Dataset, model: checkpoint.Checkpoint, tmp_
         def __reduce__(self) -> tuple[Any, ...]:
             return (Path.touch, (tmp_path / "sprung",))
 
-    path = saved(tmp_path / "x.npy", np.array([Trap()], dtype=object))
+    path = save(tmp_path / "x.npy", np.array([Trap()], dtype=object))
     with pytest.raises(UserError):
-        asked(path, model, color)
+        ask(path, model, color)
     np.load(path, allow_pickle=True)
     assert (tmp_path / "sprung").exists()
     (tmp_path / "sprung").unlink()
     np.savez(tmp_path / "x.npz", images=np.array([Trap()], dtype=object))
-    others = [tmp_path / "x.npz", tensors(tmp_path / "x", {"adv_complete": Trap()})]
-    for trap in (path, *others):
+    traps = [tmp_path / "x.npz", tensors(tmp_path / "x", {"adv_complete": Trap()})]
+    for trap in (path, *traps):
         with pytest.raises(UserError, match="unpickled"):
-            asked(trap, model, color)
+            ask(trap, model, color)
     assert not (tmp_path / "sprung").exists()
-    torch.load(others[-1], weights_only=False)
+    torch.load(traps[-1], weights_only=False)
     assert (tmp_path / "sprung").exists()
 
 
 def test_what_autoattack_saves_is_read(color: Dataset, model: checkpoint.Checkpoint, tmp_path: Path) -> None:
     """`torch.save({"adv_complete": adv_complete}, ...)` in its eval.py; one tensor an attack where run individually."""
-    theirs, count = changed(color.test.images[:17]), 17
-    expected = rate(right_by_hand(model, theirs, color.test.labels[:count]))
-    complete = asked(tensors(tmp_path / "aa", {"adv_complete": chw(theirs)}), model, color)
+    attack, count = perturb(color.test.images[:17]), 17
+    expected = rate(right_by_hand(model, attack, color.test.labels[:count]))
+    complete = ask(tensors(tmp_path / "aa", {"adv_complete": chw(attack)}), model, color)
     assert (complete.images, complete.adversarial) == (count, expected)
-    each = {"apgd-ce": chw(color.test.images), "square": chw(theirs)}
-    square = asked(tensors(tmp_path / "each", each), model, color, key="square")
+    arrays = {"apgd-ce": chw(color.test.images), "square": chw(attack)}
+    square = ask(tensors(tmp_path / "each", arrays), model, color, key="square")
     assert square.adversarial == expected and square.largest == pytest.approx(EPS / 255, abs=1e-6)
-    bare = asked(tensors(tmp_path / "bare", chw(theirs)), model, color)  # and a tensor alone
+    bare = ask(tensors(tmp_path / "bare", chw(attack)), model, color)  # and a tensor alone
     assert bare._replace(sha256="") == complete._replace(sha256="")
 
 
@@ -374,13 +374,13 @@ def test_what_torchattacks_saves_is_read(
     options: dict[str, Any] = {"save_type": save_type, "save_clean_inputs": save_clean_inputs}
     path = tmp_path / "theirs.pt"
     attack.save(torch.utils.data.DataLoader(batches, 9), path, verbose=False, **options)
-    held = torch.load(path, weights_only=True)
-    found = asked(path, model, color, eps=(EPS + 1) / 255)  # its bytes are cut, not rounded
-    pixels = held["adv_inputs"] / 255 if save_type == "int" else held["adv_inputs"]
+    contents = torch.load(path, weights_only=True)
+    verdict = ask(path, model, color, eps=(EPS + 1) / 255)  # its bytes are cut, not rounded
+    pixels = contents["adv_inputs"] / 255 if save_type == "int" else contents["adv_inputs"]
     with torch.no_grad():
         right = model.model(CPU)(pixels).argmax(1).numpy() == color.test.labels
-    assert found.adversarial == rate(right)
-    assert 7 / 255 < found.largest <= 9.01 / 255
+    assert verdict.adversarial == rate(right)
+    assert 7 / 255 < verdict.largest <= 9.01 / 255
 
 
 @pytest.mark.parametrize("shape", [(N,), (N, 1)])
@@ -388,36 +388,36 @@ def test_what_torchattacks_saves_is_read(
 def test_an_npz_with_labels_and_clean_images_is_read(
     color: Dataset, model: checkpoint.Checkpoint, tmp_path: Path, shape: tuple[int, ...], kind: str
 ) -> None:
-    theirs = changed(color.test.images)
+    attack = perturb(color.test.images)
     labels = color.test.labels.astype(kind).reshape(shape)
-    path = zipped(tmp_path / "x", color, x_adv=theirs, y=labels)
-    assert asked(path, model, color).adversarial == rate(right_by_hand(model, theirs, color.test.labels))
+    path = write_zip(tmp_path / "x", color, x_adv=attack, y=labels)
+    assert ask(path, model, color).adversarial == rate(right_by_hand(model, attack, color.test.labels))
     order = np.array([20, 3, 11, 7])
-    np.savez(tmp_path / "y.npz", adv=theirs[order], images=color.test.images[order], y=labels[order], index=order)
-    some = asked(tmp_path / "y.npz", model, color)
-    assert some.adversarial == rate(right_by_hand(model, theirs[order], color.test.labels[order]))
+    np.savez(tmp_path / "y.npz", adv=attack[order], images=color.test.images[order], y=labels[order], index=order)
+    verdict = ask(tmp_path / "y.npz", model, color)
+    assert verdict.adversarial == rate(right_by_hand(model, attack[order], color.test.labels[order]))
 
 
 def test_half_and_bfloat16_tensors_are_read(color: Dataset, model: checkpoint.Checkpoint, tmp_path: Path) -> None:
     for kind in (torch.float16, torch.bfloat16):
         images = chw(color.test.images).to(kind)
-        found = asked(tensors(tmp_path / "x", [images.requires_grad_()]), model, color, eps=1.0)
-        off = (images.detach().double() - chw(color.test.images).double()).abs().max()
-        assert found.largest == pytest.approx(float(off), abs=1e-7)
+        verdict = ask(tensors(tmp_path / "x", [images.requires_grad_()]), model, color, eps=1.0)
+        distance = (images.detach().double() - chw(color.test.images).double()).abs().max()
+        assert verdict.largest == pytest.approx(float(distance), abs=1e-7)
 
 
 def test_a_key_of_nothing_and_a_key_of_no_hdf5(color: Dataset, model: checkpoint.Checkpoint, tmp_path: Path) -> None:
-    path = saved(tmp_path / "x.h5", color.test.images)
+    path = save(tmp_path / "x.h5", color.test.images)
     with pytest.raises(UserError, match="has no images called pictures: there are images"):
-        asked(path, model, color, key="pictures")
+        ask(path, model, color, key="pictures")
     with pytest.raises(UserError, match="is no HDF5 file: --key images is for datasets"):
-        asked(saved(tmp_path / "x.npy", color.test.images), model, color, key="images")
+        ask(save(tmp_path / "x.npy", color.test.images), model, color, key="images")
 
 
 def test_the_model_must_fit_the_data(model: checkpoint.Checkpoint, tmp_path: Path) -> None:
     gray = some_data(1, "gray")
     with pytest.raises(UserError, match="which does not fit gray"):
-        asked(saved(tmp_path / "x.npy", gray.test.images), model, gray)
+        ask(save(tmp_path / "x.npy", gray.test.images), model, gray)
 
 
 def write_twice(path: Path, split: Split) -> None:
@@ -433,7 +433,7 @@ def test_the_command_prints_a_row_and_the_hash_or_one_sentence(
     tmp_path: Path,
 ) -> None:
     write_twice(tmp_path / "data.npz", color.test)
-    path = saved(tmp_path / "theirs.npy", changed(color.test.images[:17]))
+    path = save(tmp_path / "theirs.npy", perturb(color.test.images[:17]))
     words = ["verify", path, model.path, "--dataset", tmp_path / "data.npz", "--device", "cpu"]
     code, out, err = irt(capfd, monkeypatch, *words)
     assert (code, err) == (0, "")
@@ -456,8 +456,8 @@ def test_a_model_from_elsewhere_answers(
     tmp_path: Path,
 ) -> None:
     write_twice(tmp_path / "data.npz", color.test)
-    theirs = changed(color.test.images)
-    path = tensors(tmp_path / "theirs", {"adv_complete": chw(theirs)})
+    attack = perturb(color.test.images)
+    path = tensors(tmp_path / "theirs", {"adv_complete": chw(attack)})
     data = ["--dataset", tmp_path / "data.npz", "--device", "cpu"]
     network = ["--model", "anyone:Convolutions", "--model-arg", f"height={H}", "--model-arg", f"width={W}"]
     code, out, _ = irt(
@@ -470,7 +470,7 @@ def test_a_model_from_elsewhere_answers(
         assert (code, out) == (2, "") and "uses one model: give a CHECKPOINT, or --model" in err
 
 
-class Crowded(Convolutions):
+class Crowd(Convolutions):
     """Answers the other way round from the 65th image of a batch on."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -483,7 +483,7 @@ def test_batches_larger_than_those_tried_are_compared_with_few(
 ) -> None:
     data = noise(shape=(3, H, W), count=70)
     write_twice(tmp_path / "data.npz", data.test)
-    for count, network in ((70, "Crowded"), (64, "Crowded"), (70, "Convolutions")):
+    for count, network in ((70, "Crowd"), (64, "Crowd"), (70, "Convolutions")):
         path = tensors(tmp_path / f"theirs-{count}", {"adv_complete": chw(data.test.images[:count])})
         words: list[Any] = [
             "--model",
@@ -497,4 +497,4 @@ def test_batches_larger_than_those_tried_are_compared_with_few(
         code, _, err = irt(capfd, monkeypatch, "verify", path, *words)
         assert code == 0
         doubt = f"test_verify:{network} answers an image differently in a batch of 70 and in one of 8 ("
-        assert (doubt in err) == (network == "Crowded" and count == 70)
+        assert (doubt in err) == (network == "Crowd" and count == 70)

@@ -23,7 +23,7 @@ def weights(seed: int = 1) -> Weights:
     return tensors
 
 
-def behind(prefix: str, tensors: Weights) -> Weights:
+def add_prefix(prefix: str, tensors: Weights) -> Weights:
     return {prefix + name: tensor for name, tensor in tensors.items()}
 
 
@@ -48,23 +48,27 @@ def in_precision(dtype: torch.dtype, tensors: Weights) -> Weights:
     return {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
 
 
-def below(key: str) -> Callable[[Weights], Any]:
+def nest_under(key: str) -> Callable[[Weights], Any]:
     """Weights at a key, beside what an optimizer keeps."""
     return lambda tensors: {key: tensors, "optimizer": {"state": {0: {"step": torch.tensor(1.0)}}}}
 
 
 LAYOUTS: dict[str, Callable[[Weights], Any]] = {
     "plain": lambda tensors: tensors,
-    "compiled": lambda tensors: behind("_orig_mod.", tensors),
-    "data-parallel": lambda tensors: behind("module.", tensors),
-    "both": lambda tensors: behind("module._orig_mod.", tensors),
-    "both the other way": lambda tensors: behind("_orig_mod.module.", tensors),
-    "Lightning": lambda tensors: {"state_dict": behind("model.", tensors), "epoch": 3, "hyper_parameters": {"lr": 0.1}},
-    "Lightning with a loss": lambda tensors: {
-        "state_dict": behind("model.", tensors) | {"loss.weight": torch.ones(7), "metric.total": torch.tensor(3)}
+    "compiled": lambda tensors: add_prefix("_orig_mod.", tensors),
+    "data-parallel": lambda tensors: add_prefix("module.", tensors),
+    "both": lambda tensors: add_prefix("module._orig_mod.", tensors),
+    "both the other way": lambda tensors: add_prefix("_orig_mod.module.", tensors),
+    "Lightning": lambda tensors: {
+        "state_dict": add_prefix("model.", tensors),
+        "epoch": 3,
+        "hyper_parameters": {"lr": 0.1},
     },
-    **{key: below(key) for key in ("net", "weights", "params", "model_state", "model_state_dict", "model")},
-    "deep": lambda tensors: {"checkpoint": {"model": {"weights": behind("backbone.", tensors)}}},
+    "Lightning with a loss": lambda tensors: {
+        "state_dict": add_prefix("model.", tensors) | {"loss.weight": torch.ones(7), "metric.total": torch.tensor(3)}
+    },
+    **{key: nest_under(key) for key in ("net", "weights", "params", "model_state", "model_state_dict", "model")},
+    "deep": lambda tensors: {"checkpoint": {"model": {"weights": add_prefix("backbone.", tensors)}}},
     "without counters": without_counters,
     "half": lambda tensors: {
         name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()
@@ -87,7 +91,7 @@ def test_weights_are_read_however_they_are_wrapped(layout: str, tmp_path: Path) 
 
 @pytest.mark.parametrize("prefix", ["", "_orig_mod.", "model."])
 def test_safetensors_are_read_behind_a_prefix(prefix: str, tmp_path: Path) -> None:
-    save_file(behind(prefix, weights()), tmp_path / "weights.safetensors")
+    save_file(add_prefix(prefix, weights()), tmp_path / "weights.safetensors")
     torch.testing.assert_close(answers_of(tmp_path / "weights.safetensors"), expected())
 
 
@@ -95,12 +99,12 @@ TWINS: dict[str, tuple[Callable[[Weights, Weights], Any], str, str]] = {
     "beside": (lambda first, second: {"model": first, "model_ema": second}, "model", "model_ema"),
     "timm": (lambda first, second: {"state_dict": first, "state_dict_ema": second}, "state_dict", "state_dict_ema"),
     "inside": (
-        lambda first, second: {"state_dict": behind("model.", first) | behind("model.ema.", second)},
+        lambda first, second: {"state_dict": add_prefix("model.", first) | add_prefix("model.ema.", second)},
         "state_dict.model",
         "state_dict.model.ema",
     ),
     "Lightning": (
-        lambda first, second: {"state_dict": behind("model.", first) | behind("ema_model.module.", second)},
+        lambda first, second: {"state_dict": add_prefix("model.", first) | add_prefix("ema_model.module.", second)},
         "state_dict.model",
         "state_dict.ema_model.module",
     ),
@@ -145,21 +149,21 @@ def test_a_moving_average_in_another_form_is_not_passed_over(layout: str, tmp_pa
 
 COLORS = torch.tensor([0.5, 0.4, 0.3])
 
-NORMALIZED: dict[str, Callable[[Weights], Any]] = {
-    "1.mean": lambda tensors: behind("0.", tensors) | {"1.mean": COLORS, "1.std": COLORS},
+NORMALIZATIONS: dict[str, Callable[[Weights], Any]] = {
+    "1.mean": lambda tensors: add_prefix("0.", tensors) | {"1.mean": COLORS, "1.std": COLORS},
     "model.normalizer.new_mean": lambda tensors: {
-        "model": behind("module.", tensors) | {"normalizer.new_mean": COLORS.reshape(1, 3, 1, 1)}
+        "model": add_prefix("module.", tensors) | {"normalizer.new_mean": COLORS.reshape(1, 3, 1, 1)}
     },
     "data.mu": lambda tensors: {"data": {"mu": COLORS}, "state_dict": tensors},
 }
 
 
-@pytest.mark.parametrize("name", NORMALIZED)
+@pytest.mark.parametrize("name", NORMALIZATIONS)
 def test_a_normalization_beside_the_weights_is_not_passed_over_unless_the_user_names_one(
     name: str, tmp_path: Path
 ) -> None:
-    path, network = tmp_path / "weights.pt", seed_network(Convolutions, seed=0)
-    torch.save(NORMALIZED[name](weights()), path)
+    path, network = tmp_path / "weights.pt", seeded(Convolutions, seed=0)
+    torch.save(NORMALIZATIONS[name](weights()), path)
     with pytest.raises(UserError, match=f"at '{name}' what looks like the normalization that they were trained with"):
         load_weights(network, "mine", path, is_normalized=False)
     load_weights(network, "mine", path, is_normalized=True)
@@ -180,8 +184,8 @@ def test_a_normalization_that_the_network_holds_itself_is_used(tmp_path: Path) -
 
 
 def test_the_counter_of_averaged_weights_is_no_second_set(tmp_path: Path) -> None:
-    averaged = torch.optim.swa_utils.AveragedModel(seed_network(Convolutions, seed=1))
-    torch.save(averaged.state_dict(), tmp_path / "weights.pt")
+    average = torch.optim.swa_utils.AveragedModel(seeded(Convolutions, seed=1))
+    torch.save(average.state_dict(), tmp_path / "weights.pt")
     torch.testing.assert_close(answers_of(tmp_path / "weights.pt"), expected())
 
 
@@ -204,7 +208,7 @@ def test_two_equal_sets_are_no_choice(tmp_path: Path) -> None:
             r"1 tensors at 'model' differ, first more \(shape \(2, 3\)",
         ),
         (
-            behind("model.", {**weights(), "answer.bias": torch.zeros(9)}),
+            add_prefix("model.", {**weights(), "answer.bias": torch.zeros(9)}),
             r"1 tensors at 'model' differ, first answer.bias",
         ),
         ({name: (100 * tensor).to(torch.int8) for name, tensor in weights().items()}, "in the file"),
@@ -219,7 +223,7 @@ def test_a_file_without_the_weights_is_one_sentence(content: Any, sentence: str,
         answers_of(tmp_path / "weights.pt")
 
 
-BESIDE: dict[str, tuple[Weights, list[str]]] = {
+EXTRA_LAYERS: dict[str, tuple[Weights, list[str]]] = {
     "head": (
         {"projection.0.weight": torch.zeros(4, 8), "projection.0.bias": torch.zeros(4)},
         ["projection.0.weight", "projection.0.bias"],
@@ -231,19 +235,19 @@ BESIDE: dict[str, tuple[Weights, list[str]]] = {
 
 
 @pytest.mark.parametrize("prefix", ["", "model."])
-@pytest.mark.parametrize("kind", BESIDE)
+@pytest.mark.parametrize("kind", EXTRA_LAYERS)
 def test_layers_that_the_network_lacks_are_left_aside_and_said(kind: str, prefix: str, tmp_path: Path) -> None:
     """At the top of a safetensors file, and behind the prefix of the network."""
-    others, unused = BESIDE[kind]
-    path, network = tmp_path / "weights.safetensors", seed_network(Convolutions, seed=0)
-    save_file(behind(prefix, weights() | others), path)
-    assert sorted(load_weights(network, "mine", path)) == sorted(prefix + name for name in unused)
+    extras, names = EXTRA_LAYERS[kind]
+    path, network = tmp_path / "weights.safetensors", seeded(Convolutions, seed=0)
+    save_file(add_prefix(prefix, weights() | extras), path)
+    assert sorted(load_weights(network, "mine", path)) == sorted(prefix + name for name in names)
     torch.testing.assert_close(network(pixels(3, C, H, W)), expected())
 
 
 def test_an_equal_moving_average_is_nothing_left_aside(tmp_path: Path) -> None:
-    path, network = tmp_path / "weights.safetensors", seed_network(Convolutions, seed=0)
-    save_file(weights() | behind("ema.", weights()) | {"criterion.weight": torch.ones(7)}, path)
+    path, network = tmp_path / "weights.safetensors", seeded(Convolutions, seed=0)
+    save_file(weights() | add_prefix("ema.", weights()) | {"criterion.weight": torch.ones(7)}, path)
     assert load_weights(network, "mine", path) == ["criterion.weight"]
 
 
@@ -251,7 +255,10 @@ def test_an_equal_moving_average_is_nothing_left_aside(tmp_path: Path) -> None:
 def test_weights_and_their_average_beside_a_loss_are_a_choice(first: str, second: str, tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     save_file(
-        behind(first, weights(1)) | behind(f"{second}.", weights(2)) | {f"{first}criterion.weight": torch.ones(7)}, path
+        add_prefix(first, weights(1))
+        | add_prefix(f"{second}.", weights(2))
+        | {f"{first}criterion.weight": torch.ones(7)},
+        path,
     )
     with pytest.raises(UserError, match="holds several weights of mine"):
         answers_of(path)
@@ -270,7 +277,7 @@ def test_more_of_the_layers_that_the_network_has_is_another_network(name: str, t
         answers_of(path)
 
 
-class Nested(nn.Module):
+class Nest(nn.Module):
     """Like torchvision's ResNet-18, of which the first name stands at the end of others: `conv.weight`."""
 
     def __init__(self) -> None:
@@ -282,19 +289,19 @@ class Nested(nn.Module):
 @pytest.mark.parametrize("prefix", ["", "module.", "model.module."])
 def test_a_first_name_may_stand_at_the_end_of_others(prefix: str, tmp_path: Path) -> None:
     torch.manual_seed(3)
-    trained, fresh = Nested(), Nested()
-    torch.save(behind(prefix, trained.state_dict()), tmp_path / "nested.pt")
+    source, fresh = Nest(), Nest()
+    torch.save(add_prefix(prefix, source.state_dict()), tmp_path / "nested.pt")
     load_weights(fresh, "nested", tmp_path / "nested.pt")
-    for name, tensor in trained.state_dict().items():
+    for name, tensor in source.state_dict().items():
         assert torch.equal(fresh.state_dict()[name], tensor), name
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_a_deeper_network_of_the_same_names_is_another_network(prefix: str, tmp_path: Path) -> None:
     """As ResNet-34 is: its file holds all weights of ResNet-18, in their shapes."""
-    deep = Nested()
+    deep = Nest()
     deep.layer["1"] = nn.ModuleDict({"conv": nn.Conv2d(5, 5, 1), "bn": nn.BatchNorm2d(5)})
-    save_file(behind(prefix, deep.state_dict()), tmp_path / "deep.safetensors")
+    save_file(add_prefix(prefix, deep.state_dict()), tmp_path / "deep.safetensors")
     with pytest.raises(UserError, match=r"6 tensors.* differ, first layer\.1\.bn\.bias"):
-        load_weights(Nested(), "nested", tmp_path / "deep.safetensors")
+        load_weights(Nest(), "nested", tmp_path / "deep.safetensors")
     load_weights(deep, "deep", tmp_path / "deep.safetensors")

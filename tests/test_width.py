@@ -26,7 +26,7 @@ Make = Callable[..., Path]
 
 
 @pytest.fixture
-def printed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+def print_lines(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
     """Run a command in a terminal of 80 columns, and return its lines."""
     monkeypatch.setenv("COLUMNS", "80")
 
@@ -42,14 +42,14 @@ def printed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
 
 @pytest.mark.parametrize("name", ["quick", "audit"])
 def test_a_plan_fits_and_its_lines_give_every_file(
-    name: str, printed: Callable[..., list[str]], tmp_path: Path
+    name: str, print_lines: Callable[..., list[str]], tmp_path: Path
 ) -> None:
     steps = plan(study.study(name))
     (tmp_path / steps[1].file).parent.mkdir()
     (tmp_path / steps[1].file).touch()
     rows: list[tuple[str, ...]] = []
     files: dict[str, list[str]] = {}
-    for line in printed("plan", name, "--root", tmp_path):
+    for line in print_lines("plan", name, "--root", tmp_path):
         if line.startswith("Full names of files begin with "):
             prefix = line.removeprefix("Full names of files begin with ")
             files |= {prefix + file: rest for file, *rest in rows}
@@ -57,29 +57,29 @@ def test_a_plan_fits_and_its_lines_give_every_file(
         elif match := re.fullmatch(r"(\S+\.(?:h5|safetensors)) +(yes|no)(?: +(\d+) models?)?", line):
             rows.append(match.groups())
     assert list(files) == [str(step.file) for step in steps] and not rows
-    assert [place for place, (here, _) in enumerate(files.values()) if here == "yes"] == [1]
+    assert [place for place, (is_here, _) in enumerate(files.values()) if is_here == "yes"] == [1]
     assert [int(needs or 0) for _, needs in files.values()] == [len(step.needs) for step in steps]
 
 
 def test_the_list_of_checkpoints_fits_and_says_once_what_all_names_begin_with(
-    printed: Callable[..., list[str]], make_checkpoint: Make, tmp_path: Path
+    print_lines: Callable[..., list[str]], make_checkpoint: Make, tmp_path: Path
 ) -> None:
     folder = tmp_path / "checkpoints"
     folder.mkdir()
     for variant, seed in (("natural", 1), ("at", 0)):
         make_checkpoint(folder, variant, seed)
-    lines = printed("checkpoints", "list", "--root", tmp_path)
+    lines = print_lines("checkpoints", "list", "--root", tmp_path)
     assert lines[-1] == "Full names of checkpoints begin with cluttered-digits-small-"
     assert [line.split()[0] for line in lines[2:4]] == ["at-seed0", "natural-seed1"]
     assert all(re.search(r" test +60 images +\d\.\d$", line) for line in lines[2:4])
 
 
-def test_what_a_file_holds_fits_whatever_the_path(printed: Callable[..., list[str]], tmp_path: Path) -> None:
+def test_what_a_file_holds_fits_whatever_the_path(print_lines: Callable[..., list[str]], tmp_path: Path) -> None:
     folder = tmp_path / ("a-very-long-name" * 10)
     folder.mkdir()
     file = folder / "robustness-cluttered-digits-small-natural-linear-att-seed0-test-pgd20-cwnone-first1000.h5"
     shutil.copyfile(file_of(robustness.SCHEMA), file)
-    lines = printed("show", file)
+    lines = print_lines("show", file)
     head = lines[: lines.index("")]
     assert "".join(line.strip() for line in head).replace(" ", "").startswith(f"{file}:robustness/2,8images")
 
@@ -97,8 +97,8 @@ def test_a_shared_prefix_ends_where_a_part_of_a_name_does(names: list[str], pref
     assert shared_prefix(names) == prefix
 
 
-def test_the_fields_of_all_recipes_are_listed_with_values_that_set_takes(printed: Callable[..., list[str]]) -> None:
-    text = "\n".join(printed("recipes"))
+def test_the_fields_of_all_recipes_are_listed_with_values_that_set_takes(print_lines: Callable[..., list[str]]) -> None:
+    text = "\n".join(print_lines("recipes"))
     outcome = CliRunner().invoke(cli.irt, ["recipes", "--form", "json"])
     rows = {row.pop("field"): row for row in json.loads(outcome.stdout)}
     assert list(rows) == [entry.name for entry in fields(Recipe) if entry.name != "name"]
@@ -113,8 +113,8 @@ def test_the_fields_of_all_recipes_are_listed_with_values_that_set_takes(printed
 
 
 @pytest.mark.parametrize("command", ["train", "data", "recipes"])
-def test_help_says_where_fields_are_listed(command: str, printed: Callable[..., list[str]]) -> None:
-    text = " ".join(" ".join(printed(command, "--help")).split())
+def test_help_says_where_fields_are_listed(command: str, print_lines: Callable[..., list[str]]) -> None:
+    text = " ".join(" ".join(print_lines(command, "--help")).split())
     if command == "data":
         assert all(name in text for name in (*npz.REQUIRED_NAMES, *npz.OPTIONAL))
     elif command == "train":
@@ -133,12 +133,12 @@ def commands(command: click.Command, *words: str) -> Iterator[tuple[str, ...]]:
 
 
 @pytest.mark.parametrize("words", [*commands(cli.irt)], ids=" ".join)
-def test_the_help_of_every_command_fits(words: tuple[str, ...], printed: Callable[..., list[str]]) -> None:
-    assert printed(*words, "--help")[0].startswith("Usage:")
+def test_the_help_of_every_command_fits(words: tuple[str, ...], print_lines: Callable[..., list[str]]) -> None:
+    assert print_lines(*words, "--help")[0].startswith("Usage:")
 
 
-def test_a_recipe_by_its_name_is_shown_alone(printed: Callable[..., list[str]]) -> None:
-    lines = printed("recipes", "paper")
+def test_a_recipe_by_its_name_is_shown_alone(print_lines: Callable[..., list[str]]) -> None:
+    lines = print_lines("recipes", "paper")
     assert lines[0].split() == ["field", "paper", "meaning"]
     assert any(re.match(r"epochs +205 +passes over the training images", line) for line in lines)
     with pytest.raises(UserError, match="unknown recipe 'papr': did you mean 'paper'"):

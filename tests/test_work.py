@@ -43,7 +43,7 @@ Make = Callable[..., Path]
 
 
 @pytest.fixture(scope="module")
-def trained(make_checkpoint: Make, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def checkpoint_path(make_checkpoint: Make, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_checkpoint(tmp_path_factory.mktemp("trained"), "at-att")
 
 
@@ -66,19 +66,21 @@ def content(path: Path) -> str:
 
 
 @pytest.mark.parametrize("name", ["robustness", "attention-rank"])
-def test_rows_do_not_depend_on_the_batch_size(trained: Path, digits: Dataset, tmp_path: Path, name: str) -> None:
-    one, other, first = (
-        columns(work(trained, digits, tmp_path / str(size), name, batch_size=size, limit=limit).run())
+def test_rows_do_not_depend_on_the_batch_size(
+    checkpoint_path: Path, digits: Dataset, tmp_path: Path, name: str
+) -> None:
+    whole, other, first = (
+        columns(work(checkpoint_path, digits, tmp_path / str(size), name, batch_size=size, limit=limit).run())
         for size, limit in ((60, None), (7, None), (9, 25))
     )
-    for column, values in one.items():
+    for column, values in whole.items():
         exact = values.dtype.kind == "i"
-        for found in (other[column], first[column]):
+        for actual in (other[column], first[column]):
             tolerance = 0 if exact else 2e-3 if column.startswith("spearman") else 1e-4
-            apart = farthest(found, values[: len(found)])
+            distances = farthest(actual, values[: len(actual)])
             # An attack steps by the signs of gradients: where a pixel's is zero but for rounding, which goes by the
             # size of the batch, the pixel may go the other way. One in a thousand moves an image's rows by little.
-            assert (apart > tolerance).mean() <= ANOTHER_WAY and apart.max() <= 20 * tolerance, column
+            assert (distances > tolerance).mean() <= ANOTHER_WAY and distances.max() <= 20 * tolerance, column
     assert len(first["label"]) == 25
 
 
@@ -86,23 +88,23 @@ ANOTHER_WAY = 0.05
 """Share of images whose attack rounding may lead another way; a leak between images would show in all."""
 
 
-def farthest(found: AnyArray, expected: AnyArray) -> AnyArray:
+def farthest(actual: AnyArray, expected: AnyArray) -> AnyArray:
     """For each image, the largest difference of its entries; NaN has to stand where NaN stands."""
-    np.testing.assert_array_equal(np.isnan(found), np.isnan(expected))
-    apart: AnyArray = np.abs(np.nan_to_num(found) - np.nan_to_num(expected)).reshape(len(found), -1).max(1)
-    return apart
+    np.testing.assert_array_equal(np.isnan(actual), np.isnan(expected))
+    distances: AnyArray = np.abs(np.nan_to_num(actual) - np.nan_to_num(expected)).reshape(len(actual), -1).max(1)
+    return distances
 
 
-def stopping(after: int, stop: Callable[[], None]) -> Callable[[Classifier, Batch, Any], dict[str, AnyArray]]:
+def stop_after(count: int, stop: Callable[[], None]) -> Callable[[Classifier, Batch, Any], dict[str, AnyArray]]:
     """The rows of robustness, with `stop` called in the midst of the batch after `after` batches."""
-    seen = [0]
+    calls = [0]
 
     def rows(model: Classifier, batch: Batch, settings: Any) -> dict[str, AnyArray]:
-        found: dict[str, AnyArray] = analyses.get("robustness").rows(model, batch, settings)
-        if seen[0] == after:
+        table: dict[str, AnyArray] = analyses.get("robustness").rows(model, batch, settings)
+        if calls[0] == count:
             stop()
-        seen[0] += 1
-        return found
+        calls[0] += 1
+        return table
 
     return rows
 
@@ -112,7 +114,7 @@ def fail() -> None:
 
 
 @pytest.mark.parametrize(
-    ("stop", "error", "kept"),
+    ("stop", "error", "start"),
     [
         (lambda: os.kill(os.getpid(), signal.SIGTERM), Stopped, 32),
         (lambda: os.kill(os.getpid(), signal.SIGINT), Stopped, 32),
@@ -120,98 +122,101 @@ def fail() -> None:
     ],
 )
 def test_a_stopped_run_goes_on_to_the_same_file(
-    trained: Path, digits: Dataset, tmp_path: Path, stop: Callable[[], None], error: type[Exception], kept: int
+    checkpoint_path: Path, digits: Dataset, tmp_path: Path, stop: Callable[[], None], error: type[Exception], start: int
 ) -> None:
-    whole = work(trained, digits, tmp_path / "whole").run()
+    whole = work(checkpoint_path, digits, tmp_path / "whole").run()
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    stopped = work(trained, digits, tmp_path / "stopped")
-    stopped.analysis = replace(stopped.analysis, rows=stopping(1, stop))
-    with pytest.raises(error, match=f"before image {kept} of 60" if error is Stopped else "crash"):
-        stopped.run()
+    job = work(checkpoint_path, digits, tmp_path / "stopped")
+    job.analysis = replace(job.analysis, rows=stop_after(1, stop))
+    with pytest.raises(error, match=f"before image {start} of 60" if error is Stopped else "crash"):
+        job.run()
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
-    assert [path.name for path in stopped.path.parent.iterdir()] == [f"{stopped.path.name}.partial"]
+    assert [path.name for path in job.path.parent.iterdir()] == [f"{job.path.name}.partial"]
 
-    begun: list[int] = []
-    resumed = work(trained, digits, tmp_path / "stopped")
+    starts: list[int] = []
+    second_job = work(checkpoint_path, digits, tmp_path / "stopped")
 
-    def noting(model: Classifier, batch: Batch, settings: Any) -> dict[str, AnyArray]:
-        begun.append(batch.indices.start)
+    def note(model: Classifier, batch: Batch, settings: Any) -> dict[str, AnyArray]:
+        starts.append(batch.indices.start)
         rows: dict[str, AnyArray] = analyses.get("robustness").rows(model, batch, settings)
         return rows
 
-    resumed.analysis = replace(resumed.analysis, rows=noting)
-    assert content(resumed.run()) == content(whole)
-    assert begun == list(range(kept, 60, 16))
+    second_job.analysis = replace(second_job.analysis, rows=note)
+    assert content(second_job.run()) == content(whole)
+    assert starts == list(range(start, 60, 16))
 
 
 def test_an_analysis_that_is_late_keeps_its_batches_and_goes_on_to_the_same_file(
-    trained: Path, digits: Dataset, tmp_path: Path
+    checkpoint_path: Path, digits: Dataset, tmp_path: Path
 ) -> None:
-    whole = work(trained, digits, tmp_path / "whole").run()
-    late = work(trained, digits, tmp_path / "late", deadline=0.0)
+    whole = work(checkpoint_path, digits, tmp_path / "whole").run()
+    late = work(checkpoint_path, digits, tmp_path / "late", deadline=0.0)
     with pytest.raises(Stopped, match="before image 0 of 60"):
         late.run()
-    half = work(trained, digits, tmp_path / "late", deadline=time.monotonic() + 60)
+    half = work(checkpoint_path, digits, tmp_path / "late", deadline=time.monotonic() + 60)
 
     def pass_the_deadline() -> None:
         half._deadline = 0.0
 
-    half.analysis = replace(half.analysis, rows=stopping(1, pass_the_deadline))
+    half.analysis = replace(half.analysis, rows=stop_after(1, pass_the_deadline))
     with pytest.raises(Stopped, match="before image 32 of 60"):
         half.run()
-    assert content(work(trained, digits, tmp_path / "late").run()) == content(whole)
+    assert content(work(checkpoint_path, digits, tmp_path / "late").run()) == content(whole)
 
 
-def test_a_finished_analysis_is_recognized(trained: Path, digits: Dataset, tmp_path: Path) -> None:
-    this = work(trained, digits, tmp_path)
-    assert not this.is_done(overwrite=False)
-    this.run()
-    assert work(trained, digits, tmp_path).is_done(overwrite=False)
-    assert not work(trained, digits, tmp_path).is_done(overwrite=True)
+def test_a_finished_analysis_is_recognized(checkpoint_path: Path, digits: Dataset, tmp_path: Path) -> None:
+    job = work(checkpoint_path, digits, tmp_path)
+    assert not job.is_done(overwrite=False)
+    job.run()
+    assert work(checkpoint_path, digits, tmp_path).is_done(overwrite=False)
+    assert not work(checkpoint_path, digits, tmp_path).is_done(overwrite=True)
 
 
-def retrained(path: Path, folder: Path) -> Path:
+def retrain(path: Path, folder: Path) -> Path:
     """A checkpoint of the same name and origin with other weights."""
-    found = checkpoint.read(path)
-    bias = found.tensors["classifier.bias"]
-    checkpoint.write(folder / path.name, found.about, found.tensors | {"classifier.bias": bias + 1})
+    snapshot = checkpoint.read(path)
+    bias = snapshot.tensors["classifier.bias"]
+    checkpoint.write(folder / path.name, snapshot.about, snapshot.tensors | {"classifier.bias": bias + 1})
     return folder / path.name
 
 
-def test_another_setting_under_the_same_name_is_refused(trained: Path, digits: Dataset, tmp_path: Path) -> None:
+def test_another_setting_under_the_same_name_is_refused(checkpoint_path: Path, digits: Dataset, tmp_path: Path) -> None:
     images = digits.train.images.copy()
     images[0, 0, 0, 0] ^= 1
-    changed = replace(digits, train=replace(digits.train, images=images))
-    other = retrained(trained, tmp_path)
+    other_digits = replace(digits, train=replace(digits.train, images=images))
+    other = retrain(checkpoint_path, tmp_path)
     cases: list[tuple[Work, tuple[str, ...]]] = [
-        (work(trained, digits, tmp_path, batch_size=7), ("batch_size", "16", "7")),
-        (work(trained, changed, tmp_path), ("data.sha256", digits.train.sha256, changed.train.sha256)),
-        (work(other, digits, tmp_path), (checkpoint.read(trained).sha256, checkpoint.read(other).sha256)),
+        (work(checkpoint_path, digits, tmp_path, batch_size=7), ("batch_size", "16", "7")),
+        (
+            work(checkpoint_path, other_digits, tmp_path),
+            ("data.sha256", digits.train.sha256, other_digits.train.sha256),
+        ),
+        (work(other, digits, tmp_path), (checkpoint.read(checkpoint_path).sha256, checkpoint.read(other).sha256)),
     ]
-    stopped = work(trained, digits, tmp_path)
-    stopped.analysis = replace(stopped.analysis, rows=stopping(1, fail))
+    job = work(checkpoint_path, digits, tmp_path)
+    job.analysis = replace(job.analysis, rows=stop_after(1, fail))
     with pytest.raises(RuntimeError, match="crash"):
-        stopped.run()
-    attempts: list[Callable[[Work], object]] = [Work.run, lambda this: this.is_done(overwrite=False)]
+        job.run()
+    attempts: list[Callable[[Work], object]] = [Work.run, lambda task: task.is_done(overwrite=False)]
     for attempt in attempts:
-        for this, said in cases:
+        for task, parts in cases:
             with pytest.raises(UserError, match="another configuration") as error:
-                attempt(this)
-            assert all(part in str(error.value) for part in (str(this.path), "--overwrite", *said))
-        work(trained, digits, tmp_path).run()
-    assert content(cases[0][0].run(overwrite=True)) != content(work(trained, digits, tmp_path / "other").run())
+                attempt(task)
+            assert all(part in str(error.value) for part in (str(task.path), "--overwrite", *parts))
+        work(checkpoint_path, digits, tmp_path).run()
+    assert content(cases[0][0].run(overwrite=True)) != content(work(checkpoint_path, digits, tmp_path / "other").run())
 
 
 def test_a_model_is_not_its_own_evaluator(make_checkpoint: Make, digits: Dataset, tmp_path: Path) -> None:
-    trained = checkpoint.read(make_checkpoint(tmp_path))
-    copy = checkpoint.Checkpoint(tmp_path / "copy.safetensors", trained.about, trained.tensors, trained.sha256)
+    snapshot = checkpoint.read(make_checkpoint(tmp_path))
+    copy = checkpoint.Checkpoint(tmp_path / "copy.safetensors", snapshot.about, snapshot.tensors, snapshot.sha256)
     with pytest.raises(UserError, match="cannot be its own evaluator: name a model of another seed") as error:
-        work(trained.path, digits, tmp_path, evaluators=[copy])
-    assert str(trained.path) in str(error.value)
+        work(snapshot.path, digits, tmp_path, evaluators=[copy])
+    assert str(snapshot.path) in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("shape", "classes", "said"),
+    ("shape", "classes", "sentence"),
     [
         ((28, 28, 3), 10, "[3, 28, 28], 10 classes"),
         ((32, 32, 1), 10, "[1, 32, 32], 10 classes"),
@@ -219,30 +224,30 @@ def test_a_model_is_not_its_own_evaluator(make_checkpoint: Make, digits: Dataset
     ],
 )
 def test_a_dataset_that_does_not_fit_the_model_is_refused(
-    trained: Path, tmp_path: Path, shape: tuple[int, ...], classes: int, said: str
+    checkpoint_path: Path, tmp_path: Path, shape: tuple[int, ...], classes: int, sentence: str
 ) -> None:
     split = Split(np.zeros((20, *shape), np.uint8), np.arange(20) % classes)
     strange = Dataset("strange", split, split, tuple(map(str, range(classes))))
     with pytest.raises(UserError, match="does not fit strange") as error:
-        work(trained, strange, tmp_path)
-    assert all(part in str(error.value) for part in (str(trained), "[3, 32, 32], 10 classes", said))
+        work(checkpoint_path, strange, tmp_path)
+    assert all(part in str(error.value) for part in (str(checkpoint_path), "[3, 32, 32], 10 classes", sentence))
 
 
-def test_the_file_names_all_that_decides_its_numbers(trained: Path, digits: Dataset, tmp_path: Path) -> None:
+def test_the_file_names_all_that_decides_its_numbers(checkpoint_path: Path, digits: Dataset, tmp_path: Path) -> None:
     settings = analyses.get("attention-rank").settings(steps=4, seed=3)
-    path = work(trained, digits, tmp_path, "attention-rank", settings=settings, split="test", limit=20).run()
+    path = work(checkpoint_path, digits, tmp_path, "attention-rank", settings=settings, split="test", limit=20).run()
     config = hdf5.read(path).config
     assert config["analysis"] == "attention-rank/3"
-    assert config["checkpoint"]["sha256"] == checkpoint.read(trained).sha256
-    assert config["checkpoint"]["job"] == checkpoint.read(trained).job
+    assert config["checkpoint"]["sha256"] == checkpoint.read(checkpoint_path).sha256
+    assert config["checkpoint"]["job"] == checkpoint.read(checkpoint_path).job
     assert config["data"] == {
         "dataset": "cluttered-digits",
         "split": "test",
         "images": 20,
         "sha256": digits.test.first(20).sha256,
     }
-    resolved = {"eps": 8 / 255, "step_size": 2 / 255, "spatial_weight": "attention"}
-    assert config["settings"] == as_stored(replace(settings, norm="linf")) | {"steps": 4, "seed": 3} | resolved
+    defaults = {"eps": 8 / 255, "step_size": 2 / 255, "spatial_weight": "attention"}
+    assert config["settings"] == as_stored(replace(settings, norm="linf")) | {"steps": 4, "seed": 3} | defaults
     assert (config["batch_size"], config["device"]) == (16, "cpu")
     environment = hdf5.provenance(path)["environment"]
     assert torch.__version__.startswith(environment["torch"])
@@ -258,8 +263,8 @@ def odd() -> Dataset:
 def odd_models(odd: Dataset, tmp_path_factory: pytest.TempPathFactory) -> list[checkpoint.Checkpoint]:
     """A subject and two evaluators of other architectures."""
     folder = tmp_path_factory.mktemp("odd")
-    made = (("small", "at-att", 0), ("small", "natural", 1), ("cnn", "natural", 2))
-    return [checkpoint.read(oddity.write_untrained(folder, odd, *model)) for model in made]
+    choices = (("small", "at-att", 0), ("small", "natural", 1), ("cnn", "natural", 2))
+    return [checkpoint.read(oddity.untrained(folder, odd, *model)) for model in choices]
 
 
 def odd_work(models: list[checkpoint.Checkpoint], dataset: Dataset, folder: Path, **changes: Any) -> Work:
@@ -272,7 +277,7 @@ def test_axes_have_the_lengths_and_names_of_model_data_and_evaluators(
     odd: Dataset, odd_models: list[checkpoint.Checkpoint], tmp_path: Path
 ) -> None:
     path = odd_work(odd_models, odd, tmp_path).run()
-    subject, *evaluators = [found.model(CPU) for found in odd_models]
+    subject, *evaluators = [snapshot.model(CPU) for snapshot in odd_models]
     images = torch.tensor(odd.test.images).permute(0, 3, 1, 2) / 255
     with torch.no_grad():
         local = subject.features(images).local
@@ -287,12 +292,12 @@ def test_axes_have_the_lengths_and_names_of_model_data_and_evaluators(
     np.testing.assert_allclose(result["test/read"], (read == odd.test.labels[:, None]).mean(0))
     assert result["test/highest"] == pytest.approx(float(logits.max()), abs=1e-4)
     np.testing.assert_allclose(result["per_image/above"], odd.test.labels - odd.test.labels.mean(), atol=1e-6)
-    named = {"class": odd.class_names, "evaluator": tuple(model.path.stem for model in odd_models[1:])}
-    numbered = {"sample": 23, "y": 16, "x": 20, "color": 3, "channel": 64, "position": 20}
+    axis_names = {"class": odd.class_names, "evaluator": tuple(model.path.stem for model in odd_models[1:])}
+    lengths = {"sample": 23, "y": 16, "x": 20, "color": 3, "channel": 64, "position": 20}
     with h5py.File(path) as file:
-        assert {axis: tuple(file[axis].asstr()[...]) for axis in named} == named
-        assert {axis: file[axis][...].tolist() for axis in numbered} == {
-            axis: list(range(length)) for axis, length in numbered.items()
+        assert {axis: tuple(file[axis].asstr()[...]) for axis in axis_names} == axis_names
+        assert {axis: file[axis][...].tolist() for axis in lengths} == {
+            axis: list(range(length)) for axis, length in lengths.items()
         }
 
 
@@ -315,48 +320,50 @@ def test_what_rows_need_is_prepared_once_before_the_first_row_and_again_on_resum
     odd: Dataset, odd_models: list[checkpoint.Checkpoint], tmp_path: Path
 ) -> None:
     whole = odd_work(odd_models, odd, tmp_path / "whole").run()
-    done: list[str] = []
+    calls: list[str] = []
 
-    def prepare(this: Work) -> Any:
-        done.append("prepare")
-        return oddity.prepare(this)
+    def prepare(job: Work) -> Any:
+        calls.append("prepare")
+        return oddity.prepare(job)
 
-    def rows(model: Classifier, batch: Batch, prepared: Any) -> dict[str, AnyArray]:
-        if done.count("prepare") == 1 and batch.indices.start == 15:
+    def rows(model: Classifier, batch: Batch, context: Any) -> dict[str, AnyArray]:
+        if calls.count("prepare") == 1 and batch.indices.start == 15:
             fail()
-        done.append(f"rows {batch.indices.start}")
-        return oddity.rows(model, batch, prepared)
+        calls.append(f"rows {batch.indices.start}")
+        return oddity.rows(model, batch, context)
 
-    for kept in (15, 23):
-        this = odd_work(odd_models, odd, tmp_path / "stopped")
-        this.analysis = replace(oddity.ANALYSIS, prepare=prepare, rows=rows)
-        if kept == 15:
+    for count in (15, 23):
+        job = odd_work(odd_models, odd, tmp_path / "stopped")
+        job.analysis = replace(oddity.ANALYSIS, prepare=prepare, rows=rows)
+        if count == 15:
             with pytest.raises(RuntimeError, match="crash"):
-                this.run()
-    assert content(this.run()) == content(whole)
-    assert done == ["prepare", "rows 0", "rows 5", "rows 10", "prepare", "rows 15", "rows 20"]
+                job.run()
+    assert content(job.run()) == content(whole)
+    assert calls == ["prepare", "rows 0", "rows 5", "rows 10", "prepare", "rows 15", "rows 20"]
 
 
-def test_without_preparation_rows_get_the_resolved_settings(trained: Path, digits: Dataset, tmp_path: Path) -> None:
-    this = work(trained, digits, tmp_path, "attention-rank", settings=analyses.get("attention-rank").settings())
-    assert this.analysis.prepare(this) is this.settings
-    assert (this.settings.eps, this.settings.step_size) == (8 / 255, 2 / 255)
+def test_without_preparation_rows_get_the_resolved_settings(
+    checkpoint_path: Path, digits: Dataset, tmp_path: Path
+) -> None:
+    job = work(checkpoint_path, digits, tmp_path, "attention-rank", settings=analyses.get("attention-rank").settings())
+    assert job.analysis.prepare(job) is job.settings
+    assert (job.settings.eps, job.settings.step_size) == (8 / 255, 2 / 255)
 
 
 @pytest.mark.parametrize(("start", "sizes"), [(0, [5, 5, 5, 5, 3]), (15, [5, 3]), (7, [5, 5, 5, 1]), (23, [])])
 def test_batches_are_the_images_from_a_start_on(
     odd: Dataset, odd_models: list[checkpoint.Checkpoint], tmp_path: Path, start: int, sizes: list[int]
 ) -> None:
-    this = odd_work(odd_models, replace(odd, test=replace(odd.test, masks=odd.test.images[..., 0] > 99)), tmp_path)
-    found = list(this.batches(range(start, 23, 5)))
-    assert [len(batch.images) for batch in found] == sizes
-    assert [index for batch in found for index in batch.indices] == list(range(start, 23))
-    for batch in found:
-        at = list(batch.indices)
-        np.testing.assert_allclose(batch.images, odd.test.images[at].transpose(0, 3, 1, 2) / 255, atol=1e-7)
-        np.testing.assert_array_equal(batch.labels, odd.test.labels[at])
+    job = odd_work(odd_models, replace(odd, test=replace(odd.test, masks=odd.test.images[..., 0] > 99)), tmp_path)
+    batches = list(job.batches(range(start, 23, 5)))
+    assert [len(batch.images) for batch in batches] == sizes
+    assert [index for batch in batches for index in batch.indices] == list(range(start, 23))
+    for batch in batches:
+        indices = list(batch.indices)
+        np.testing.assert_allclose(batch.images, odd.test.images[indices].transpose(0, 3, 1, 2) / 255, atol=1e-7)
+        np.testing.assert_array_equal(batch.labels, odd.test.labels[indices])
         assert batch.masks is not None
-        np.testing.assert_array_equal(batch.masks, odd.test.images[at, ..., 0] > 99)
+        np.testing.assert_array_equal(batch.masks, odd.test.images[indices, ..., 0] > 99)
 
 
 def test_evaluators_and_their_order_are_part_of_the_configuration(
@@ -365,17 +372,17 @@ def test_evaluators_and_their_order_are_part_of_the_configuration(
     subject, first, second = odd_models
     result = hdf5.read(odd_work(odd_models, odd, tmp_path).run())
     names = [first.path.stem, second.path.stem]
-    found = result.config["evaluators"]
-    assert (found["names"], found["sha256"]) == (names, [first.sha256, second.sha256])
-    assert found["jobs"] == {first.path.stem: first.job, second.path.stem: second.job}
+    record = result.config["evaluators"]
+    assert (record["names"], record["sha256"]) == (names, [first.sha256, second.sha256])
+    assert record["jobs"] == {first.path.stem: first.job, second.path.stem: second.job}
     assert odd_work(odd_models, odd, tmp_path).is_done(overwrite=False)
-    for others, said in (([second, first], "evaluators.names"), ([first], "evaluators.names")):
+    for evaluators, sentence in (([second, first], "evaluators.names"), ([first], "evaluators.names")):
         with pytest.raises(UserError, match="another configuration") as error:
-            odd_work([subject, *others], odd, tmp_path).is_done(overwrite=False)
-        assert said in str(error.value)
-    changed = retrained(first.path, tmp_path)
+            odd_work([subject, *evaluators], odd, tmp_path).is_done(overwrite=False)
+        assert sentence in str(error.value)
+    path = retrain(first.path, tmp_path)
     with pytest.raises(UserError, match=r"another configuration \(evaluators\.sha256 is"):
-        odd_work([subject, checkpoint.read(changed), second], odd, tmp_path).is_done(overwrite=False)
+        odd_work([subject, checkpoint.read(path), second], odd, tmp_path).is_done(overwrite=False)
     assert "evaluators" not in odd_work([subject], odd, tmp_path).config
 
 
@@ -384,48 +391,50 @@ def test_evaluators_that_are_not_the_default_ones_are_in_the_file_name(
 ) -> None:
     subject, first, second = odd_models
     plain = odd_work(odd_models, odd, tmp_path).path.name
-    chosen = [
-        odd_work([subject, *some], odd, tmp_path, default_evaluators=False).path.name
-        for some in ([first, second], [second, first], [first])
+    names = [
+        odd_work([subject, *evaluators], odd, tmp_path, default_evaluators=False).path.name
+        for evaluators in ([first, second], [second, first], [first])
     ]
     assert plain == "odd-odd-small-at-att-seed0-test.h5"
-    assert len({plain, *chosen}) == 4
-    assert all(re.fullmatch(r"odd-odd-small-at-att-seed0-test-by[0-9a-f]{6}\.h5", name) for name in chosen)
+    assert len({plain, *names}) == 4
+    assert all(re.fullmatch(r"odd-odd-small-at-att-seed0-test-by[0-9a-f]{6}\.h5", name) for name in names)
 
 
 def test_evaluators_of_one_name_are_refused(
     odd: Dataset, odd_models: list[checkpoint.Checkpoint], tmp_path: Path
 ) -> None:
     subject, first, second = odd_models
-    other = checkpoint.read(retrained(first.path, tmp_path))
+    other = checkpoint.read(retrain(first.path, tmp_path))
     with pytest.raises(UserError, match="two evaluators have one name") as error:
         odd_work([subject, first, second, other], odd, tmp_path)
     assert first.path.stem in str(error.value)
 
 
 def test_an_evaluator_that_does_not_fit_is_refused(
-    odd: Dataset, odd_models: list[checkpoint.Checkpoint], trained: Path, tmp_path: Path
+    odd: Dataset, odd_models: list[checkpoint.Checkpoint], checkpoint_path: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match="does not fit odd") as error:
-        odd_work([*odd_models, checkpoint.read(trained)], odd, tmp_path)
-    assert str(trained) in str(error.value)
+        odd_work([*odd_models, checkpoint.read(checkpoint_path)], odd, tmp_path)
+    assert str(checkpoint_path) in str(error.value)
 
 
-def test_data_without_masks_are_refused_where_masks_are_needed(trained: Path, digits: Dataset, tmp_path: Path) -> None:
-    masked = replace(analyses.get("robustness"), needs_masks=True)
-    found = checkpoint.read(trained)
-    plain: dict[str, Any] = {"settings": masked.settings(), "limit": None, "batch_size": 16, "device": CPU}
+def test_data_without_masks_are_refused_where_masks_are_needed(
+    checkpoint_path: Path, digits: Dataset, tmp_path: Path
+) -> None:
+    analysis = replace(analyses.get("robustness"), needs_masks=True)
+    snapshot = checkpoint.read(checkpoint_path)
+    plain: dict[str, Any] = {"settings": analysis.settings(), "limit": None, "batch_size": 16, "device": CPU}
     bare = replace(digits, test=replace(digits.test, masks=None))
-    assert next(Work(masked, found, bare, tmp_path, split="train", **plain).batches()).masks is not None
-    assert next(work(trained, bare, tmp_path, split="test").batches()).masks is None
+    assert next(Work(analysis, snapshot, bare, tmp_path, split="train", **plain).batches()).masks is not None
+    assert next(work(checkpoint_path, bare, tmp_path, split="test").batches()).masks is None
     with pytest.raises(UserError) as error:
-        Work(masked, found, bare, tmp_path, split="test", **plain)
+        Work(analysis, snapshot, bare, tmp_path, split="test", **plain)
     assert str(error.value) == (
         "cluttered-digits has no object masks, which robustness needs: a .npz has them as mask_train and mask_test."
     )
 
 
-def named(settings: Settings, limit: int | None = None, other: str = "", model: str = "m-seed0") -> str:
+def name_file(settings: Settings, limit: int | None = None, other: str = "", model: str = "m-seed0") -> str:
     return file_path(Path("nowhere"), oddity.ANALYSIS, model, {}, "test", settings, limit, other).name
 
 
@@ -454,36 +463,36 @@ def named(settings: Settings, limit: int | None = None, other: str = "", model: 
     ],
 )
 def test_what_differs_from_the_default_is_in_the_file_name(settings: dict[str, Any], name: str) -> None:
-    assert named(Oddities(**settings)) == name
+    assert name_file(Oddities(**settings)) == name
 
 
 def test_no_two_numbers_share_a_file_name() -> None:
     """Radii in quarters of 1/255, what they are called, and the floats next to both."""
     radii = [quarter / 1020 for quarter in range(1, 1021)]
     values = {*radii, *(float(f"{radius:.4g}") for radius in radii), 0.0313, 8.0, 1e-5, 12345.0, 12345.5}
-    values |= {math.nextafter(value, towards) for value in tuple(values) for towards in (0, 2)}
+    values |= {math.nextafter(value, bound) for value in tuple(values) for bound in (0, 2)}
     default = Oddities().scale
-    names = {named(Oddities(scale=value)) for value in values - {default}}
+    names = {name_file(Oddities(scale=value)) for value in values - {default}}
     assert len(names) == len(values - {default}) > 3 * 1020
-    assert all(f"-scale{radius:.4g}.h5" in named(Oddities(scale=radius)) for radius in radii if radius != default)
+    assert all(f"-scale{radius:.4g}.h5" in name_file(Oddities(scale=radius)) for radius in radii if radius != default)
 
 
 def test_data_and_number_of_images_are_in_the_file_name() -> None:
-    assert named(Oddities(count=4), 100, "svhn") == "odd-m-seed0-on-svhn-test-count4-first100.h5"
+    assert name_file(Oddities(count=4), 100, "svhn") == "odd-m-seed0-on-svhn-test-count4-first100.h5"
 
 
 def test_a_limit_that_the_split_does_not_reach_is_none(
     odd: Dataset, odd_models: list[checkpoint.Checkpoint], tmp_path: Path
 ) -> None:
     size = len(odd.test)
-    whole, same, more, fewer = (
+    whole, equal, longer, shorter = (
         odd_work(odd_models, odd, tmp_path, limit=limit) for limit in (None, size, size + 1, size - 1)
     )
-    assert whole.path == same.path == more.path != fewer.path
+    assert whole.path == equal.path == longer.path != shorter.path
     whole.run()
-    assert same.is_done(overwrite=False) and more.is_done(overwrite=False) and not fewer.is_done(overwrite=False)
-    assert whole.origin == same.origin == more.origin
-    assert (whole.origin["limit"], fewer.origin["limit"]) == (None, size - 1)
+    assert equal.is_done(overwrite=False) and longer.is_done(overwrite=False) and not shorter.is_done(overwrite=False)
+    assert whole.origin == equal.origin == longer.origin
+    assert (whole.origin["limit"], shorter.origin["limit"]) == (None, size - 1)
 
 
 def digest(text: str) -> str:
@@ -504,7 +513,7 @@ def digest(text: str) -> str:
     ],
 )
 def test_a_long_setting_is_its_first_item_a_count_and_a_digest(value: str, name: str) -> None:
-    assert named(Oddities(pick=value), 100) == f"odd-m-seed0-test-pick{name}-first100.h5"
+    assert name_file(Oddities(pick=value), 100) == f"odd-m-seed0-test-pick{name}-first100.h5"
 
 
 def test_each_list_of_an_analysis_gives_a_short_name_of_its_own() -> None:
@@ -519,7 +528,7 @@ def test_each_list_of_an_analysis_gives_a_short_name_of_its_own() -> None:
     for (analysis, setting), values in lists.items():
         entry = analyses.get(analysis)
         settings = [entry.settings(**{setting: value}) for value in values]
-        names = [file_path(Path("nowhere"), entry, "m-seed0", job, "test", each, 200).name for each in settings]
+        names = [file_path(Path("nowhere"), entry, "m-seed0", job, "test", choice, 200).name for choice in settings]
         assert len({*names}) == len(names) and max(map(len, names)) < 100, names
         assert all(name.endswith("-first200.h5") for name in names)
 
@@ -536,21 +545,21 @@ def test_a_file_with_a_long_list_in_its_name_is_still_read(tmp_path: Path) -> No
 
 
 def test_a_file_name_is_never_too_long(odd: Dataset, odd_models: list[checkpoint.Checkpoint], tmp_path: Path) -> None:
-    longest = named(Oddities(), model="m" * (LONGEST - len("odd--test")))
+    longest = name_file(Oddities(), model="m" * (LONGEST - len("odd--test")))
     assert longest == f"odd-{'m' * 191}-test.h5"
-    found = {named(Oddities(), model="m" * count + end) for count in (191, 192, 5000) for end in "ab"}
-    found |= {named(Oddities(pick="p" * 500), model="m" * 500 + end) for end in "ab"}
-    assert len(found) == 8
-    assert {len(name) for name in found} == {LONGEST + len(".h5")}
-    assert all(name.startswith("odd-mmm") for name in found)
-    changed = {"settings": Oddities(pick="p" * 5000)}
-    this = odd_work(odd_models, odd, tmp_path, **changed)
-    assert content(this.run()) == content(this.path)
-    assert odd_work(odd_models, odd, tmp_path, **changed).is_done(overwrite=False)
+    names = {name_file(Oddities(), model="m" * count + end) for count in (191, 192, 5000) for end in "ab"}
+    names |= {name_file(Oddities(pick="p" * 500), model="m" * 500 + end) for end in "ab"}
+    assert len(names) == 8
+    assert {len(name) for name in names} == {LONGEST + len(".h5")}
+    assert all(name.startswith("odd-mmm") for name in names)
+    options = {"settings": Oddities(pick="p" * 5000)}
+    job = odd_work(odd_models, odd, tmp_path, **options)
+    assert content(job.run()) == content(job.path)
+    assert odd_work(odd_models, odd, tmp_path, **options).is_done(overwrite=False)
 
 
 @pytest.mark.parametrize(("name", "choice"), [("feature-deletion", "fill"), ("gradient-maps", "target")])
-def test_a_choice_that_there_is_not_is_refused_from_python_too(trained: Path, name: str, choice: str) -> None:
+def test_a_choice_that_there_is_not_is_refused_from_python_too(checkpoint_path: Path, name: str, choice: str) -> None:
     settings = analyses.get(name).settings(**{choice: "nothing"})
     with pytest.raises(UserError, match=f"unknown {choice} 'nothing': known are "):
-        settings.resolve(checkpoint.read(trained).job)
+        settings.resolve(checkpoint.read(checkpoint_path).job)

@@ -44,8 +44,8 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("IRT_DATA", str(tmp_path_factory.mktemp("few")))
         catalogue._load.cache_clear()
-        made = cluttered_digits(192, 40)
-        write_npz(catalogue.file_of("cluttered-digits"), catalogue._arrays(made))
+        digits = cluttered_digits(192, 40)
+        write_npz(catalogue.file_of("cluttered-digits"), catalogue._arrays(digits))
         yield dict(os.environ) | {"OMP_NUM_THREADS": "1"}
     catalogue._load.cache_clear()
 
@@ -93,9 +93,9 @@ def contents(root: Path) -> dict[str, str]:
 def snakemake(root: Path, environment: dict[str, str], *options: str, victim: str = "") -> str:
     """Run the workflow for the study; kill the job that makes `victim` once. What it said."""
     command = [PROGRAMS / "snakemake", "--snakefile", WORKFLOW / "Snakefile", "--directory", root, "--config"]
-    said = root / "said.txt"
+    log = root / "said.txt"
     with (
-        said.open("w") as out,
+        log.open("w") as out,
         subprocess.Popen(
             [*map(str, command), f"study={STUDY}", "mem_mb=800", *options], env=environment, stdout=out, stderr=out
         ) as process,
@@ -103,15 +103,15 @@ def snakemake(root: Path, environment: dict[str, str], *options: str, victim: st
         if victim:
             kill(root / victim, process)
         process.wait(timeout=300)
-    text = said.read_text()
+    text = log.read_text()
     assert process.returncode == 0, text
     return text
 
 
 def kill(victim: Path, engine: "subprocess.Popen[bytes]") -> None:
     """SIGKILL to the process that makes a checkpoint, when it has begun to train."""
-    begun = victim.with_suffix(".state.safetensors")
-    while engine.poll() is None and not begun.exists():
+    state_file = victim.with_suffix(".state.safetensors")
+    while engine.poll() is None and not state_file.exists():
         time.sleep(0.02)
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):
@@ -121,26 +121,26 @@ def kill(victim: Path, engine: "subprocess.Popen[bytes]") -> None:
 
 
 def test_a_plan_has_every_file_and_what_it_needs_before_it() -> None:
-    for of in (QUICK, study("audit", seeds=2), study("figure3")):
-        steps = plan(of)
-        made: set[Path] = set()
+    for design in (QUICK, study("audit", seeds=2), study("figure3")):
+        steps = plan(design)
+        files: set[Path] = set()
         for step in steps:
-            assert set(step.needs) <= made
-            made.add(step.file)
-        assert len(made) == len(steps)
+            assert set(step.needs) <= files
+            files.add(step.file)
+        assert len(files) == len(steps)
         models = {step.file for step in steps if step.file.suffix == ".safetensors"}
-        assert len(models) == len(of.models)
+        assert len(models) == len(design.models)
         for step in steps:
-            own = [model for model in models if f"-{model.stem}-" in step.file.name]
-            assert step.file in models or (step.needs[0] in own and set(step.needs) <= models)
+            subjects = [model for model in models if f"-{model.stem}-" in step.file.name]
+            assert step.file in models or (step.needs[0] in subjects and set(step.needs) <= models)
 
 
 def test_what_a_planned_answer_needs_is_who_reads_it() -> None:
     needs = {step.file.name: [need.stem for need in step.needs] for step in plan(study("audit", seeds=2))}
     name = "cluttered-digits-small-{}-seed{}".format
     assert needs["attention-rank-cluttered-digits-small-at-att-seed1-test.h5"] == [name("at-att", 1)]
-    attacked = needs["robustness-cluttered-digits-small-at-reg-seed0-test-apgd100.h5"]
-    assert attacked == [name("at-reg", 0), name("at-reg", 1)]
+    readers = needs["robustness-cluttered-digits-small-at-reg-seed0-test-apgd100.h5"]
+    assert readers == [name("at-reg", 0), name("at-reg", 1)]
     score = needs["gradmap-score-cluttered-digits-small-at-seed0-test.h5"]
     assert score == [
         name("at", 0),
@@ -180,7 +180,7 @@ def test_one_file_of_a_study_is_made_by_itself(
     )
     subprocess.run([PROGRAMS / "irt", *command, f"checkpoints/{model}"], env=environment, check=True)
     irt.main([*command, answer], standalone_mode=False)
-    assert contents(tmp_path) == {name: held for name, held in contents(whole).items() if name in (model, answer)}
+    assert contents(tmp_path) == {name: content for name, content in contents(whole).items() if name in (model, answer)}
     assert not (tmp_path / "figures").exists()
     wrong = mistake([*command, "nonsense.h5"], capfd, monkeypatch)
     assert wrong.startswith("irt: unknown file of this study 'nonsense.h5'")
@@ -191,13 +191,13 @@ def test_snakemake_makes_the_same_files_and_retries_a_killed_job(
     whole: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:
     victim = "checkpoints/cluttered-digits-small-at-att-seed0.safetensors"
-    said = snakemake(tmp_path, environment, "--cores", "2", "--retries", "2", victim=victim)
-    assert "Trying to restart job" in said
+    output = snakemake(tmp_path, environment, "--cores", "2", "--retries", "2", victim=victim)
+    assert "Trying to restart job" in output
     assert contents(tmp_path) == contents(whole)
     assert (tmp_path / "tables.txt").read_text().strip()
     assert {path.name for path in (tmp_path / "figures").iterdir()} == {p.name for p in (whole / "figures").iterdir()}
-    again = snakemake(tmp_path, environment, "--cores", "2")
-    assert "Nothing to be done" in again
+    repeat = snakemake(tmp_path, environment, "--cores", "2")
+    assert "Nothing to be done" in repeat
 
 
 @pytest.fixture
@@ -222,8 +222,8 @@ def test_slurm_makes_the_same_files_and_retries_a_killed_job(
     # A status is asked for after so many seconds, and 10 later where nothing has ended: just above a job's length.
     soon = ["--slurm-init-seconds-before-status-checks", "8"]
     options = [*profile, *soon, *without_accounting, "slurm_partition=main"]
-    said = snakemake(tmp_path, environment | slurm, *options, victim=victim)
-    assert "SLURM jobid" in said and "Trying to restart job" in said
+    output = snakemake(tmp_path, environment | slurm, *options, victim=victim)
+    assert "SLURM jobid" in output and "Trying to restart job" in output
     assert contents(tmp_path) == contents(whole)
 
 
@@ -249,20 +249,20 @@ def test_models_from_elsewhere_are_asked_on_each_data_set(environment: dict[str,
         card.write(tmp_path / "cards" / f"{seed}.json")
     config = ["cards=cards", "data=cluttered-digits,mine.npz", "ask=alignment", "limit=10"]
     command = [PROGRAMS / "snakemake", "--snakefile", WORKFLOW / "models.smk", "--directory", tmp_path, "--cores", "2"]
-    ended = subprocess.run(
+    process = subprocess.run(
         [*map(str, command), "--config", *config],
         env=environment | {"PYTHONPATH": str(tmp_path)},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert ended.returncode == 0, ended.stderr
-    found = set((tmp_path / "analyses").iterdir())
+    assert process.returncode == 0, process.stderr
+    files = set((tmp_path / "analyses").iterdir())
     for data in ("cluttered-digits", "mine"):
         for seed in (0, 1):
             path = tmp_path / "analyses" / f"alignment-{data}-net{seed}-test-first10.h5"
             config = hdf5.provenance(path)["config"]
             assert (config["data"]["dataset"], config["data"]["images"]) == (data, 10)
             assert dict(config["checkpoint"]["job"]["card"]["arguments"]) == {"seed": seed}
-            found.remove(path)
-    assert not found and (tmp_path / "report.html").exists()
+            files.remove(path)
+    assert not files and (tmp_path / "report.html").exists()

@@ -35,22 +35,22 @@ def convolutions() -> Convolutions:
     return network
 
 
-def wrapped(layer: str | None = "body", attention: str | None = None) -> WrappedModel:
+def wrap(layer: str | None = "body", attention: str | None = None) -> WrappedModel:
     return WrappedModel(convolutions(), Preprocess(MEAN, DEVIATION), layer, attention)
 
 
-def normalized(at: Tensor) -> Tensor:
-    return (at - torch.tensor(MEAN)[:, None, None]) / torch.tensor(DEVIATION)[:, None, None]
+def normalize(pictures: Tensor) -> Tensor:
+    return (pictures - torch.tensor(MEAN)[:, None, None]) / torch.tensor(DEVIATION)[:, None, None]
 
 
 # --- pixels
 
 
 def test_pixels_are_normalized_channel_by_channel() -> None:
-    found = array(Preprocess(MEAN, DEVIATION)(images()))
+    actual = array(Preprocess(MEAN, DEVIATION)(images()))
     for channel in range(C):
         expected = (array(images())[:, channel] - MEAN[channel]) / DEVIATION[channel]
-        np.testing.assert_allclose(found[:, channel], expected, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(actual[:, channel], expected, rtol=1e-5, atol=1e-6)
 
 
 def test_one_mean_is_for_all_channels_and_none_changes_nothing() -> None:
@@ -60,17 +60,17 @@ def test_one_mean_is_for_all_channels_and_none_changes_nothing() -> None:
 
 @pytest.mark.parametrize("size", [7, 40])
 def test_images_are_resized_as_pillow_does_before_they_are_normalized(size: int) -> None:
-    found = array(Preprocess(MEAN, DEVIATION, size)(images(2)))
-    assert found.shape == (2, C, size, size)
-    for image, one in zip(images(2), found, strict=True):
+    actual = array(Preprocess(MEAN, DEVIATION, size)(images(2)))
+    assert actual.shape == (2, C, size, size)
+    for image, output in zip(images(2), actual, strict=True):
         for channel in range(C):
-            shown = Image.fromarray(image[channel].numpy()).resize((size, size), Image.Resampling.BILINEAR)
-            expected = (np.asarray(shown, np.float64) - MEAN[channel]) / DEVIATION[channel]
-            np.testing.assert_allclose(one[channel], expected, atol=1e-4)
+            picture = Image.fromarray(image[channel].numpy()).resize((size, size), Image.Resampling.BILINEAR)
+            expected = (np.asarray(picture, np.float64) - MEAN[channel]) / DEVIATION[channel]
+            np.testing.assert_allclose(output[channel], expected, atol=1e-4)
 
 
 @pytest.mark.parametrize(
-    ("text", "channels", "found"),
+    ("text", "channels", "expected"),
     [
         ("none", 3, ((0.0,), (1.0,))),
         ("imagenet", 3, ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))),
@@ -80,8 +80,8 @@ def test_images_are_resized_as_pillow_does_before_they_are_normalized(size: int)
         ("0.1, 0.4,0.7,.5,2e-1,0.3", 3, (MEAN, DEVIATION)),
     ],
 )
-def test_statistics_are_named_or_are_numbers(text: str, channels: int, found: tuple[Any, Any]) -> None:
-    assert statistics(text, channels) == found
+def test_statistics_are_named_or_are_numbers(text: str, channels: int, expected: tuple[Any, Any]) -> None:
+    assert statistics(text, channels) == expected
 
 
 @pytest.mark.parametrize(
@@ -115,34 +115,34 @@ def grid(channels: int = 5, height: int = 4, width: int = 6) -> Tensor:
 def tokens_of(local: Tensor) -> Tensor:
     """Row by row, position by position."""
     count, channels, height, width = local.shape
-    found = torch.empty(count, height * width, channels)
+    tokens = torch.empty(count, height * width, channels)
     for row in range(height):
         for column in range(width):
-            found[:, row * width + column] = local[:, :, row, column]
-    return found
+            tokens[:, row * width + column] = local[:, :, row, column]
+    return tokens
 
 
 def test_channels_may_come_before_or_after_the_positions() -> None:
     for order in ((0, 1, 2, 3), (0, 2, 3, 1)):
-        found = as_map(grid().permute(order), H / W)
-        assert found is not None
-        assert torch.equal(found.local, grid())
-        assert torch.equal(found.put_back(2 * grid()), 2 * grid().permute(order))
+        feature_map = as_map(grid().permute(order), H / W)
+        assert feature_map is not None
+        assert torch.equal(feature_map.local, grid())
+        assert torch.equal(feature_map.put_back(2 * grid()), 2 * grid().permute(order))
 
 
 @pytest.mark.parametrize(("height", "width"), [(4, 6), (6, 4), (3, 3), (2, 10)])
 @pytest.mark.parametrize("prefix", [0, 1, 2])
 @pytest.mark.parametrize("is_told", [True, False])
 def test_tokens_lie_row_by_row_after_those_of_no_position(height: int, width: int, prefix: int, is_told: bool) -> None:
-    local, before = grid(5, height, width), pixels(2, prefix, 5, seed=4)
-    output = torch.cat([before, tokens_of(local)], 1)
-    found = as_map(output, height / width, prefix if is_told else None)
-    assert found is not None
-    assert torch.equal(found.local, local)
-    assert torch.equal(found.put_back(local), output)
-    changed = found.put_back(local + 1)
-    assert torch.equal(changed[:, :prefix], before)
-    assert torch.equal(changed[:, prefix:], tokens_of(local + 1))
+    local, prefix_tokens = grid(5, height, width), pixels(2, prefix, 5, seed=4)
+    output = torch.cat([prefix_tokens, tokens_of(local)], 1)
+    feature_map = as_map(output, height / width, prefix if is_told else None)
+    assert feature_map is not None
+    assert torch.equal(feature_map.local, local)
+    assert torch.equal(feature_map.put_back(local), output)
+    result = feature_map.put_back(local + 1)
+    assert torch.equal(result[:, :prefix], prefix_tokens)
+    assert torch.equal(result[:, prefix:], tokens_of(local + 1))
 
 
 @pytest.mark.parametrize(
@@ -171,8 +171,8 @@ def test_tokens_that_do_not_fill_the_told_grid_are_no_local_features() -> None:
 
 @pytest.mark.parametrize(("height", "width"), [(3, 5), (4, 7), (6, 9), (7, 10)])
 def test_a_stride_may_cut_off_a_position(height: int, width: int) -> None:
-    found = as_map(grid(33, height, width), H / W)
-    assert found is not None and found.local.shape == (2, 33, height, width)
+    feature_map = as_map(grid(33, height, width), H / W)
+    assert feature_map is not None and feature_map.local.shape == (2, 33, height, width)
 
 
 # --- a network that is wrapped
@@ -180,14 +180,14 @@ def test_a_stride_may_cut_off_a_position(height: int, width: int) -> None:
 
 def test_logits_are_those_of_the_network_after_normalization() -> None:
     with torch.no_grad():
-        expected = convolutions()(normalized(images()))
-        torch.testing.assert_close(wrapped()(images()), expected, rtol=1e-5, atol=1e-6)
-        torch.testing.assert_close(wrapped(None)(images()), expected, rtol=1e-5, atol=1e-6)
-        torch.testing.assert_close(wrapped().features(images()).pooled, expected, rtol=1e-5, atol=1e-6)
+        expected = convolutions()(normalize(images()))
+        torch.testing.assert_close(wrap()(images()), expected, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(wrap(None)(images()), expected, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(wrap().features(images()).pooled, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_pooled_features_go_through_the_classifier_as_logits() -> None:
-    model = wrapped()
+    model = wrap()
     with torch.no_grad():
         assert torch.equal(model.classifier(model.features(images()).pooled), model(images()))
 
@@ -203,17 +203,17 @@ def test_a_wrapped_network_is_frozen_and_in_eval_mode_and_folding_leaves_it() ->
 def test_local_features_are_what_the_layer_gives_before_the_next_works_in_place() -> None:
     network = convolutions()
     with torch.no_grad():
-        hidden = torch.relu(network.norm(network.stem(normalized(images()))))
-        expected = F.conv2d(hidden, network.body.weight, network.body.bias, padding=1)
-    found = wrapped().features(images())
-    assert found.local.shape == (N, 8, 6, 9) and found.attention is None
-    assert (found.local < 0).any()
-    torch.testing.assert_close(found.local, expected, rtol=1e-4, atol=1e-5)
+        activations = torch.relu(network.norm(network.stem(normalize(images()))))
+        expected = F.conv2d(activations, network.body.weight, network.body.bias, padding=1)
+    features = wrap().features(images())
+    assert features.local.shape == (N, 8, 6, 9) and features.attention is None
+    assert (features.local < 0).any()
+    torch.testing.assert_close(features.local, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("layer", ["stem", "norm", "rectify", "body", "rectify_again"])
 def test_the_rest_of_a_network_answers_to_its_own_local_features_as_the_network_does(layer: str) -> None:
-    model = wrapped(layer)
+    model = wrap(layer)
     with torch.no_grad():
         assert torch.equal(model.rest(images(), model.features(images()).local), model(images()))
 
@@ -221,26 +221,26 @@ def test_the_rest_of_a_network_answers_to_its_own_local_features_as_the_network_
 def test_the_rest_of_a_network_answers_to_other_local_features_as_a_slow_loop_does() -> None:
     network, local = convolutions(), pixels(N, 8, 6, 9, seed=5) - 0.5
     weight, bias = array(network.answer.weight).reshape(K, 8, 6, 9), array(network.answer.bias)
-    found = array(wrapped().rest(images(), local))
-    for logits, of in zip(found, array(local), strict=True):
-        slow = [bias[k] + sum((weight[k, c] * np.maximum(of[c], 0)).sum() for c in range(8)) for k in range(K)]
+    actual = array(wrap().rest(images(), local))
+    for logits, local_map in zip(actual, array(local), strict=True):
+        slow = [bias[k] + sum((weight[k, c] * np.maximum(local_map[c], 0)).sum() for c in range(8)) for k in range(K)]
         np.testing.assert_allclose(logits, slow, rtol=1e-4, atol=1e-5)
 
 
 def test_the_gradient_of_logits_with_respect_to_local_features_is_the_closed_form() -> None:
     network, local = convolutions(), (pixels(N, 8, 6, 9, seed=5) - 0.5).requires_grad_()
-    (found,) = torch.autograd.grad(wrapped().rest(images(), local)[:, 3].sum(), local)
+    (gradient,) = torch.autograd.grad(wrap().rest(images(), local)[:, 3].sum(), local)
     expected = network.answer.weight[3].reshape(8, 6, 9) * (local > 0)
-    assert found.any()
-    torch.testing.assert_close(found, expected.detach())
+    assert gradient.any()
+    torch.testing.assert_close(gradient, expected.detach())
 
 
 def test_the_gradient_with_respect_to_pixels_goes_through_a_watched_layer() -> None:
-    at = images().requires_grad_()
-    (expected,) = torch.autograd.grad(convolutions()(normalized(at))[:, 3].sum(), at)
-    (found,) = torch.autograd.grad(wrapped().features(at).pooled[:, 3].sum(), at)
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
-    assert found.any()
+    point = images().requires_grad_()
+    (expected,) = torch.autograd.grad(convolutions()(normalize(point))[:, 3].sum(), point)
+    (gradient,) = torch.autograd.grad(wrap().features(point).pooled[:, 3].sum(), point)
+    torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-6)
+    assert gradient.any()
 
 
 @pytest.mark.parametrize("prefix", [1, 2])
@@ -254,11 +254,11 @@ def test_other_tokens_take_the_place_of_the_images_and_the_first_stay(prefix: in
     network, model, local = transformer(), WrappedModel(transformer(), PLAIN, "low"), pixels(N, 10, 2, 3, seed=5)
     with torch.no_grad():
         first = network.first.expand(N, -1, -1)
-        seen = network.low(torch.cat([first, tokens_of(network.patches(images()))], 1))
+        output = network.low(torch.cat([first, tokens_of(network.patches(images()))], 1))
         features = model.features(images())
-        torch.testing.assert_close(tokens_of(features.local), seen[:, prefix:])
+        torch.testing.assert_close(tokens_of(features.local), output[:, prefix:])
         assert torch.equal(model.rest(images(), features.local), model(images()))
-        expected = network.classify(torch.cat([seen[:, :prefix], tokens_of(local)], 1))
+        expected = network.behind(torch.cat([output[:, :prefix], tokens_of(local)], 1))
         torch.testing.assert_close(model.rest(images(), local), expected, rtol=1e-5, atol=1e-6)
         assert not torch.allclose(expected, model(images()), atol=1e-2)
 
@@ -270,8 +270,8 @@ class ChannelsLast(nn.Module):
         super().__init__()
         self.stem, self.norm, self.answer = nn.Conv2d(C, 8, 3, 2, 1), nn.LayerNorm(8), nn.Linear(8, K)
 
-    def forward(self, at: Tensor) -> Tensor:
-        logits: Tensor = self.answer(self.norm(self.stem(at).permute(0, 2, 3, 1)).square().mean((1, 2)))
+    def forward(self, pictures: Tensor) -> Tensor:
+        logits: Tensor = self.answer(self.norm(self.stem(pictures).permute(0, 2, 3, 1)).square().mean((1, 2)))
         return logits
 
 
@@ -285,7 +285,7 @@ def test_other_local_features_are_put_where_channels_come_last() -> None:
 
 
 def test_what_is_found_of_an_image_does_not_depend_on_its_batch() -> None:
-    model, local = wrapped(), pixels(N, 8, 6, 9, seed=5) - 0.5
+    model, local = wrap(), pixels(N, 8, 6, 9, seed=5) - 0.5
     whole, logits = model.features(images()), model.rest(images(), local)
     for place in range(N):
         part = slice(place, place + 1)
@@ -296,49 +296,49 @@ def test_what_is_found_of_an_image_does_not_depend_on_its_batch() -> None:
 
 
 def test_the_network_the_images_and_the_random_state_are_left_as_found() -> None:
-    model, at, local = WrappedModel(seed_network(GatedNetwork), PLAIN, "body", "gate"), images(), pixels(N, 8, 6, 9)
+    model, point, local = WrappedModel(seeded(Gated), PLAIN, "body", "gate"), images(), pixels(N, 8, 6, 9)
     for grad in (True, False):
-        with torch.set_grad_enabled(grad), assert_unchanged(model, at, local):
-            model.features(at)
-            model.rest(at, local)
-            layers(model.backbone, PLAIN, at[:1])
-            default_layer(model.backbone, PLAIN, at[:1])
+        with torch.set_grad_enabled(grad), unchanged(model, point, local):
+            model.features(point)
+            model.rest(point, local)
+            layers(model.backbone, PLAIN, point[:1])
+            default_layer(model.backbone, PLAIN, point[:1])
 
 
-class Broken(Convolutions):
-    def classify(self, rectified: Tensor) -> Tensor:
+class BrokenHead(Convolutions):
+    def behind(self, local: Tensor) -> Tensor:
         raise RuntimeError("out of order")
 
 
 def test_hooks_are_removed_after_an_exception() -> None:
-    for network, error in ((seed_network(Broken), RuntimeError), (convolutions(), UserError)):
+    for network, error in ((seeded(BrokenHead), RuntimeError), (convolutions(), UserError)):
         model = WrappedModel(network, PLAIN, "body" if error is RuntimeError else "answer", "rectify")
         with pytest.raises(error):
             model.features(images())
         with pytest.raises(error):
             model.rest(images(), pixels(N, 8, 6, 9))
         assert hooks(model) == 0
-    broken = seed_network(Broken)
+    bad_network = seeded(BrokenHead)
     for look in (layers, default_layer):
         with pytest.raises(RuntimeError, match="out of order"):
-            look(broken, PLAIN, images(1))
-        assert hooks(broken) == 0
+            look(bad_network, PLAIN, images(1))
+        assert hooks(bad_network) == 0
 
 
 def test_a_layer_without_positions_is_the_users_error() -> None:
     with pytest.raises(UserError, match=r"layer 'answer' gives a tensor of shape \(5, 7\), and local features are"):
-        wrapped("answer").features(images())
+        wrap("answer").features(images())
 
 
 def test_a_layer_that_is_not_there_is_the_users_error_with_the_nearest() -> None:
     with pytest.raises(UserError, match=r"unknown layer 'bodi': did you mean 'body'\? the top layers are stem, norm"):
-        wrapped("bodi")
+        wrap("bodi")
     with pytest.raises(UserError, match="unknown layer 'zzz': the top layers are stem, norm, rectify"):
-        wrapped("body", "zzz")
+        wrap("body", "zzz")
 
 
 def test_a_network_without_a_local_layer_answers_and_has_no_features() -> None:
-    model = wrapped(None)
+    model = wrap(None)
     with pytest.raises(UserError, match=r"name one by --local-layer\."):
         model.features(images())
     with pytest.raises(UserError, match=r"name one by --local-layer\."):
@@ -351,50 +351,50 @@ class Twice(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.stem = nn.Conv2d(C, 8, 3, 2, 1)
-        self.shared, self.idle = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 1)
+        self.common, self.idle = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 1)
         self.answer = nn.Linear(8, K)
 
-    def forward(self, at: Tensor) -> Tensor:
-        local = self.stem(at)
+    def forward(self, pictures: Tensor) -> Tensor:
+        local = self.stem(pictures)
         for _ in range(2):
-            local = torch.relu(self.shared(local))
+            local = torch.relu(self.common(local))
         logits: Tensor = self.answer(local.mean((2, 3)))
         return logits
 
 
 def test_a_layer_that_does_not_run_once_is_the_users_error() -> None:
     with pytest.raises(UserError, match="layer 'shared' runs 2 times in a pass: name one that runs once"):
-        WrappedModel(seed_network(Twice), PLAIN, "shared").features(images())
+        WrappedModel(seeded(Twice), PLAIN, "common").features(images())
     with pytest.raises(UserError, match="layer 'idle' runs 0 times in a pass"):
         WrappedModel(seed_network(Twice), PLAIN, "idle").features(images())
 
 
 def test_grad_cam_of_a_wrapped_network_is_that_of_captum() -> None:
-    model, network = wrapped(), convolutions()
+    model, network = wrap(), convolutions()
     with torch.no_grad():
         predicted = model(images()).argmax(1)
     for module in (network.rectify, network.rectify_again):
         module.inplace = False  # captum's hook would see what was made of the layer's output
-    cam = LayerGradCam(network, network.body).attribute(normalized(images()), target=predicted, relu_attributions=True)
+    cam = LayerGradCam(network, network.body).attribute(normalize(images()), target=predicted, relu_attributions=True)
     expected = cam.detach().flatten(1)
-    found = position_weights(model, images(), "grad-cam")
+    actual = position_weights(model, images(), "grad-cam")
     assert len(set(predicted.tolist())) > 1
     assert 0.05 < (expected == 0).float().mean() < 0.95
-    torch.testing.assert_close(found, expected / expected.sum(1, keepdim=True), rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(actual, expected / expected.sum(1, keepdim=True), rtol=1e-3, atol=1e-5)
 
 
 def test_grad_cam_of_tokens_is_a_slow_loop() -> None:
-    network = seed_network(Transformer)
-    found = position_weights(WrappedModel(copy.deepcopy(network), PLAIN, "low"), images(), "grad-cam")
+    network = seeded(Transformer)
+    actual = position_weights(WrappedModel(copy.deepcopy(network), PLAIN, "low"), images(), "grad-cam")
     network.requires_grad_(False)
-    for image, one in zip(images(), found, strict=True):
+    for image, row in zip(images(), actual, strict=True):
         tokens = torch.cat([network.first, network.patches(image[None]).flatten(2).transpose(1, 2)], 1)
         tokens = network.low(tokens).requires_grad_()
         logits = network.classify(tokens)[0]
         (gradient,) = torch.autograd.grad(logits.max(), tokens)
         local, slope = array(tokens)[0, 1:], array(gradient)[0, 1:]
         slow = np.maximum((local * slope.mean(0)).sum(1), 0)
-        np.testing.assert_allclose(array(one), slow / slow.sum() if slow.any() else np.nan, rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(array(row), slow / slow.sum() if slow.any() else np.nan, rtol=1e-3, atol=1e-5)
 
 
 # --- attention
@@ -409,24 +409,26 @@ def weights(*shape: int) -> Tensor:
 
 @pytest.mark.parametrize("shape", [(N, 6), (N, 1, 6), (N, 2, 3), (N, 1, 2, 3)])
 def test_weights_of_positions_sum_to_one_in_any_shape(shape: tuple[int, ...]) -> None:
-    found = as_weights(weights(*shape), SHAPE, "gate")
+    actual = as_weights(weights(*shape), SHAPE, "gate")
     flat = array(weights(*shape)).reshape(N, 6)
-    np.testing.assert_allclose(found, flat / flat.sum(1, keepdims=True), rtol=1e-5)
+    np.testing.assert_allclose(actual, flat / flat.sum(1, keepdims=True), rtol=1e-5)
 
 
 @pytest.mark.parametrize("prefix", [1, 3])
 def test_weights_of_a_transformer_are_those_of_its_first_token_for_the_image(prefix: int) -> None:
     attention = weights(N, 4, 6 + prefix, 6 + prefix)
-    found = as_weights(attention, SHAPE, "softmax")
+    actual = as_weights(attention, SHAPE, "softmax")
     for image in range(N):
-        slow = np.array([np.mean([attention[image, head, 0, prefix + at] for head in range(4)]) for at in range(6)])
-        np.testing.assert_allclose(found[image], slow / slow.sum(), rtol=1e-5)
+        slow = np.array(
+            [np.mean([attention[image, head, 0, prefix + place] for head in range(4)]) for place in range(6)]
+        )
+        np.testing.assert_allclose(actual[image], slow / slow.sum(), rtol=1e-5)
 
 
 def test_an_image_of_no_weight_has_none() -> None:
-    given = weights(N, 6)
-    given[2] = 0
-    assert as_weights(given, SHAPE, "gate").isnan().all(1).tolist() == [False, False, True, False, False]
+    attention = weights(N, 6)
+    attention[2] = 0
+    assert as_weights(attention, SHAPE, "gate").isnan().all(1).tolist() == [False, False, True, False, False]
 
 
 @pytest.mark.parametrize(
@@ -464,13 +466,13 @@ def test_the_attention_of_a_transformer_is_that_of_its_class_token() -> None:
     model, network = WrappedModel(seed_network(Transformer), PLAIN, "low", "low.softmax"), seed_network(Transformer)
     tokens = torch.cat([network.first.expand(N, -1, -1), tokens_of(network.patches(images()))], 1)
     query, key, _ = (array(part) for part in network.low.qkv(tokens).chunk(3, 2))
-    found: Array = array(model.features(images()).attention)
+    actual: Array = array(model.features(images()).attention)
     for image in range(N):
         slow = np.zeros(6)
         for head in (slice(0, 5), slice(5, 10)):
             scores = np.exp(3 * key[image][:, head] @ query[image, 0, head])
             slow += (scores / scores.sum())[1:] / 2
-        np.testing.assert_allclose(found[image], slow / slow.sum(), rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(actual[image], slow / slow.sum(), rtol=1e-4, atol=1e-6)
 
 
 def test_an_attention_layer_that_does_not_run_is_the_users_error() -> None:
@@ -478,9 +480,9 @@ def test_an_attention_layer_that_does_not_run_is_the_users_error() -> None:
         WrappedModel(seed_network(Twice), PLAIN, "stem", "idle").features(images())
 
 
-class InPlaceGate(GatedNetwork):
-    def forward(self, at: Tensor) -> Tensor:
-        local = self.body(at)
+class InPlaceGate(Gated):
+    def forward(self, pictures: Tensor) -> Tensor:
+        local = self.body(pictures)
         gate = self.gate(self.score(local))
         gate[:, :, 0] = 0
         logits: Tensor = self.answer((gate * local).mean((2, 3)))
@@ -489,12 +491,12 @@ class InPlaceGate(GatedNetwork):
 
 def test_attention_is_what_its_layer_gives_before_it_is_changed_in_place() -> None:
     with torch.no_grad():
-        found, expected = (
-            WrappedModel(seed_network(kind), PLAIN, "body", "gate").features(images()).attention
-            for kind in (InPlaceGate, GatedNetwork)
+        attention, expected = (
+            WrappedModel(seeded(kind), PLAIN, "body", "gate").features(images()).attention
+            for kind in (InPlaceGate, Gated)
         )
-    assert found is not None and expected is not None
-    torch.testing.assert_close(found, expected)
+    assert attention is not None and expected is not None
+    torch.testing.assert_close(attention, expected)
 
 
 # --- which layer
@@ -506,8 +508,8 @@ def layer_taken(network: nn.Module, preprocess: Preprocess, image: Tensor) -> st
 
 
 def test_layers_are_told_in_their_order_with_their_shapes() -> None:
-    found = layers(convolutions(), PLAIN, images(1))
-    assert [(one.name, one.kind, one.shape, one.runs, one.matters) for one in found] == [
+    candidates = layers(convolutions(), PLAIN, images(1))
+    assert [(layer.name, layer.kind, layer.shape, layer.runs, layer.matters) for layer in candidates] == [
         ("stem", "Conv2d", (4, 6, 9), 1, True),
         ("norm", "BatchNorm2d", (4, 6, 9), 1, True),
         ("rectify", "ReLU", (4, 6, 9), 1, True),
@@ -515,14 +517,20 @@ def test_layers_are_told_in_their_order_with_their_shapes() -> None:
         ("rectify_again", "ReLU", (8, 6, 9), 1, True),
         ("answer", "Linear", None, 1, False),
     ]
-    assert [one.name for one in found if one.is_local] == ["stem", "norm", "rectify", "body", "rectify_again"]
+    assert [layer.name for layer in candidates if layer.is_local] == [
+        "stem",
+        "norm",
+        "rectify",
+        "body",
+        "rectify_again",
+    ]
 
 
 def test_a_layer_that_runs_twice_or_never_cannot_be_taken() -> None:
-    found = {one.name: one for one in layers(seed_network(Twice), PLAIN, images(1))}
-    assert list(found) == ["stem", "shared", "answer"]
-    assert (found["shared"].runs, found["shared"].is_local) == (2, False)
-    assert layer_taken(seed_network(Twice), PLAIN, images(1)) == "stem"
+    by_name = {layer.name: layer for layer in layers(seeded(Twice), PLAIN, images(1))}
+    assert list(by_name) == ["stem", "common", "answer"]
+    assert (by_name["common"].runs, by_name["common"].is_local) == (2, False)
+    assert layer_taken(seeded(Twice), PLAIN, images(1)) == "stem"
 
 
 def test_by_default_the_last_layer_is_taken_that_all_passes_through() -> None:
@@ -530,9 +538,9 @@ def test_by_default_the_last_layer_is_taken_that_all_passes_through() -> None:
 
 
 def test_local_features_are_taken_before_a_gate_and_not_the_gate() -> None:
-    found = layers(seed_network(GatedNetwork), PLAIN, images(1))
-    assert [one.name for one in found if one.is_local] == ["body", "score", "gate"]
-    assert layer_taken(seed_network(GatedNetwork), PLAIN, images(1)) == "body"
+    candidates = layers(seeded(Gated), PLAIN, images(1))
+    assert [layer.name for layer in candidates if layer.is_local] == ["body", "score", "gate"]
+    assert layer_taken(seeded(Gated), PLAIN, images(1)) == "body"
 
 
 class Residual(nn.Module):
@@ -545,8 +553,8 @@ class Residual(nn.Module):
         self.branch = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1))
         self.sum, self.answer = nn.Identity(), nn.Linear(8, K)
 
-    def forward(self, at: Tensor) -> Tensor:
-        local = self.stem(at)
+    def forward(self, pictures: Tensor) -> Tensor:
+        local = self.stem(pictures)
         total = local + self.branch(local)
         logits: Tensor = self.answer((total if self.bare else self.sum(total)).mean((2, 3)))
         return logits
@@ -563,16 +571,16 @@ def test_the_last_tokens_are_taken_that_the_class_token_still_reads(zero: bool) 
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         network = Transformer(zero=zero).eval()
-    found = {one.name: one for one in layers(network, PLAIN, images(1))}
-    assert found["high"].shape == (10, 2, 3) and not found["high"].matters
-    assert found["low"].matters
+    by_name = {layer.name: layer for layer in layers(network, PLAIN, images(1))}
+    assert by_name["high"].shape == (10, 2, 3) and not by_name["high"].matters
+    assert by_name["low"].matters
     assert layer_taken(network, PLAIN, images(1)) == "low"
 
 
 def test_a_network_without_positions_has_no_default_layer() -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(C * H * W, K)).eval()
     assert default_layer(network, PLAIN, images(1)) is None
-    assert [one.is_local for one in layers(network, PLAIN, images(1))] == [False, False]
+    assert [layer.is_local for layer in layers(network, PLAIN, images(1))] == [False, False]
 
 
 class InPlace(nn.Module):
@@ -582,14 +590,14 @@ class InPlace(nn.Module):
         super().__init__()
         self.body, self.answer = nn.Conv2d(C, 8, 3, 2, 1), nn.Linear(8, K)
 
-    def forward(self, at: Tensor) -> Tensor:
-        logits: Tensor = self.answer(self.body(at.sub_(0.5)).mean((2, 3)))
+    def forward(self, pictures: Tensor) -> Tensor:
+        logits: Tensor = self.answer(self.body(pictures.sub_(0.5)).mean((2, 3)))
         return logits
 
 
 def test_a_network_may_work_in_place_on_its_images() -> None:
-    at, before = images(1), images(1)
-    assert layer_taken(seed_network(InPlace), PLAIN, at) == "body"
-    model = WrappedModel(seed_network(InPlace), PLAIN, "body")
-    torch.testing.assert_close(model.rest(at, model.features(at).local), model(at))
-    assert torch.equal(at, before)
+    point, original = images(1), images(1)
+    assert layer_taken(seeded(InPlace), PLAIN, point) == "body"
+    model = WrappedModel(seeded(InPlace), PLAIN, "body")
+    torch.testing.assert_close(model.rest(point, model.features(point).local), model(point))
+    assert torch.equal(point, original)
