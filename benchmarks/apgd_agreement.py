@@ -33,7 +33,7 @@ from interpret_robust.datasets import load
 from interpret_robust.datasets.batches import make_batch
 from interpret_robust.models import checkpoint
 from interpret_robust.models.classifier import predicted_classes
-from interpret_robust.models.folded import fold
+from interpret_robust.models.folding import fold
 from interpret_robust.results import hdf5
 from interpret_robust.results.attack_outcomes import right_in_worst_case
 from interpret_robust.results.hdf5 import Result

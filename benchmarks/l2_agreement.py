@@ -34,7 +34,7 @@ from interpret_robust.datasets import load
 from interpret_robust.datasets.batches import Batch, make_batch
 from interpret_robust.models import checkpoint
 from interpret_robust.models.classifier import predicted_classes
-from interpret_robust.models.folded import fold
+from interpret_robust.models.folding import fold
 from interpret_robust.results.tables import render
 
 EPS = (0.25, 0.5, 1.0)

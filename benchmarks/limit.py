@@ -41,7 +41,7 @@ from interpret_robust.core.process_pool import cores
 from interpret_robust.datasets import Dataset, Split
 from interpret_robust.models import build
 from interpret_robust.models.architectures import ARCHITECTURES
-from interpret_robust.models.folded import fold
+from interpret_robust.models.folding import fold
 from interpret_robust.models.variants import VARIANTS, variant
 from interpret_robust.results.tables import render
 from interpret_robust.training.job import Job

@@ -39,7 +39,7 @@ from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.statistics import bootstrap_mean, holm, mcnemar
 from interpret_robust.datasets import load
 from interpret_robust.models import checkpoint
-from interpret_robust.models.folded import fold
+from interpret_robust.models.folding import fold
 from interpret_robust.models.variants import variant
 from interpret_robust.results.hdf5 import Columns
 from interpret_robust.study.tasks import AnalysisTask

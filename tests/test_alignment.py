@@ -26,7 +26,7 @@ from interpret_robust.datasets import Dataset, Split
 from interpret_robust.datasets.batches import Batch, to_pixels
 from interpret_robust.figures import drawing
 from interpret_robust.models import Classifier, checkpoint
-from interpret_robust.models.folded import fold
+from interpret_robust.models.folding import fold
 from interpret_robust.models.resnet import PerImageStandardization
 from interpret_robust.results import hdf5, writer
 from interpret_robust.results.hdf5 import Columns

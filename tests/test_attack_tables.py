@@ -17,7 +17,7 @@ from interpret_robust.results.attack_comparison import comparison_tables
 from interpret_robust.results.attack_outcomes import fullest, right_in_worst_case
 from interpret_robust.results.attack_tables import attack_tables, numbers, paper_sources
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.reported import read_reported
+from interpret_robust.results.paper_numbers import read_reported
 
 VARIANTS = ("at-att", "at")
 SEEDS = (0, 1, 2)
@@ -313,7 +313,7 @@ def test_a_dataset_of_the_users_has_no_figures_of_the_papers(tmp_path: Path) -> 
 
 
 def test_the_columns_are_those_of_the_papers_numbers(study: list[Result]) -> None:
-    with (Path(__file__).parents[1] / "interpret_robust/results/reported.csv").open() as file:
+    with (Path(__file__).parents[1] / "interpret_robust/results/paper_numbers.csv").open() as file:
         heads = next(csv.reader(file))
     columns = list(numbers(study)[0])
     assert set(heads) <= set(columns)

@@ -18,7 +18,7 @@ from interpret_robust.datasets import Dataset
 from interpret_robust.datasets.batches import to_device, to_pixels
 from interpret_robust.models import Classifier, build, checkpoint
 from interpret_robust.models.bfloat16 import copy_in_bfloat16
-from interpret_robust.models.folded import fold
+from interpret_robust.models.folding import fold
 from interpret_robust.models.shared_norm import share_batch_norm
 from interpret_robust.models.variants import Head, variant
 from interpret_robust.training.job import Job

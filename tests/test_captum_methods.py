@@ -16,7 +16,7 @@ from interpret_robust.attribution.gradients import checked_source, gradient_map,
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.random_numbers import streams
 from interpret_robust.models.preprocess import Preprocess
-from interpret_robust.models.wrapped import WrappedModel
+from interpret_robust.models.wrapper import WrappedModel
 
 LABELS = torch.tensor([0, 6, 3, 3, 1])
 INDICES = range(40, 40 + N)

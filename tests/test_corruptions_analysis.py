@@ -23,7 +23,7 @@ from interpret_robust.datasets.cifar_c import GROUPS
 from interpret_robust.datasets.corruptions import CORRUPTIONS, corrupt_images
 from interpret_robust.models import checkpoint
 from interpret_robust.models.preprocess import Preprocess
-from interpret_robust.models.wrapped import WrappedModel
+from interpret_robust.models.wrapper import WrappedModel
 from interpret_robust.results import hdf5
 from interpret_robust.results.hdf5 import Columns, Result
 

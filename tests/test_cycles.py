@@ -11,7 +11,7 @@ from interpret_robust.attacks import cycles
 from interpret_robust.attacks.cycles import GRANULE, read_at
 from interpret_robust.attacks.pgd import PGD, answers_repeat, per_image_noise
 from interpret_robust.models import build
-from interpret_robust.models.folded import fold
+from interpret_robust.models.folding import fold
 from interpret_robust.models.variants import variant
 
 STEPS = (0, 3, 9, 20, 47)

@@ -31,9 +31,9 @@ from interpret_robust.datasets import Dataset, load
 from interpret_robust.datasets.batches import make_batch, to_pixels
 from interpret_robust.datasets.framing import Framing
 from interpret_robust.models.external import subject
-from interpret_robust.models.folded import fold
+from interpret_robust.models.folding import fold
 from interpret_robust.models.subject import Subject
-from interpret_robust.study.explorer import assets, baked, measure, models, opening
+from interpret_robust.study.explorer import assets, measure, models, opening, page_file
 from interpret_robust.study.explorer.album import Album
 from interpret_robust.study.explorer.explorer import Explorer
 from interpret_robust.study.explorer.server import MOST_BYTES, Server
@@ -477,9 +477,9 @@ def test_one_seed_of_each_variant_is_shown_by_default(monkeypatch: pytest.Monkey
 def page(explorer: Explorer, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A page of two images at three radii, which begins with the second."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(baked, "PLACES", (0, 4, 16))
+        patch.setattr(page_file, "PLACES", (0, 4, 16))
         path = tmp_path_factory.mktemp("baked") / "explore.html"
-        baked.write(Explorer(explorer.exhibits, explorer.album, SEED, "1"), path, 2, lambda _: None)
+        page_file.write(Explorer(explorer.exhibits, explorer.album, SEED, "1"), path, 2, lambda _: None)
     return path
 
 
@@ -520,10 +520,10 @@ def test_a_file_asks_for_nothing_and_replaces_no_other(page: Path, explorer: Exp
     own_page.write_text("mine")
     for images, words in ((1, "was not written by irt explore"), (41, "the test split has 40")):
         with pytest.raises(UserError, match=words):
-            baked.write(explorer, own_page, images, lambda _: None)
-    assert own_page.read_text() == "mine"
+            page_file.write(explorer, mine, images, lambda _: None)
+    assert mine.read_text() == "mine"
     with pytest.raises(UserError, match=rf"--images {IMAGE} leaves out image {IMAGE}, .* give --images {IMAGE + 1} or"):
-        baked.write(explorer, tmp_path / "new.html", IMAGE, lambda _: None)
+        page_file.write(explorer, tmp_path / "new.html", IMAGE, lambda _: None)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.html"]
 
 
@@ -535,7 +535,7 @@ def test_text_of_a_dataset_cannot_end_its_script() -> None:
 def test_the_command_writes_a_page_and_says_what_is_wrong(
     paths: list[Path], digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(baked, "PLACES", (0, 8))
+    monkeypatch.setattr(page_file, "PLACES", (0, 8))
     monkeypatch.setattr("interpret_robust.study.explorer.opening.load", lambda _: digits)
     output = tmp_path / "page.html"
     words = [*map(str, paths), "01", "--save", str(output), "--images", "2", "--device", "cpu"]
@@ -585,14 +585,14 @@ def test_pictures_of_several_sizes_are_framed_as_the_analyses_frame_them(
     (tmp_path / "framed_by_tests.py").write_text(NET_WITH_FRAME)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.path", [*sys.path])
-    monkeypatch.setattr(baked, "PLACES", (8,))
-    explorers, write = list[Explorer](), baked.write
+    monkeypatch.setattr(page_file, "PLACES", (8,))
+    explorers, write = list[Explorer](), page_file.write
 
     def keep_and_write(explorer: Explorer, path: Path, images: int, say: Say) -> None:
         explorers.append(explorer)
         write(explorer, path, images, say)
 
-    monkeypatch.setattr(baked, "write", keep_and_write)
+    monkeypatch.setattr(page_file, "write", keep_and_write)
     words = ["--model", "framed_by_tests:Net", "--dataset", "fruit", "--skip-damaged", "--device", "cpu"]
     words += [] if size is None else ["--size", str(size)]
     page = ["--save", "page.html", "--images", "2"]

@@ -22,7 +22,7 @@ from interpret_robust.core import process_pool
 from interpret_robust.datasets import Dataset
 from interpret_robust.datasets.npz import write_npz
 from interpret_robust.models.external import subject
-from interpret_robust.study.explorer import baked, measure, models, opening
+from interpret_robust.study.explorer import measure, models, opening, page_file
 from interpret_robust.study.explorer.album import Album
 from interpret_robust.study.explorer.explorer import Explorer
 from interpret_robust.study.explorer.server import Server
@@ -58,9 +58,9 @@ def server(explorer: Explorer) -> Iterator[Server]:
 def page(explorer: Explorer, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three images at three radii in one file."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(baked, "PLACES", (0, 8, 16))
+        patch.setattr(page_file, "PLACES", (0, 8, 16))
         path = tmp_path_factory.mktemp("baked") / "explore.html"
-        baked.write(explorer, path, 3, lambda _: None)
+        page_file.write(explorer, path, 3, lambda _: None)
     return path
 
 
@@ -214,8 +214,8 @@ def test_the_slider_follows_the_norm(
 def test_a_file_says_in_which_norm_it_was_made(window: Page, explorer: Explorer, tmp_path: Path) -> None:
     path = tmp_path / "explore.html"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(baked, "PLACES", (0, 8))
-        baked.write(Explorer(explorer.exhibits, explorer.album, 0, norm="l2"), path, 1, lambda _: None)
+        patch.setattr(page_file, "PLACES", (0, 8))
+        page_file.write(Explorer(explorer.exhibits, explorer.album, 0, norm="l2"), path, 1, lambda _: None)
     begin(window, path.as_uri())
     assert rows(window) == expected_rows(explorer, "0", 0.5, norm="l2")
     assert window.value("byId('norm-text').textContent") == "L2"

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from interpret_robust.attacks.pgd import PGD, image_gradient, per_image_noise
 from interpret_robust.models import Classifier, build
-from interpret_robust.models.folded import Affine, FoldedUnit, fold
+from interpret_robust.models.folding import Affine, FoldedUnit, fold
 from interpret_robust.models.resnet import Unit
 
 HEADS = ("average", "nonlinear", "linear")

@@ -52,7 +52,7 @@ from interpret_robust.figures import drawing, style
 from interpret_robust.figures.gradmap_score import PANELS
 from interpret_robust.figures.gradmap_score import draw as picture_of
 from interpret_robust.models import Classifier, checkpoint
-from interpret_robust.models.folded import fold
+from interpret_robust.models.folding import fold
 from interpret_robust.results import hdf5 as results
 from interpret_robust.results import writer
 from interpret_robust.results.conditions import conditions

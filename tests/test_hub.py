@@ -15,7 +15,7 @@ from torch import nn
 from interpret_robust.core.errors import UserError
 from interpret_robust.models.building import preprocess_of
 from interpret_robust.models.card import Card
-from interpret_robust.models.declared import framing_of, outputs_of
+from interpret_robust.models.library_settings import framing_of, outputs_of
 
 timm: Any = pytest.importorskip("timm")
 hub: Any = pytest.importorskip("timm.models._hub")

@@ -18,7 +18,7 @@ from interpret_robust.attribution.layer_rules import OF_CHANGES, OF_RELU
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.random_numbers import streams
 from interpret_robust.models.preprocess import Preprocess
-from interpret_robust.models.wrapped import WrappedModel
+from interpret_robust.models.wrapper import WrappedModel
 
 LABELS = torch.tensor([0, 6, 3, 3, 1])
 PLAIN = Preprocess((0.0,), (1.0,))

@@ -30,7 +30,7 @@ from interpret_robust.core.statistics import bootstrap_mean
 from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import Batch
 from interpret_robust.models.preprocess import Preprocess
-from interpret_robust.models.wrapped import WrappedModel
+from interpret_robust.models.wrapper import WrappedModel
 
 LABELS = torch.tensor([0, 6, 3, 3, 1])
 START = 40

@@ -32,7 +32,7 @@ from interpret_robust.core.errors import NotFiniteError, UserError
 from interpret_robust.datasets import Dataset
 from interpret_robust.datasets.npz import write_npz
 from interpret_robust.models import build, checkpoint
-from interpret_robust.models.folded import fold
+from interpret_robust.models.folding import fold
 from interpret_robust.models.variants import variant
 from interpret_robust.results import hdf5, names
 from interpret_robust.study.report.commands import changed_settings

@@ -15,7 +15,7 @@ from interpret_robust.datasets import Dataset, Split
 from interpret_robust.datasets.records import RECORDS
 from interpret_robust.models.architectures import ARCHITECTURES
 from interpret_robust.models.variants import VARIANTS
-from interpret_robust.results.reported import read_reported
+from interpret_robust.results.paper_numbers import read_reported
 from interpret_robust.study.plan import EXPLANATION_IMAGES, PARTS, SCALES, Model, Study, study
 from interpret_robust.study.reproduction import question_tasks
 from interpret_robust.training.recipe import PRESETS

@@ -25,7 +25,7 @@ from interpret_robust.datasets.pictures import Files, PictureArray, picture, siz
 from interpret_robust.datasets.reference import Reference, merge
 from interpret_robust.models import checkpoint
 from interpret_robust.models.card import Card
-from interpret_robust.models.declared import framing_of, view
+from interpret_robust.models.library_settings import framing_of, view
 from interpret_robust.models.variants import variant
 from interpret_robust.study import explain
 from interpret_robust.study.explorer.album import Album

@@ -37,7 +37,7 @@ from interpret_robust.core.random_numbers import streams
 from interpret_robust.core.statistics import Interval, bootstrap_mean, rate
 from interpret_robust.datasets.batches import Batch
 from interpret_robust.models.preprocess import Preprocess
-from interpret_robust.models.wrapped import WrappedModel
+from interpret_robust.models.wrapper import WrappedModel
 from interpret_robust.results import hdf5
 from interpret_robust.results.hdf5 import Columns
 

@@ -38,10 +38,10 @@ from interpret_robust.datasets.batches import Batch
 from interpret_robust.figures.drawing import compose, draw
 from interpret_robust.models import Classifier, build, checkpoint
 from interpret_robust.models.copying import copy_of
-from interpret_robust.models.folded import fold
+from interpret_robust.models.folding import fold
 from interpret_robust.models.preprocess import Preprocess
 from interpret_robust.models.reinitialize import doubt_about_random, random_network, randomize, stages
-from interpret_robust.models.wrapped import WrappedModel
+from interpret_robust.models.wrapper import WrappedModel
 from interpret_robust.results import hdf5
 from interpret_robust.results.hdf5 import Columns
 

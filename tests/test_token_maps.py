@@ -29,7 +29,7 @@ from interpret_robust.models.card import Card
 from interpret_robust.models.layers import default_layer
 from interpret_robust.models.preprocess import Preprocess
 from interpret_robust.models.self_attention import attend, tokens, watch_attention
-from interpret_robust.models.wrapped import WrappedModel
+from interpret_robust.models.wrapper import WrappedModel
 from interpret_robust.results import hdf5
 
 PLAIN = Preprocess((0.0,), (1.0,))

@@ -43,7 +43,7 @@ from interpret_robust.models.logits import as_logits, logits_part
 from interpret_robust.models.preprocess import Preprocess
 from interpret_robust.models.self_attention import attend, tokens
 from interpret_robust.models.trial import MOSTLY_SAME, _is_moved
-from interpret_robust.models.wrapped import WrappedModel
+from interpret_robust.models.wrapper import WrappedModel
 from interpret_robust.results import hdf5
 
 PLAIN = Preprocess((0.0,), (1.0,))

@@ -4,7 +4,7 @@ import ast
 from pathlib import Path
 
 import pytest
-from words import FUNCTION_WORDS, PACKAGE, bindings, british, empty_words
+from words import FUNCTION_WORDS, PACKAGE, bindings, british, empty_words, is_empty_word
 
 ROOT = PACKAGE.parent
 BENCHMARKS = ROOT / "benchmarks"
@@ -65,6 +65,12 @@ def test_names_that_are_function_words_or_participles_are_few(folder: Path) -> N
     names = bindings(folder)
     empty = empty_words(names)
     assert len(empty) / len(names) <= LIMIT, f"see: python tests/words.py --list {folder.name}"
+
+
+def test_no_module_of_the_package_is_named_by_a_function_word_or_a_participle() -> None:
+    modules = sorted(PACKAGE.rglob("*.py"))
+    assert len(modules) > 150
+    assert [str(path.relative_to(ROOT)) for path in modules if is_empty_word(path.stem)] == []
 
 
 def test_british_spellings_are_told_from_american_ones(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from interpret_robust.attacks.pgd import batch_norm_mode, check_adversarial, cro
 from interpret_robust.core.errors import UserError, unknown
 from interpret_robust.models import Classifier
 from interpret_robust.models.classifier import predicted_classes
-from interpret_robust.models.folded import fold
+from interpret_robust.models.folding import fold
 
 LossName = Literal["cross-entropy", "dlr"]
 Loss = Callable[[Tensor], Tensor]

@@ -29,7 +29,7 @@ from interpret_robust.attacks.norms import TOLERANCE, Noise, check_reach, make_b
 from interpret_robust.core.errors import NotFiniteError, UserError
 from interpret_robust.core.random_numbers import streams
 from interpret_robust.models import Classifier
-from interpret_robust.models.folded import fold
+from interpret_robust.models.folding import fold
 
 Classes = npt.NDArray[np.integer]
 

@@ -24,7 +24,7 @@ from interpret_robust.models import Classifier
 from interpret_robust.models.classifier import Features, position_norm
 from interpret_robust.models.subject import Subject
 from interpret_robust.models.variants import has_attention
-from interpret_robust.models.wrapped import as_weights
+from interpret_robust.models.wrapper import as_weights
 
 SOURCES = ("gradient", "smooth-gradient", "integrated-gradients")
 SOURCE_HELP = (
@@ -153,7 +153,7 @@ def position_weights(model: Classifier, images: Tensor, weight: str, features: F
     local features; an image whose class is supported by no position has none. `feature-norm`: the L2 norm of each
     local feature. `rollout`, `relevance` (of the predicted class) and `head:BLOCK.HEAD`: those of a transformer's
     self-attention, see `token_maps`. `package.module:name`: what this function gives for the model and the images, see
-    `models.wrapped.as_weights`. Raises UserError where what it rests on is not numbers.
+    `models.wrapper.as_weights`. Raises UserError where what it rests on is not numbers.
     """
     if features is None:
         with torch.no_grad():

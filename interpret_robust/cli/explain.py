@@ -146,7 +146,7 @@ def _subject(
     """Return the model, one from elsewhere with its dataset, or with the pictures where none is named."""
     from interpret_robust.datasets.reference import merge
     from interpret_robust.models.external import subject
-    from interpret_robust.models.unlabeled import bring_with_pictures
+    from interpret_robust.models.loose_pictures import bring_with_pictures
 
     if isinstance(reference, Path) or dataset is not None:
         return subject(reference, merge(dataset, size, skips_damaged=False, classes=classes))

@@ -85,7 +85,7 @@ def explore(
         raise UserError(f"--save writes images of the split, not {picture}: give the number of one, or no --save.")
     candidates = [] if models else open_root(root).all_models()
 
-    from interpret_robust.study.explorer import baked, opening  # which load torch
+    from interpret_robust.study.explorer import opening, page_file  # which load torch
     from interpret_robust.study.explorer.server import Server
 
     explorer = opening.explorer(models, candidates, dataset, split, seed, device, picture, spatial_weight, norm)
@@ -93,7 +93,7 @@ def explore(
         for doubt in exhibit.subject.doubts:
             warn(doubt)
     if save is not None:
-        baked.write(explorer, save, images, click.echo)
+        page_file.write(explorer, save, images, click.echo)
         return
     with Server(explorer, port) as server:
         click.echo(server.address)

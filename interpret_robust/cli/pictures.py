@@ -14,9 +14,9 @@ from interpret_robust.cli.options import (
     with_examples,
 )
 from interpret_robust.core.errors import UserError, unknown
+from interpret_robust.core.file_notices import unchanged_together
 from interpret_robust.core.parsing import number
 from interpret_robust.core.spelling import current
-from interpret_robust.core.unchanged import unchanged_together
 from interpret_robust.results.tables import render
 
 

@@ -141,7 +141,7 @@ def reproduce(
     from interpret_robust import analyses
     from interpret_robust.analyses.engine import printing
     from interpret_robust.core import ranks
-    from interpret_robust.core.unchanged import unchanged_together
+    from interpret_robust.core.file_notices import unchanged_together
     from interpret_robust.figures import drawing
     from interpret_robust.study import audit, reproduction
     from interpret_robust.study import plan as study

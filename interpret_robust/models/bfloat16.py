@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from interpret_robust.models.classifier import Classifier
-from interpret_robust.models.folded import freeze
+from interpret_robust.models.folding import freeze
 
 
 class Rounding(nn.Module):

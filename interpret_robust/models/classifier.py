@@ -24,7 +24,7 @@ class Classifier(nn.Module):
     """From pooled features to logits: linear, of a network of ours."""
 
     is_folded = False
-    """Whether it is what `models.folded.fold` gives, for evaluation only."""
+    """Whether it is what `models.folding.fold` gives, for evaluation only."""
 
     answers_alone = True
     """Whether an image's logits depend on that image alone, not on its batch: false where that is not known."""

@@ -31,16 +31,16 @@ from interpret_robust.models import Classifier, checkpoint
 from interpret_robust.models.building import build_network, preprocess_of
 from interpret_robust.models.card import Card, Reference
 from interpret_robust.models.copying import unwrap
-from interpret_robust.models.declared import view
-from interpret_robust.models.fitting import locate_logits, make_float32, prepare
 from interpret_robust.models.layers import Choice, default_layer, layer_of, reading
+from interpret_robust.models.library_settings import view
 from interpret_robust.models.logits import as_logits
 from interpret_robust.models.memory import Memory
 from interpret_robust.models.model_names import explain
+from interpret_robust.models.preparation import locate_logits, make_float32, prepare
 from interpret_robust.models.preprocess import Preprocess
 from interpret_robust.models.subject import Subject
 from interpret_robust.models.trial import Trial, try_out
-from interpret_robust.models.wrapped import WrappedModel
+from interpret_robust.models.wrapper import WrappedModel
 
 EPS = 8 / 255
 """The radius of attacks on a model of which no training radius is known."""

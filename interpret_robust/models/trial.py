@@ -25,7 +25,7 @@ from interpret_robust.models.layers import LEAST_OF_FEW, Choice
 from interpret_robust.models.memory import Memory
 from interpret_robust.models.normalization import STATISTICS, Statistics
 from interpret_robust.models.preprocess import Preprocess
-from interpret_robust.models.wrapped import WrappedModel
+from interpret_robust.models.wrapper import WrappedModel
 
 MOST_CELLS = 0.6
 """How far a position may lie from its place: a convolution of stride 2 that pads both sides alike moves it by 1/2."""

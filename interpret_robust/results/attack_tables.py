@@ -17,7 +17,7 @@ from interpret_robust.results import names as labels
 from interpret_robust.results.attack_outcomes import ball, headline, readings
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import job
-from interpret_robust.results.reported import ReportedNumber, read_reported
+from interpret_robust.results.paper_numbers import ReportedNumber, read_reported
 
 WORST = "worst-case"
 
@@ -26,7 +26,7 @@ FROM_ELSEWHERE = ("card", "layers")
 
 
 class Row(NamedTuple):
-    """A row of the paper's tables, named as in `reported.csv`, or a worst case; `steps` is None where not told."""
+    """A row of the paper's tables, named as in `paper_numbers.csv`, or a worst case; `steps` is None where not told."""
 
     setting: str
     attack: str
@@ -192,7 +192,7 @@ def paper_sources(dataset: str, architecture: str) -> tuple[str, ...]:
 
 
 def numbers(results: Sequence[Result]) -> list[dict[str, str]]:
-    """Return each cell as a row of numbers, named as in `reported.csv`; empty where there is none."""
+    """Return each cell as a row of numbers, named as in `paper_numbers.csv`; empty where there is none."""
     return [
         {
             "table": paper_cell.table if (paper_cell := table.paper[row].get(variant)) else "",
@@ -223,6 +223,6 @@ def targets_of(result: Result) -> list[str]:
 
 
 def attack_of(reading: str) -> tuple[str, int]:
-    """Return what `reported.csv` calls a reading: `PGD-20` is pgd and 20, `APGD-CE-100` is apgd-ce and 100."""
+    """Return what `paper_numbers.csv` calls a reading: `PGD-20` is pgd and 20, `APGD-CE-100` is apgd-ce and 100."""
     name, _, steps = reading.rpartition("-")
     return name.lower(), int(steps)

@@ -29,7 +29,7 @@ from interpret_robust.figures.explanation import Explanation, Side, draw
 from interpret_robust.models import Classifier
 from interpret_robust.models.classifier import NO_CLASS, predicted_classes
 from interpret_robust.models.external import ExternalModel
-from interpret_robust.models.folded import fold
+from interpret_robust.models.folding import fold
 from interpret_robust.models.subject import Subject
 from interpret_robust.results.hdf5 import model_id
 from interpret_robust.results.names import WEIGHTS

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from interpret_robust.results.attack_outcomes import HEADLINES
-from interpret_robust.results.reported import row_of
+from interpret_robust.results.paper_numbers import row_of
 
 TITLE = "Feature prioritization and regularization improve standard accuracy and adversarial robustness"
 AUTHORS = "Liu & JaJa, 2018"
@@ -28,7 +28,7 @@ class Claim:
         quote, where: the paper's own words, and where they stand, the section first.
         analysis: what has to be measured.
         models: what it is about: single variants, or pairs of which the second is what the first is compared with.
-        settings: the rows of the paper's tables that it is about, as `reported.csv` calls them.
+        settings: the rows of the paper's tables that it is about, as `paper_numbers.csv` calls them.
         table: the table that has these rows; empty where that depends on the dataset.
         superlative: whether it calls a model the best, which a single better one refutes.
         range: the smallest and the largest weight of the regularizer that it is about; none for other claims.

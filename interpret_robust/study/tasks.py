@@ -16,10 +16,10 @@ from interpret_robust.analyses.engine.settings import shares_attack
 from interpret_robust.core import process_pool, ranks, round_robin
 from interpret_robust.core.device import exact, resolve
 from interpret_robust.core.errors import Say, UserError
+from interpret_robust.core.file_notices import MOST_NAMED, say_unchanged
 from interpret_robust.core.folders import Folders
 from interpret_robust.core.interruption import NotBegun, Stopped, stop_requests
 from interpret_robust.core.parsing import format_count
-from interpret_robust.core.unchanged import MOST_NAMED, say_unchanged
 from interpret_robust.datasets import load
 from interpret_robust.datasets.catalogue import must_be_fetched
 from interpret_robust.models import checkpoint

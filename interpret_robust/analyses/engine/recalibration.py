@@ -17,7 +17,7 @@ from interpret_robust.core.errors import UserError, unknown
 from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import batch_places, make_batch
 from interpret_robust.models import Classifier
-from interpret_robust.models.folded import fold
+from interpret_robust.models.folding import fold
 from interpret_robust.models.recalibrate import recalibrate
 from interpret_robust.models.subject import Subject
 

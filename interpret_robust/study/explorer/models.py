@@ -18,7 +18,7 @@ from interpret_robust.figures import style
 from interpret_robust.models import Classifier
 from interpret_robust.models.card import Card, Reference
 from interpret_robust.models.external import subject
-from interpret_robust.models.folded import fold
+from interpret_robust.models.folding import fold
 from interpret_robust.models.subject import Subject, check_fit, doubt_about_classes
 from interpret_robust.models.variants import meaning_of, paper_order
 from interpret_robust.results.names import WEIGHTS

@@ -2,7 +2,7 @@
 
 import pytest
 
-from interpret_robust.core.unchanged import say_unchanged, unchanged_together
+from interpret_robust.core.file_notices import say_unchanged, unchanged_together
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Every number that the paper reports, from `reported.csv`: one row a cell of its tables.
+"""Every number that the paper reports, from `paper_numbers.csv`: one row a cell of its tables.
 
 Liu & JaJa, Feature prioritization and regularization improve standard accuracy and adversarial robustness (2018).
 """
@@ -25,7 +25,7 @@ class ReportedNumber(NamedTuple):
 @cache
 def read_reported() -> tuple[ReportedNumber, ...]:
     """Return all cells, in the order of the paper; accuracies in percent."""
-    text = (resources.files("interpret_robust.results") / "reported.csv").read_text(encoding="utf-8")
+    text = (resources.files("interpret_robust.results") / "paper_numbers.csv").read_text(encoding="utf-8")
     return tuple(
         ReportedNumber(
             row["table"],

@@ -18,8 +18,8 @@ from interpret_robust.datasets.pictures import Files, PictureArray
 from interpret_robust.models.building import build_network, preprocess_of
 from interpret_robust.models.card import Card
 from interpret_robust.models.copying import unwrap
-from interpret_robust.models.declared import framing_of, outputs_of
 from interpret_robust.models.external import ExternalModel, bring, trial_image
+from interpret_robust.models.library_settings import framing_of, outputs_of
 from interpret_robust.models.logits import tensors_of
 
 USUAL_CLASSES = 1000

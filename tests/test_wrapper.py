@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from interpret_robust.attribution.gradients import position_weights
 from interpret_robust.core.errors import UserError
-from interpret_robust.models.folded import fold
+from interpret_robust.models.folding import fold
 from interpret_robust.models.layers import as_map, default_layer, layers
 from interpret_robust.models.normalization import statistics
 from interpret_robust.models.preprocess import Preprocess
-from interpret_robust.models.wrapped import WrappedModel, as_weights
+from interpret_robust.models.wrapper import WrappedModel, as_weights
 
 MEAN, DEVIATION = (0.1, 0.4, 0.7), (0.5, 0.2, 0.3)
 PLAIN = Preprocess((0.0,), (1.0,))
