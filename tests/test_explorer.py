@@ -520,8 +520,8 @@ def test_a_file_asks_for_nothing_and_replaces_no_other(page: Path, explorer: Exp
     own_page.write_text("mine")
     for images, words in ((1, "was not written by irt explore"), (41, "the test split has 40")):
         with pytest.raises(UserError, match=words):
-            page_file.write(explorer, mine, images, lambda _: None)
-    assert mine.read_text() == "mine"
+            page_file.write(explorer, own_page, images, lambda _: None)
+    assert own_page.read_text() == "mine"
     with pytest.raises(UserError, match=rf"--images {IMAGE} leaves out image {IMAGE}, .* give --images {IMAGE + 1} or"):
         page_file.write(explorer, tmp_path / "new.html", IMAGE, lambda _: None)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.html"]

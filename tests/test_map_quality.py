@@ -160,7 +160,7 @@ def test_what_is_measured_of_an_image_does_not_depend_on_its_batch(source: str) 
 
 def test_the_model_and_the_random_state_are_left_as_found() -> None:
     network, samples = model(), batch()
-    with unchanged(network, samples.images, samples.labels):
+    with assert_unchanged(network, samples.images, samples.labels):
         columns = rows(network, samples, settings("captum:DeepLift"))
     assert columns["per_image/label"].tolist() == LABELS.tolist()
     with torch.no_grad():

@@ -264,7 +264,7 @@ def test_a_map_of_zeros_is_counted_and_the_model_and_random_state_are_left_as_fo
     network, samples = model(), batch(slice(0, 2))
     with torch.no_grad():
         network.backbone.get_parameter("answer.weight").zero_()
-    with unchanged(network, samples.images, samples.labels):
+    with assert_unchanged(network, samples.images, samples.labels):
         columns = measure(network, PixelSettings("captum:InputXGradient"), samples)
     assert columns["constant"].tolist() == 2 * [True]
     assert columns["label"].tolist() == LABELS[:2].tolist()

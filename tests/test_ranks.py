@@ -67,7 +67,7 @@ def test_parts_are_all_of_it_in_order(length: int, count: int, monkeypatch: pyte
 @pytest.mark.parametrize("name", NORMS)
 def test_a_shared_batch_norm_is_that_of_the_whole_batch(outputs: Outputs, name: str) -> None:
     folder, count = outputs
-    whole = rank_jobs.normalized(name, slice(None))
+    whole = rank_jobs.normalize(name, slice(None))
     parts = [load_file(folder / f"norm-{name}-{index}.safetensors") for index in range(count)]
     for key, values in whole.items():
         if key in ("y", "x", "eval"):

@@ -58,7 +58,7 @@ def slowly(model: nn.Sequential, images: Tensor) -> list[tuple[Tensor, Tensor]]:
 def test_statistics_are_those_of_all_images_layer_by_layer(batch: int) -> None:
     model, images = chain(), pixels(N, C, H, W, seed=1)
     settle(model)
-    with unchanged(model, images):
+    with assert_unchanged(model, images):
         network = recalibrate(model, lambda: chunks(images, batch))
     norms = [layer for layer in network if isinstance(layer, nn.BatchNorm2d)]
     for norm, (mean, variance) in zip(norms, slowly(model, images), strict=True):

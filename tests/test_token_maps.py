@@ -77,7 +77,7 @@ def _sharpen(network: nn.Module) -> None:
 
 
 def own_softmax() -> nn.Module:
-    network: nn.Module = seeded(Transformer, 2)
+    network: nn.Module = seed_network(Transformer, 2)
     return network
 
 
@@ -225,10 +225,11 @@ def test_the_images_tokens_and_those_that_the_answer_is_read_from_are_measured(n
 
 
 def test_the_class_token_is_read_although_fresh_answers_are_zero() -> None:
-    layout = tokens(wrap(seeded(Transformer, 1, seed=0), images_of("own softmax", 1)), images_of("own softmax", 1))
-    network = seeded(Transformer, 1)
+    images = images_of("own softmax", 1)
+    layout = tokens(wrap(seed_network(Transformer, 1, seed=0), images), images)
+    network = seed_network(Transformer, 1)
     nn.init.zeros_(network.answer.weight)
-    zero = tokens(wrap(network, images_of("own softmax", 1)), images_of("own softmax", 1))
+    zero = tokens(wrap(network, images), images)
     assert torch.equal(zero.readers, layout.readers)
     assert zero.readers.tolist() == [1, 0, 0, 0, 0, 0, 0]
 

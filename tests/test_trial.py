@@ -284,7 +284,7 @@ def test_a_network_that_crops_its_images_is_doubted() -> None:
             logits: Tensor = self.answer(self.body(images[:, :, 1:-2, 3:-1]).relu().mean((2, 3)))
             return logits
 
-    doubt, stretch = doubts_about(seeded(Crop))
+    doubt, stretch = doubts_about(seed_network(Crop))
     assert doubt.startswith("mine does not see the outer pixels of an image (1 above, 2 below, 3 left, 1 right): ")
     # Columns lie a pixel apart, and 18 / 14 of one in a grid over the image: 13 / 2 (1 - 14 / 18) cells.
     assert stretch.startswith("mine: positions at the edge of layer 'body' lie 1.4 cells away")
@@ -356,7 +356,7 @@ def test_few_positions_that_lie_in_other_cells_are_doubted(
 ) -> None:
     """All columns of positions lie elsewhere, but for the middle one of three in a mirrored image."""
     data = noise("few", (C, *shape))
-    network = seeded(FewPositions, stride, size, lambda images: change(images, stride))
+    network = seed_network(FewPositions, stride, size, lambda images: change(images, stride))
     doubts = bring(network, Card("mine:net", label="mine"), data, "few").doubts
     shares = [re.findall(r"(\d+%) of the positions of layer 'body' depend more on", doubt) for doubt in doubts]
     assert [match for match in shares if match] == ([[share[shape[1] // stride]]] if share else [])
@@ -378,9 +378,9 @@ def test_copies_of_positions_are_passed_by_and_doubted_where_they_are_named(pool
             return logits
 
     data = noise("few", (C, 16, 16))
-    model = bring(seeded(AdaptivePool), Card("mine:net", label="mine"), data, "few")
+    model = bring(seed_network(AdaptivePool), Card("mine:net", label="mine"), data, "few")
     assert model.wrapper.local_layer == layer and not any("position" in doubt for doubt in model.doubts)
-    doubts = bring(seeded(AdaptivePool), Card("mine:net", label="mine", local_layer="pool"), data, "few").doubts
+    doubts = bring(seed_network(AdaptivePool), Card("mine:net", label="mine", local_layer="pool"), data, "few").doubts
     shares = [re.findall(r"(\d+%) of the positions of layer 'pool' are copies", doubt) for doubt in doubts]
     assert [match for match in shares if match] == ([["75%"]] if pool > 2 else [])
 
@@ -404,7 +404,7 @@ def test_few_positions_behind_many_layers_are_doubted_where_the_image_was_mirror
         (lambda images: images.flip(2), "1.0"),
         (lambda images: F.pad(images, [8] * 4), "1.5"),  # 4x4 positions over 32 pixels for 16: 3 / 2 (32 / 16 - 1)
     ):
-        doubts = bring(seeded(Deep, change), Card("mine:net", label="mine"), data, "few").doubts
+        doubts = bring(seed_network(Deep, change), Card("mine:net", label="mine"), data, "few").doubts
         distances = [re.findall(r"lie ([\d.]+) cells away", doubt) for doubt in doubts if "at the edge" in doubt]
         assert distances == ([[cells]] if cells else []), change
 
@@ -420,14 +420,14 @@ def test_what_a_network_answers_beside_its_logits_does_not_count() -> None:
         def forward(self, images: Tensor) -> dict[str, Tensor]:
             return {"logits": self.network(images), "brightness": images.mean()}
 
-    assert doubts_about(DictNetwork(), logits="logits") == doubts_about(seeded(Convolutions)) == []
+    assert doubts_about(DictNetwork(), logits="logits") == doubts_about(seed_network(Convolutions)) == []
 
 
 def test_an_ensemble_says_that_no_layer_sees_all_of_its_answer() -> None:
     class Ensemble(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.first, self.second = seeded(Convolutions), seeded(Convolutions, seed=1)
+            self.first, self.second = seed_network(Convolutions), seed_network(Convolutions, seed=1)
 
         def forward(self, images: Tensor) -> Tensor:
             logits: Tensor = self.first(images) + self.second(images)
@@ -462,7 +462,7 @@ class Tiring(nn.Module):
 
     def __init__(self, limit: int) -> None:
         super().__init__()
-        self.network, self.limit, self.passes = seeded(Convolutions), limit, 0
+        self.network, self.limit, self.passes = seed_network(Convolutions), limit, 0
 
     def forward(self, images: Tensor) -> Tensor:
         self.passes += 1
@@ -504,7 +504,7 @@ def test_answers_in_batches_larger_than_those_tried_are_compared_with_few(
     assert not any("in a batch" in doubt for doubt in model.doubts)
     with torch.no_grad():
         images = torch.from_numpy(data.test.images).permute(0, 3, 1, 2) / 255
-        reference = seeded(Convolutions)(images).argmax(1)
+        reference = seed_network(Convolutions)(images).argmax(1)
         differs = ChangedLogits(change).eval()(images).argmax(1) != reference
     decisions = int(differs[[*range(4), *range(66, 70)]].sum())
     assert (decisions > 0) == (changes > 0) or limit == 64
@@ -522,7 +522,7 @@ def test_answers_in_batches_larger_than_those_tried_are_compared_with_few(
 
 def test_an_evaluator_is_watched_in_large_batches_too() -> None:
     data = noise(count=70)
-    networks = {"plain": seeded(Convolutions, seed=1), "centered": ChangedLogits(center).eval()}
+    networks = {"plain": seed_network(Convolutions, seed=1), "centered": ChangedLogits(center).eval()}
     models = [Model(bring(network, Card("mine:net", label=name), data, "noise")) for name, network in networks.items()]
     answer = ir.analyze("robustness", models[0], evaluators=models[1:], pgd="none", cw="none")
     (doubt,) = [doubt for doubt in answer.result.doubts if "in a batch" in doubt]
@@ -582,7 +582,7 @@ def test_a_network_inside_of_vmap_is_asked_and_has_the_local_features_outside(is
     assert doubts_about(VmapNetwork(is_whole=is_whole)) == []
     model, plain = (
         Model(bring(network.eval(), Card("mine:net", label="mine"), DATA, "noise"))
-        for network in (VmapNetwork(is_whole=is_whole), seeded(Convolutions))
+        for network in (VmapNetwork(is_whole=is_whole), seed_network(Convolutions))
     )
     answer, expected = (ir.analyze("robustness", candidate, pgd=2, cw="none") for candidate in (model, plain))
     assert answer.arrays["margin"] == pytest.approx(expected.arrays["margin"], rel=1e-4, abs=1e-6)
@@ -614,7 +614,7 @@ class Keeping(nn.Module):
 
     def __init__(self, key: Any, *, keeps_graph: bool = True) -> None:
         super().__init__()
-        self.network, self.key, self.keeps_graph = seeded(Convolutions), key, keeps_graph
+        self.network, self.key, self.keeps_graph = seed_network(Convolutions), key, keeps_graph
         self.memory: dict[Any, Tensor] = {}
 
     def forward(self, images: Tensor) -> Tensor:
@@ -688,7 +688,7 @@ def test_what_grows_with_each_call_is_doubted() -> None:
     class GrowingMemory(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.network, self.memory = seeded(Convolutions), list[Tensor]()
+            self.network, self.memory = seed_network(Convolutions), list[Tensor]()
 
         def forward(self, images: Tensor) -> Tensor:
             logits: Tensor = self.network(images)
@@ -733,7 +733,7 @@ def test_a_stopped_run_does_not_go_on_with_a_network_that_answers_otherwise(tmp_
     repeat, fresh = (hdf5.read(work(1, folder).run()) for folder in (tmp_path, tmp_path / "fresh"))
     for name in ("margin", "margin_natural", "prediction"):
         assert (repeat[f"per_image/{name}"] == fresh[f"per_image/{name}"]).all()
-    logits = seeded(Convolutions)(torch.from_numpy(DATA.test.images[:1]).permute(0, 3, 1, 2) / 255)[0]
+    logits = seed_network(Convolutions)(torch.from_numpy(DATA.test.images[:1]).permute(0, 3, 1, 2) / 255)[0]
     assert repeat.run["first_logits"]["noise-mine"] == pytest.approx(logits.tolist(), rel=1e-4)
     assert fresh.run["first_logits"] == repeat.run["first_logits"]
 
@@ -1119,7 +1119,7 @@ def test_of_two_parts_that_can_be_logits_one_is_named() -> None:
     network, images = ChangedLogits(lambda logits: (logits, -logits)), pixels(2, C, H, W)
     with pytest.raises(UserError, match=r"--logits names the part that are the logits; its tensors are 0 \(1, 7\), 1"):
         try_network(network)
-    torch.testing.assert_close(try_network(network, logits="1").wrapper(images), -seeded(Convolutions)(images))
+    torch.testing.assert_close(try_network(network, logits="1").wrapper(images), -seed_network(Convolutions)(images))
     with pytest.raises(UserError, match="without a part '2'"):
         try_network(network, logits="2")
 
@@ -1135,7 +1135,7 @@ def test_one_number_is_the_logit_of_the_second_of_two_classes(shape: tuple[int, 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_weights_of_any_precision_are_asked_in_float32_and_said(dtype: torch.dtype) -> None:
-    model, images = try_network(seeded(Convolutions).to(dtype)), pixels(2, C, H, W)
+    model, images = try_network(seed_network(Convolutions).to(dtype)), pixels(2, C, H, W)
     assert f"mine has weights in {str(dtype).removeprefix('torch.')}, and is run in float32." in model.doubts
     expected = seed_network(Convolutions).to(dtype).float()(images)
     torch.testing.assert_close(model.wrapper(images), expected)
@@ -1215,12 +1215,12 @@ def test_a_forward_in_double_precision_is_asked_so_and_its_gradients_are_judged(
             logits = super().forward(images.double())
             return logits + self.gate * logits.detach()
 
-    network = seeded(Double).double()
+    network = seed_network(Double).double()
     model, images = try_network(network), pixels(4, C, H, W)
     message = "mine is run in float64, the precision of its weights, since its forward does not run with float32."
     assert [doubt for doubt in model.doubts if " is right on " not in doubt] == [message]
     assert torch.equal(model.wrapper(images), network(images).float())
-    other_network = seeded(Double).double()
+    other_network = seed_network(Double).double()
     other_network.gate = 1.0
     assert any("gradients that are not those of its answers" in doubt for doubt in try_network(other_network).doubts)
 
@@ -1229,7 +1229,7 @@ def test_a_cast_that_the_weights_do_not_share_is_named() -> None:
     with pytest.raises(
         UserError, match=r"does not run with pixels and weights in float32 .* casts to another precision"
     ):
-        try_network(seeded(InHalf, torch.bfloat16, False))
+        try_network(seed_network(InHalf, torch.bfloat16, False))
 
 
 @pytest.mark.parametrize("reentrant", [True, False])
@@ -1241,15 +1241,15 @@ def test_a_network_that_recomputes_activations_is_attacked_as_without(reentrant:
 
     images, labels = pixels(3, C, H, W), torch.arange(3)
     attack = ir.PGD(8 / 255, 2 / 255, 3)
-    adversarial = attack(try_network(seeded(Recomputation)).wrapper, images, labels)
-    torch.testing.assert_close(adversarial, attack(try_network(seeded(Convolutions)).wrapper, images, labels))
+    adversarial = attack(try_network(seed_network(Recomputation)).wrapper, images, labels)
+    torch.testing.assert_close(adversarial, attack(try_network(seed_network(Convolutions)).wrapper, images, labels))
 
 
 def test_pixels_that_torchvisions_own_weights_need_otherwise_are_doubted(tmp_path: Path) -> None:
     class InputTransform(Convolutions):
         transform_input = False
 
-    network = seeded(InputTransform)
+    network = seed_network(InputTransform)
     torch.save(network.state_dict(), tmp_path / "weights.pt")
     for weights, count in ((str(tmp_path / "weights.pt"), 1), ("random", 0)):
         card = Card("torchvision:googlenet", label="mine", weights=weights, normalize="none")
@@ -1336,7 +1336,7 @@ class Registers(Transformer):
 
 @pytest.mark.parametrize("count", [0, 2, 4])
 def test_tokens_after_those_of_the_image_are_not_taken_for_them(count: int) -> None:
-    network, images = seeded(Registers, count), pixels(3, C, H, W)
+    network, images = seed_network(Registers, count), pixels(3, C, H, W)
     model = try_network(network, local_layer="low").wrapper
     output = network.low(
         torch.cat(
@@ -1355,7 +1355,7 @@ def test_tokens_after_those_of_the_image_are_not_taken_for_them(count: int) -> N
 
 def test_the_grid_is_that_of_the_resized_image() -> None:
     """Images of 12 x 18 pixels are 18 x 18 to the network, and its tokens a grid of 3 x 3."""
-    network, images = seeded(Registers, 4), pixels(2, C, H, W)
+    network, images = seed_network(Registers, 4), pixels(2, C, H, W)
     model = try_network(network, local_layer="low", resize=18).wrapper
     assert model.first_token == 1 and model.features(images).local.shape == (2, 10, 3, 3)
     outputs: list[Tensor] = []
@@ -1445,7 +1445,7 @@ def test_an_order_that_neither_reading_explains_is_doubted() -> None:
             logits: Tensor = self.answer(self.cube(local).flatten(1))
             return logits
 
-    network = seeded(lambda: ShuffledSquare(is_last=False, side=8))
+    network = seed_network(lambda: ShuffledSquare(is_last=False, side=8))
     doubts = bring(network, Card("mine:net", label="mine", local_layer="cube"), data, "noise").doubts
     assert any("where 75% are expected: maps and ranks by position may lie elsewhere" in doubt for doubt in doubts)
 

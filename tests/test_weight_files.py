@@ -162,7 +162,7 @@ NORMALIZATIONS: dict[str, Callable[[Weights], Any]] = {
 def test_a_normalization_beside_the_weights_is_not_passed_over_unless_the_user_names_one(
     name: str, tmp_path: Path
 ) -> None:
-    path, network = tmp_path / "weights.pt", seeded(Convolutions, seed=0)
+    path, network = tmp_path / "weights.pt", seed_network(Convolutions, seed=0)
     torch.save(NORMALIZATIONS[name](weights()), path)
     with pytest.raises(UserError, match=f"at '{name}' what looks like the normalization that they were trained with"):
         load_weights(network, "mine", path, is_normalized=False)
@@ -184,7 +184,7 @@ def test_a_normalization_that_the_network_holds_itself_is_used(tmp_path: Path) -
 
 
 def test_the_counter_of_averaged_weights_is_no_second_set(tmp_path: Path) -> None:
-    average = torch.optim.swa_utils.AveragedModel(seeded(Convolutions, seed=1))
+    average = torch.optim.swa_utils.AveragedModel(seed_network(Convolutions, seed=1))
     torch.save(average.state_dict(), tmp_path / "weights.pt")
     torch.testing.assert_close(answers_of(tmp_path / "weights.pt"), expected())
 
@@ -239,14 +239,14 @@ EXTRA_LAYERS: dict[str, tuple[Weights, list[str]]] = {
 def test_layers_that_the_network_lacks_are_left_aside_and_said(kind: str, prefix: str, tmp_path: Path) -> None:
     """At the top of a safetensors file, and behind the prefix of the network."""
     extras, names = EXTRA_LAYERS[kind]
-    path, network = tmp_path / "weights.safetensors", seeded(Convolutions, seed=0)
+    path, network = tmp_path / "weights.safetensors", seed_network(Convolutions, seed=0)
     save_file(add_prefix(prefix, weights() | extras), path)
     assert sorted(load_weights(network, "mine", path)) == sorted(prefix + name for name in names)
     torch.testing.assert_close(network(pixels(3, C, H, W)), expected())
 
 
 def test_an_equal_moving_average_is_nothing_left_aside(tmp_path: Path) -> None:
-    path, network = tmp_path / "weights.safetensors", seeded(Convolutions, seed=0)
+    path, network = tmp_path / "weights.safetensors", seed_network(Convolutions, seed=0)
     save_file(weights() | add_prefix("ema.", weights()) | {"criterion.weight": torch.ones(7)}, path)
     assert load_weights(network, "mine", path) == ["criterion.weight"]
 

@@ -264,7 +264,7 @@ def odd_models(odd: Dataset, tmp_path_factory: pytest.TempPathFactory) -> list[c
     """A subject and two evaluators of other architectures."""
     folder = tmp_path_factory.mktemp("odd")
     choices = (("small", "at-att", 0), ("small", "natural", 1), ("cnn", "natural", 2))
-    return [checkpoint.read(oddity.untrained(folder, odd, *model)) for model in choices]
+    return [checkpoint.read(oddity.write_untrained(folder, odd, *model)) for model in choices]
 
 
 def odd_work(models: list[checkpoint.Checkpoint], dataset: Dataset, folder: Path, **changes: Any) -> Work:

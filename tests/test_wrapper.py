@@ -258,7 +258,7 @@ def test_other_tokens_take_the_place_of_the_images_and_the_first_stay(prefix: in
         features = model.features(images())
         torch.testing.assert_close(tokens_of(features.local), output[:, prefix:])
         assert torch.equal(model.rest(images(), features.local), model(images()))
-        expected = network.behind(torch.cat([output[:, :prefix], tokens_of(local)], 1))
+        expected = network.classify(torch.cat([output[:, :prefix], tokens_of(local)], 1))
         torch.testing.assert_close(model.rest(images(), local), expected, rtol=1e-5, atol=1e-6)
         assert not torch.allclose(expected, model(images()), atol=1e-2)
 
@@ -296,9 +296,9 @@ def test_what_is_found_of_an_image_does_not_depend_on_its_batch() -> None:
 
 
 def test_the_network_the_images_and_the_random_state_are_left_as_found() -> None:
-    model, point, local = WrappedModel(seeded(Gated), PLAIN, "body", "gate"), images(), pixels(N, 8, 6, 9)
+    model, point, local = WrappedModel(seed_network(GatedNetwork), PLAIN, "body", "gate"), images(), pixels(N, 8, 6, 9)
     for grad in (True, False):
-        with torch.set_grad_enabled(grad), unchanged(model, point, local):
+        with torch.set_grad_enabled(grad), assert_unchanged(model, point, local):
             model.features(point)
             model.rest(point, local)
             layers(model.backbone, PLAIN, point[:1])
@@ -306,19 +306,19 @@ def test_the_network_the_images_and_the_random_state_are_left_as_found() -> None
 
 
 class BrokenHead(Convolutions):
-    def behind(self, local: Tensor) -> Tensor:
+    def classify(self, activations: Tensor) -> Tensor:
         raise RuntimeError("out of order")
 
 
 def test_hooks_are_removed_after_an_exception() -> None:
-    for network, error in ((seeded(BrokenHead), RuntimeError), (convolutions(), UserError)):
+    for network, error in ((seed_network(BrokenHead), RuntimeError), (convolutions(), UserError)):
         model = WrappedModel(network, PLAIN, "body" if error is RuntimeError else "answer", "rectify")
         with pytest.raises(error):
             model.features(images())
         with pytest.raises(error):
             model.rest(images(), pixels(N, 8, 6, 9))
         assert hooks(model) == 0
-    bad_network = seeded(BrokenHead)
+    bad_network = seed_network(BrokenHead)
     for look in (layers, default_layer):
         with pytest.raises(RuntimeError, match="out of order"):
             look(bad_network, PLAIN, images(1))
@@ -364,7 +364,7 @@ class Twice(nn.Module):
 
 def test_a_layer_that_does_not_run_once_is_the_users_error() -> None:
     with pytest.raises(UserError, match="layer 'shared' runs 2 times in a pass: name one that runs once"):
-        WrappedModel(seeded(Twice), PLAIN, "common").features(images())
+        WrappedModel(seed_network(Twice), PLAIN, "common").features(images())
     with pytest.raises(UserError, match="layer 'idle' runs 0 times in a pass"):
         WrappedModel(seed_network(Twice), PLAIN, "idle").features(images())
 
@@ -384,7 +384,7 @@ def test_grad_cam_of_a_wrapped_network_is_that_of_captum() -> None:
 
 
 def test_grad_cam_of_tokens_is_a_slow_loop() -> None:
-    network = seeded(Transformer)
+    network = seed_network(Transformer)
     actual = position_weights(WrappedModel(copy.deepcopy(network), PLAIN, "low"), images(), "grad-cam")
     network.requires_grad_(False)
     for image, row in zip(images(), actual, strict=True):
@@ -480,7 +480,7 @@ def test_an_attention_layer_that_does_not_run_is_the_users_error() -> None:
         WrappedModel(seed_network(Twice), PLAIN, "stem", "idle").features(images())
 
 
-class InPlaceGate(Gated):
+class InPlaceGate(GatedNetwork):
     def forward(self, pictures: Tensor) -> Tensor:
         local = self.body(pictures)
         gate = self.gate(self.score(local))
@@ -492,8 +492,8 @@ class InPlaceGate(Gated):
 def test_attention_is_what_its_layer_gives_before_it_is_changed_in_place() -> None:
     with torch.no_grad():
         attention, expected = (
-            WrappedModel(seeded(kind), PLAIN, "body", "gate").features(images()).attention
-            for kind in (InPlaceGate, Gated)
+            WrappedModel(seed_network(kind), PLAIN, "body", "gate").features(images()).attention
+            for kind in (InPlaceGate, GatedNetwork)
         )
     assert attention is not None and expected is not None
     torch.testing.assert_close(attention, expected)
@@ -527,10 +527,10 @@ def test_layers_are_told_in_their_order_with_their_shapes() -> None:
 
 
 def test_a_layer_that_runs_twice_or_never_cannot_be_taken() -> None:
-    by_name = {layer.name: layer for layer in layers(seeded(Twice), PLAIN, images(1))}
+    by_name = {layer.name: layer for layer in layers(seed_network(Twice), PLAIN, images(1))}
     assert list(by_name) == ["stem", "common", "answer"]
     assert (by_name["common"].runs, by_name["common"].is_local) == (2, False)
-    assert layer_taken(seeded(Twice), PLAIN, images(1)) == "stem"
+    assert layer_taken(seed_network(Twice), PLAIN, images(1)) == "stem"
 
 
 def test_by_default_the_last_layer_is_taken_that_all_passes_through() -> None:
@@ -538,9 +538,9 @@ def test_by_default_the_last_layer_is_taken_that_all_passes_through() -> None:
 
 
 def test_local_features_are_taken_before_a_gate_and_not_the_gate() -> None:
-    candidates = layers(seeded(Gated), PLAIN, images(1))
+    candidates = layers(seed_network(GatedNetwork), PLAIN, images(1))
     assert [layer.name for layer in candidates if layer.is_local] == ["body", "score", "gate"]
-    assert layer_taken(seeded(Gated), PLAIN, images(1)) == "body"
+    assert layer_taken(seed_network(GatedNetwork), PLAIN, images(1)) == "body"
 
 
 class Residual(nn.Module):
@@ -597,7 +597,7 @@ class InPlace(nn.Module):
 
 def test_a_network_may_work_in_place_on_its_images() -> None:
     point, original = images(1), images(1)
-    assert layer_taken(seeded(InPlace), PLAIN, point) == "body"
-    model = WrappedModel(seeded(InPlace), PLAIN, "body")
+    assert layer_taken(seed_network(InPlace), PLAIN, point) == "body"
+    model = WrappedModel(seed_network(InPlace), PLAIN, "body")
     torch.testing.assert_close(model.rest(point, model.features(point).local), model(point))
     assert torch.equal(point, original)
