@@ -122,20 +122,21 @@ def test_a_tiff_of_16_bits_a_color_counts_as_damaged(tmp_path: Path) -> None:
         _ = load(str(tmp_path)).test
 
 
+TURNS: list[tuple[int, Callable[[Any], Any]]] = [
+    (1, lambda pixels: pixels),
+    (2, lambda pixels: pixels[:, ::-1]),
+    (3, lambda pixels: pixels[::-1, ::-1]),
+    (4, lambda pixels: pixels[::-1]),
+    (5, lambda pixels: pixels.transpose(1, 0, 2)),
+    (6, lambda pixels: np.rot90(pixels, -1)),
+    (7, lambda pixels: np.rot90(pixels, 2).transpose(1, 0, 2)),
+    (8, np.rot90),
+]
+"""Orientations of EXIF, and what puts their pixels upright."""
+
+
 @pytest.mark.parametrize("ending", ["jpg", "png"])
-@pytest.mark.parametrize(
-    ("orientation", "turn"),
-    [
-        (1, lambda pixels: pixels),
-        (2, lambda pixels: pixels[:, ::-1]),
-        (3, lambda pixels: pixels[::-1, ::-1]),
-        (4, lambda pixels: pixels[::-1]),
-        (5, lambda pixels: pixels.transpose(1, 0, 2)),
-        (6, lambda pixels: np.rot90(pixels, -1)),
-        (7, lambda pixels: np.rot90(pixels, 2).transpose(1, 0, 2)),
-        (8, np.rot90),
-    ],
-)
+@pytest.mark.parametrize(("orientation", "turn"), TURNS)
 def test_a_picture_is_turned_upright_alike_by_a_dataset_explain_and_explore(
     orientation: int, turn: Callable[[Any], Any], ending: str, tmp_path: Path
 ) -> None:
@@ -159,6 +160,23 @@ def test_a_picture_is_turned_upright_alike_by_a_dataset_explain_and_explore(
     job = {"image_shape": dataset.image_shape}
     photo = explain.read(path, cast(Any, SimpleNamespace(job=job)), torch.device("cpu"))
     assert torch.equal(photo.pixels, upload)
+
+
+@pytest.mark.parametrize(("orientation", "turn"), TURNS)
+def test_a_tiff_and_its_mask_are_turned_upright(orientation: int, turn: Callable[[Any], Any], tmp_path: Path) -> None:
+    """PIL turns a TIFF by itself, and newer versions of it tell the turned size before they decode the picture."""
+    stored = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    note = {ExifTags.Base.Orientation: orientation}
+    upright_pixels = np.ascontiguousarray(turn(stored))
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        (tmp_path / "masks" / name).mkdir(parents=True)
+        Image.fromarray(stored).save(tmp_path / name / "0.tif", tiffinfo=note)
+        Image.fromarray(upright_pixels[..., 0]).save(tmp_path / "masks" / name / "0.png")
+    test = load(str(tmp_path)).test
+    assert test.masks is not None
+    np.testing.assert_array_equal(test.images[:], np.stack([upright_pixels] * 2))
+    np.testing.assert_array_equal(test.masks[:], np.stack([upright_pixels[..., 0] > 0] * 2))
 
 
 @pytest.mark.parametrize("exif", [b"Exif\0\0MM\0*\0\0\0\x08\0", b"MM", b"nothing that is read"])

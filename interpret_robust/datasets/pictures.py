@@ -165,7 +165,9 @@ def size_of(pictures: Pictures, place: int) -> tuple[int, int]:
 
 
 def _size(image: Image.Image) -> tuple[int, int]:
-    return (image.width, image.height) if _orientation(image) in SIDEWAYS else (image.height, image.width)
+    tags = getattr(image, "tag_v2", None)  # of a TIFF, whose size newer versions of PIL turn before they decode it
+    width, height = image.size if tags is None else (tags[ExifTags.Base.ImageWidth], tags[ExifTags.Base.ImageLength])
+    return (width, height) if _orientation(image) in SIDEWAYS else (height, width)
 
 
 SIDEWAYS = (5, 6, 7, 8)
