@@ -12,7 +12,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from interpret_robust.core.errors import UserError
+from interpret_robust.models.building import build_network
 from interpret_robust.models.card import Card
+from interpret_robust.models.copying import unwrap
 from interpret_robust.models.weight_files import load_weights
 
 Weights = dict[str, Tensor]
@@ -25,6 +27,11 @@ def weights(seed: int = 1) -> Weights:
 
 def add_prefix(prefix: str, tensors: Weights) -> Weights:
     return {prefix + name: tensor for name, tensor in tensors.items()}
+
+
+def infix(word: str, tensors: Weights) -> Weights:
+    """Names with a word behind that of the outermost layer, as where this alone was wrapped."""
+    return {name.replace(".", f".{word}.", 1): tensor for name, tensor in tensors.items()}
 
 
 def answers_of(path: Path, key: str | None = None) -> Tensor:
@@ -58,6 +65,11 @@ LAYOUTS: dict[str, Callable[[Weights], Any]] = {
     "compiled": lambda tensors: add_prefix("_orig_mod.", tensors),
     "data-parallel": lambda tensors: add_prefix("module.", tensors),
     "both": lambda tensors: add_prefix("module._orig_mod.", tensors),
+    "a layer checkpointed": lambda tensors: infix("_checkpoint_wrapped_module", tensors),
+    "a layer compiled": lambda tensors: infix("_orig_mod", tensors),
+    "a layer data-parallel": lambda tensors: add_prefix("model.", infix("module", tensors)),
+    "all layers sharded": lambda tensors: add_prefix("_fsdp_wrapped_module.", infix("_fsdp_wrapped_module", tensors)),
+    "averaged counters": lambda tensors: {name: tensor.float() for name, tensor in tensors.items()},
     "both the other way": lambda tensors: add_prefix("_orig_mod.module.", tensors),
     "Lightning": lambda tensors: {
         "state_dict": add_prefix("model.", tensors),
@@ -107,6 +119,14 @@ TWINS: dict[str, tuple[Callable[[Weights, Weights], Any], str, str]] = {
         lambda first, second: {"state_dict": add_prefix("model.", first) | add_prefix("ema_model.module.", second)},
         "state_dict.model",
         "state_dict.ema_model.module",
+    ),
+    "averaged counters": (
+        lambda first, second: {
+            "student": first,
+            "teacher": {name: tensor.float() for name, tensor in second.items()},
+        },
+        "student",
+        "teacher",
     ),
 }
 
@@ -305,3 +325,114 @@ def test_a_deeper_network_of_the_same_names_is_another_network(prefix: str, tmp_
     with pytest.raises(UserError, match=r"6 tensors.* differ, first layer\.1\.bn\.bias"):
         load_weights(Nest(), "nested", tmp_path / "deep.safetensors")
     load_weights(deep, "deep", tmp_path / "deep.safetensors")
+
+
+def test_weights_beside_those_of_a_compiled_network_are_a_choice(tmp_path: Path) -> None:
+    """Without what a wrapper puts before them, both have the same names."""
+    path = tmp_path / "weights.pt"
+    torch.save(weights(1) | add_prefix("_orig_mod.", weights(2)), path)
+    with pytest.raises(UserError, match="holds several weights of mine, at the top, '_orig_mod'"):
+        answers_of(path)
+    torch.testing.assert_close(answers_of(path, "_orig_mod"), expected(2))
+
+
+class TiedLayers(nn.Module):
+    """Two layers, of one weight unless `is_apart`."""
+
+    def __init__(self, *, is_apart: bool = False) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(3, 3), nn.Linear(3, 3)
+        if not is_apart:
+            self.second.weight = self.first.weight
+
+
+@pytest.mark.parametrize("prefix", ["", "model."])
+@pytest.mark.parametrize("absent", ["first.weight", "second.weight"])
+def test_a_tensor_of_two_names_may_be_held_once(absent: str, prefix: str, tmp_path: Path) -> None:
+    """As `safetensors.torch.save_model` writes it."""
+    source_network, network = TiedLayers(), TiedLayers()
+    tensors = {name: tensor for name, tensor in source_network.state_dict().items() if name != absent}
+    save_file(add_prefix(prefix, tensors), tmp_path / "shared.safetensors")
+    assert load_weights(network, "shared", tmp_path / "shared.safetensors") == []
+    assert torch.equal(network.second.weight, source_network.first.weight)
+    assert torch.equal(network.second.bias, source_network.second.bias)
+
+
+def test_two_tensors_for_one_are_refused(tmp_path: Path) -> None:
+    """Only the last of them would be kept."""
+    torch.save(TiedLayers(is_apart=True).state_dict(), tmp_path / "apart.pt")
+    with pytest.raises(UserError, match=r"other numbers at 'first\.weight' than at 'second\.weight', which are one"):
+        load_weights(TiedLayers(), "shared", tmp_path / "apart.pt")
+
+
+class VersionedNetwork(nn.Module):
+    """A network whose weights meant half as much before version 2."""
+
+    _version = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+
+    def _load_from_state_dict(self, state: Any, prefix: str, versions: Any, *rest: Any) -> None:
+        if (versions.get("version") or 1) < 2:
+            state[f"{prefix}layer.weight"] = 2 * state[f"{prefix}layer.weight"]
+        super()._load_from_state_dict(state, prefix, versions, *rest)
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+@pytest.mark.parametrize("wrap", [lambda network: network, nn.DataParallel], ids=["plain", "wrapped"])
+def test_a_network_is_told_the_version_of_a_file(wrap: Any, is_new: bool, tmp_path: Path) -> None:
+    source_network, network = VersionedNetwork(), VersionedNetwork()
+    state = wrap(source_network).state_dict()
+    if not is_new:
+        del state._metadata
+    torch.save({"model": state}, tmp_path / "versioned.pt")
+    load_weights(network, "versioned", tmp_path / "versioned.pt")
+    assert torch.equal(network.layer.weight, source_network.layer.weight * (1 if is_new else 2))
+
+
+class ExtraLayer(nn.Module):
+    """A layer that keeps something beside its tensors."""
+
+    def __init__(self, extra: Any) -> None:
+        super().__init__()
+        self.layer, self.extra = nn.Linear(3, 3), extra
+
+    def get_extra_state(self) -> Any:
+        return self.extra
+
+    def set_extra_state(self, extra: Any) -> None:
+        self.extra = extra
+
+
+def test_what_a_layer_keeps_beside_its_tensors_is_read_where_a_file_holds_it(tmp_path: Path) -> None:
+    source_network, network = ExtraLayer({"scale": 3}), ExtraLayer({"scale": 1})
+    torch.save(add_prefix("model.", source_network.state_dict()), tmp_path / "kept.pt")
+    load_weights(network, "mine", tmp_path / "kept.pt")
+    assert network.extra == {"scale": 3} and torch.equal(network.layer.weight, source_network.layer.weight)
+    other_network = ExtraLayer({"scale": 1})
+    save_file(source_network.layer.state_dict(prefix="layer."), tmp_path / "bare.safetensors")
+    load_weights(other_network, "mine", tmp_path / "bare.safetensors")
+    assert other_network.extra == {"scale": 1} and torch.equal(other_network.layer.weight, source_network.layer.weight)
+
+
+def test_layers_whose_sizes_are_open_take_those_of_the_file(tmp_path: Path) -> None:
+    source_network, network = nn.Sequential(nn.Linear(4, 3)), nn.Sequential(nn.LazyLinear(3))
+    torch.save(source_network.state_dict(), tmp_path / "sizes.pt")
+    load_weights(network, "mine", tmp_path / "sizes.pt")
+    torch.testing.assert_close(network(torch.ones(2, 4)), source_network(torch.ones(2, 4)))
+    torch.save({"other": torch.ones(3)}, tmp_path / "other.pt")
+    with pytest.raises(UserError, match=r"first 0\.bias \(none in the file, a shape left open in the network\)"):
+        load_weights(nn.Sequential(nn.LazyLinear(3)), "mine", tmp_path / "other.pt")
+
+
+@pytest.mark.parametrize("wrap", [nn.DataParallel, lambda network: torch.compile(network, backend="eager")])
+def test_a_builder_may_give_a_wrapped_network(wrap: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "wrapped_builder.py").write_text("def build(): raise NotImplementedError")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("wrapped_builder.build", lambda: wrap(seed_network(Convolutions, seed=0)))
+    torch.save(weights(), tmp_path / "weights.pt")
+    network, remarks = build_network(Card("wrapped_builder:build", weights=str(tmp_path / "weights.pt")), 7)
+    torch.testing.assert_close(unwrap(network)(pixels(3, C, H, W)), expected())
+    assert remarks == []

@@ -10,7 +10,7 @@ from torch import nn
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.plugins import first_words, import_object
 from interpret_robust.models.card import Card
-from interpret_robust.models.copying import copy_of
+from interpret_robust.models.copying import copy_of, unwrap
 from interpret_robust.models.libraries import BUILDERS, build, check_call, is_offline
 from interpret_robust.models.model_names import explain
 from interpret_robust.models.normalization import STATISTICS, statistics
@@ -53,7 +53,9 @@ def build_network(card: Card, classes: int) -> tuple[nn.Module, list[str]]:
     path = card.weight_file
     if path is None:
         return network, []
-    leftovers = load_weights(network, card.model, path, card.weights_key, is_normalized=card.normalize is not None)
+    leftovers = load_weights(
+        unwrap(network), card.model, path, card.weights_key, is_normalized=card.normalize is not None
+    )
     if not leftovers:
         return network, []
     listing = f"'{leftovers[0]}'" if len(leftovers) == 1 else f"{len(leftovers)} tensors, first '{leftovers[0]}'"

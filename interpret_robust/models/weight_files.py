@@ -6,14 +6,16 @@ two sets fit, the user chooses.
 """
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.plugins import first_words
@@ -23,7 +25,21 @@ DEEPEST = 4
 """Levels of keys below which weights are looked for."""
 
 COUNTER = "num_batches_tracked"
-"""A buffer of batch norm that evaluation does not use, and that some files lack."""
+"""A buffer of batch norm that evaluation does not use, and that some files lack, or hold as an average."""
+
+EXTRA = "_extra_state"
+"""What a layer keeps beside its tensors, by `get_extra_state`: its name ends so."""
+
+COMPILER_PREFIX = re.compile(r"(?<![^.])_orig_mod\.")
+WRAPPER_PREFIX = re.compile(r"(?<![^.])(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|module)\.")
+"""What wrappers of single layers put into names; `module` may also be a layer's own name."""
+
+
+class WeightSet(NamedTuple):
+    """Tensors, and what layers keep beside them, by name as the network has them; the versions of layers by path."""
+
+    tensors: Mapping[str, Any]
+    versions: Mapping[str, Any]
 
 
 def load_weights(
@@ -49,15 +65,24 @@ def load_weights(
     Example:
         >>> load_weights(network, "torchvision:resnet18", Path("last.ckpt"), "model_ema")
     """
-    content, expected = _read(path), network.state_dict()
-    sets = dict(_sets(content, expected))
-    candidates = {place: tensors for place, tensors in sets.items() if not _mismatches(tensors, expected)}
+    content, state = _read(path), network.state_dict()
+    expected = {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
+    tied_names = _tied_names(network)
+    sets = {place: _fill_in(weights, tied_names) for place, weights in _sets(content, expected, COMPILER_PREFIX)}
+    if not any(_fits(weights, expected) for weights in sets.values()):
+        more_sets = {
+            place: _fill_in(weights, tied_names) for place, weights in _sets(content, expected, WRAPPER_PREFIX)
+        }
+        sets |= {place: weights for place, weights in more_sets.items() if _fits(weights, expected)}
+    candidates = {place: weights for place, weights in sets.items() if _fits(weights, expected)}
     if key is not None:
-        candidates = {place: tensors for place, tensors in candidates.items() if place == key.rstrip(".")}
+        candidates = {place: weights for place, weights in candidates.items() if place == key.rstrip(".")}
     if not candidates:
-        raise _describe_mismatch(path, label, sets, expected, key)
-    first, *rivals = candidates.values()
-    if any(not _are_equal(first, other) for other in rivals):
+        raise _describe_mismatch(
+            path, label, {place: weights.tensors for place, weights in sets.items()}, expected, key
+        )
+    (place, first), *rivals = candidates.items()
+    if any(not _are_equal(first.tensors, other.tensors) for _, other in rivals):
         listing = ", ".join(repr(place) if place else "the top" for place in candidates)
         raise UserError(f"{path} holds several weights of {label}, at {listing}: --weights-key chooses one of them.")
     used_paths = {_path(place, name) for place in candidates for name in expected}
@@ -69,18 +94,56 @@ def load_weights(
     if key is None and (average := _find_other(content, used_paths, _is_average)):
         raise UserError(
             f"{path} holds weights of {label}, and at '{average}' what looks like a moving average of them in another "
-            f"form: --weights-key '{next(iter(candidates))}' takes the weights as they are."
+            f"form: --weights-key '{place}' takes the weights as they are."
         )
-    # What a file lacks are counters.
-    network.load_state_dict({name: first.get(name, tensor).to_dense() for name, tensor in expected.items()})
-    place = next(iter(candidates))
-    paths = [_path(place, name) for name in first if not name.endswith(COUNTER)]
+    _check_tied(path, label, first.tensors, tied_names)
+    _load(network, state, first)
+    paths = [_path(place, name) for name in first.tensors if not name.endswith((COUNTER, EXTRA))]
     return [name for name in paths if name not in used_paths]
 
 
+def _load(network: nn.Module, state: Mapping[str, Any], weights: WeightSet) -> None:
+    """Load what a file holds into a network whose state dict is `state`; it keeps its own counters where these lack."""
+    content: OrderedDict[str, Any] = OrderedDict(state)
+    for name, item in weights.tensors.items():
+        if name in state and not (name.endswith(COUNTER) and not _is_alike(item, state[name])):
+            content[name] = item.to_dense() if isinstance(item, Tensor) else item
+    vars(content)["_metadata"] = weights.versions  # where torch looks for them
+    network.load_state_dict(content)
+
+
+def _tied_names(network: nn.Module) -> list[list[str]]:
+    """Return the names of each tensor that a network has by several."""
+    names = defaultdict(list)
+    for name, tensor in network.state_dict(keep_vars=True).items():
+        if isinstance(tensor, Tensor):
+            names[id(tensor)].append(name)
+    return [group for group in names.values() if len(group) > 1]
+
+
+def _fill_in(weights: WeightSet, tied_names: Iterable[list[str]]) -> WeightSet:
+    """Return tensors with all names of those that a network has by several: a file may hold each once."""
+    tensors = dict(weights.tensors)
+    for names in tied_names:
+        if present := [name for name in names if name in tensors]:
+            tensors |= {name: tensors[present[0]] for name in names if name not in tensors}
+    return weights._replace(tensors=tensors)
+
+
+def _check_tied(path: Path, label: str, tensors: Mapping[str, Tensor], tied_names: Iterable[list[str]]) -> None:
+    """Raise UserError where a file holds several tensors for one of the network."""
+    for first, *more_names in tied_names:
+        for name in more_names:
+            if not torch.equal(tensors[first], tensors[name]):
+                raise UserError(
+                    f"{path} has other numbers at '{first}' than at '{name}', which are one tensor in {label}: build "
+                    "it with a tensor for each."
+                )
+
+
 def _path(place: str, name: str) -> str:
-    """Return the name of a tensor with that of the place below which it lies, as wrappers of torch.compile lack it."""
-    return ".".join(filter(None, [place, name])).replace("_orig_mod.", "")
+    """Return the name of a tensor with that of the place below which it lies, without what wrappers put into it."""
+    return WRAPPER_PREFIX.sub("", ".".join(filter(None, [place, name])))
 
 
 _AVERAGE = re.compile(r"(^|[._])(ema|shadow|averages?|averaged|swa)([._]|$)|ema_|shadow_")
@@ -113,23 +176,45 @@ def _find_other(
     return None
 
 
-def _sets(content: Any, expected: Mapping[str, Tensor], place: str = "", depth: int = 0) -> Iterator[Any]:
-    """Yield (place, tensors by name) for each place and each prefix below which tensors of the network may lie."""
+def _sets(
+    content: Any, expected: Mapping[str, Tensor], wrapper: re.Pattern[str], place: str = "", depth: int = 0
+) -> Iterator[tuple[str, WeightSet]]:
+    """Yield place and content for each place and each prefix below which tensors of the network may lie.
+
+    Names are without what `wrapper` matches, unless two would be equal.
+    """
     if not isinstance(content, Mapping) or depth > DEEPEST:
         return
-    tensors = {str(name).replace("_orig_mod.", ""): item for name, item in content.items() if isinstance(item, Tensor)}
+    items = {str(name): item for name, item in content.items() if isinstance(item, Tensor) or str(name).endswith(EXTRA)}
+    plain_items = {wrapper.sub("", name): item for name, item in items.items()}
+    tensors = plain_items if len(plain_items) == len(items) else items
+    versions = {wrapper.sub("", f"{path}."): version for path, version in _versions(content).items()}
     for prefix in _prefixes(tensors, expected):
-        inner = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-        yield ".".join(filter(None, [place, prefix.rstrip(".")])), inner
+        weights = WeightSet(
+            _cut_prefix(prefix, tensors),
+            {path.rstrip("."): item for path, item in _cut_prefix(prefix, versions).items()},
+        )
+        yield ".".join(filter(None, [place, prefix.rstrip(".")])), weights
     for name, item in content.items():
-        yield from _sets(item, expected, ".".join(filter(None, [place, str(name)])), depth + 1)
+        yield from _sets(item, expected, wrapper, ".".join(filter(None, [place, str(name)])), depth + 1)
 
 
-def _prefixes(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
+def _versions(content: Mapping[Any, Any]) -> Mapping[str, Any]:
+    """Return the versions of layers, by their paths, that torch saves beside a state dict; none of another mapping."""
+    versions = getattr(content, "_metadata", None)
+    return versions if isinstance(versions, Mapping) else {}
+
+
+def _cut_prefix(prefix: str, items: Mapping[str, Any]) -> dict[str, Any]:
+    return {name.removeprefix(prefix): item for name, item in items.items() if name.startswith(prefix)}
+
+
+def _prefixes(tensors: Collection[str], expected: Collection[str]) -> list[str]:
     """Return what stands before a name of the network in names of tensors, whole words of it, the shortest first."""
-    anchor = next((name for name in expected if not name.endswith(COUNTER)), None)
-    if not tensors or anchor is None:
+    anchors = [name for name in expected if not name.endswith(COUNTER)]
+    if not tensors or not anchors:
         return []
+    anchor = next((name for name in anchors if any(other.endswith(name) for other in tensors)), anchors[0])
     ends = [name.removesuffix(anchor) for name in tensors if name.endswith(anchor)]
     prefixes: list[str] = []
     for end in sorted({end for end in ends if end == "" or end.endswith(".")}, key=len):
@@ -139,7 +224,11 @@ def _prefixes(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> 
     return prefixes or [""]
 
 
-def _mismatches(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
+def _fits(weights: WeightSet, expected: Mapping[str, Tensor]) -> bool:
+    return not _mismatches(weights.tensors, expected)
+
+
+def _mismatches(tensors: Mapping[str, Any], expected: Mapping[str, Tensor]) -> list[str]:
     """Return the names that differ in shape, that only the network has, and that only the file has of layers like its.
 
     Like its are those that have its name up to numbers: the file may be that of a deeper network.
@@ -148,7 +237,7 @@ def _mismatches(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -
     return sorted(
         name
         for name in expected.keys() | {name for name in tensors if _kind(name) in {*kinds, None}}
-        if not (name.endswith(COUNTER) and not (name in tensors and name in expected))
+        if not name.endswith((COUNTER, EXTRA))
         and (name not in expected or name not in tensors or not _is_alike(tensors[name], expected[name]))
     )
 
@@ -162,14 +251,17 @@ def _kind(name: str) -> str | None:
 def _is_alike(tensor: Tensor, expected: Tensor) -> bool:
     """Return whether two tensors have one shape and one kind of numbers: integers lack their scale.
 
-    A tensor of the device `meta` has a shape without numbers.
+    A tensor of the device `meta` has a shape without numbers; a layer of torch that is lazy takes any shape.
     """
+    if is_lazy(tensor) or is_lazy(expected):
+        return not is_lazy(tensor)
     is_same_kind = tensor.is_floating_point() == expected.is_floating_point()
     return tensor.shape == expected.shape and is_same_kind and not tensor.is_meta
 
 
 def _are_equal(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> bool:
-    return all(torch.equal(first[name], second[name]) for name in first if name in second)
+    names = [name for name in first if name in second and not name.endswith((COUNTER, EXTRA))]
+    return all(torch.equal(first[name], second[name]) for name in names)
 
 
 def _describe_mismatch(
@@ -197,6 +289,8 @@ def _shape_in(tensors: Mapping[str, Tensor], name: str) -> str:
     if name not in tensors:
         return "none"
     tensor = tensors[name]
+    if is_lazy(tensor):
+        return "a shape left open"
     dtype = str(tensor.dtype).removeprefix("torch.")
     kind = " without numbers" if tensor.is_meta else "" if tensor.is_floating_point() else f" of {dtype}"
     return f"shape {tuple(tensor.shape)}{kind}"
