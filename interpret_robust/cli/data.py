@@ -4,12 +4,13 @@ from pathlib import Path
 
 import click
 
+from interpret_robust.cli.groups import SentenceGroup
 from interpret_robust.cli.options import SPLIT, make_root, root_option, with_examples
 from interpret_robust.core.parsing import format_count
 from interpret_robust.results.tables import render
 
 
-@click.group()
+@click.group(cls=SentenceGroup)
 def data() -> None:
     """List, download and look at datasets.
 

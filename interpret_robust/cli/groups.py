@@ -78,7 +78,24 @@ COMMANDS: Mapping[str, Mapping[str, tuple[str, str]]] = {
 A module is imported when its command is typed, so that `irt --help` is there at once.
 """
 
+LONGEST_SENTENCE = 1000
+"""Characters of a first sentence that help shows: all."""
+
 _COMMANDS = {name: entry for section in COMMANDS.values() for name, entry in section.items()}
+
+
+class SentenceGroup(click.Group):
+    """A group whose help lists each command with its whole first sentence, where click cuts it to one line."""
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of the help."""
+        sentences = [
+            (name, command.get_short_help_str(limit=LONGEST_SENTENCE))
+            for name in self.list_commands(context)
+            if (command := self.get_command(context, name)) and not command.hidden
+        ]
+        with formatter.section("Commands"):
+            formatter.write_dl(sentences)
 
 
 class ShortcutGroup(click.Group):

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from interpret_robust.cli.groups import SentenceGroup
 from interpret_robust.cli.options import (
     card_options,
     dataset_options,
@@ -23,7 +24,7 @@ from interpret_robust.models.model_names import FORMS
 from interpret_robust.results.tables import Table, render, with_caption
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=SentenceGroup, invoke_without_command=True)
 @click.pass_context
 def checkpoints(context: click.Context) -> None:
     """Look at the trained models; `irt checkpoints` alone lists them."""
@@ -43,7 +44,7 @@ def checkpoints_list(form: str, root: Path) -> None:
     click.echo(with_caption(table) if form == "text" else render(rows, form))
 
 
-@click.group()
+@click.group(cls=SentenceGroup)
 def model() -> None:
     """Look at a model from elsewhere, and store how to use it."""
 
