@@ -24,7 +24,7 @@ from interpret_robust.analyses.map_quality import (
 )
 from interpret_robust.attribution import captum_methods, gradients
 from interpret_robust.attribution.gradients import gradient_map
-from interpret_robust.core.errors import UserError
+from interpret_robust.core.errors import NotFiniteError, UserError
 from interpret_robust.core.random_numbers import streams
 from interpret_robust.core.statistics import bootstrap_mean
 from interpret_robust.datasets import Split
@@ -328,3 +328,19 @@ def test_settings_out_of_range_are_the_users_error(changes: dict[str, Any], sent
     with pytest.raises(UserError, match=sentence):
         QualitySettings(**changes).resolve({})
     assert QualitySettings().resolve({}) == QualitySettings()
+
+
+def test_an_image_is_named_whose_last_moved_copy_alone_has_no_gradient() -> None:
+    """A batch has fewer images than an image has moved copies."""
+
+    class Root(nn.Module):
+        def forward(self, copies: Tensor) -> Tensor:
+            is_last = torch.arange(len(copies)) == SAMPLES - 1
+            root: Tensor = torch.where(is_last[:, None], 0 * copies.flatten(1), copies.flatten(1)).sum(1).sqrt()
+            return root[:, None] * torch.ones(K)
+
+    network = WrappedModel(Root(), Preprocess((0.0,), (1.0,)))
+    assert len(batch().images) < SAMPLES
+    with pytest.raises(NotFiniteError) as raised:
+        rows(network, batch(), settings())
+    assert raised.value.places == [0]

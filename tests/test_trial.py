@@ -1574,21 +1574,34 @@ def test_an_answer_that_is_no_number_is_never_right_and_its_images_are_named() -
     assert doubt.endswith("on 2 images (counted from 0: 2, 5). Such an answer is never right.")
 
 
-def test_a_gradient_that_is_no_number_names_the_image_in_its_split() -> None:
-    class Root(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.network = seed_network(Convolutions)
+class Root(nn.Module):
+    """Its answers have no gradient where an image has one color."""
 
-        def forward(self, images: Tensor) -> Tensor:
-            flat = images.flatten(1)
-            spread = (flat - flat[:, :1]).square().sum(1, keepdim=True).sqrt()
-            logits: Tensor = self.network(images) + spread
-            return logits
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = seed_network(Convolutions)
 
+    def forward(self, images: Tensor) -> Tensor:
+        flat = images.flatten(1)
+        spread = (flat - flat[:, :1]).square().sum(1, keepdim=True).sqrt()
+        logits: Tensor = self.network(images) + spread
+        return logits
+
+
+@pytest.mark.parametrize("question", ["gradient-maps", "map-quality"])
+def test_a_gradient_that_is_no_number_names_the_image_in_its_split(question: str) -> None:
     model = ir.load(Root(), with_gray((5,)), label="mine")
     with pytest.raises(UserError, match=r"answers or their gradients are not finite numbers on 1 image \(.* 5\)"):
-        ir.analyze("gradient-maps", model, batch_size=4)
+        ir.analyze(question, model, batch_size=4)
+
+
+def test_training_images_without_answers_are_named_as_such() -> None:
+    images = DATA.train.images.copy()
+    images[5] = 128
+    data = Dataset("gray", Split(images, DATA.train.labels), DATA.test, DATA.class_names)
+    model = ir.load(Standardized(), data, label="mine")
+    with pytest.raises(UserError, match=r"Standardized: .* finite numbers on 1 training image \(counted from 0: 5\)"):
+        ir.analyze("feature-deletion", model, batch_size=4)
 
 
 def test_images_without_answers_are_not_blamed_for_large_logits() -> None:

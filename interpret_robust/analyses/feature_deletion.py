@@ -113,11 +113,13 @@ class Reference(NamedTuple):
 def prepare(work: Work) -> Reference:
     """Return means over the reference images."""
     means, weights = [], []
+    noun = "training image" if work.dataset.is_for_training else "test image"
     for batch in reference_batches(work.dataset, work.batch_size, work.device):
         with torch.no_grad():
             features = work.model.features(batch.images)
         means.append(position_mean(features))
-        weights.append(position_weights(work.model, batch.images, work.settings.spatial_weight, features))
+        with work.naming_images(batch, noun):
+            weights.append(position_weights(work.model, batch.images, work.settings.spatial_weight, features))
     fill = mean_feature(means)
     if work.settings.fill == "zero":
         fill = torch.zeros_like(fill)

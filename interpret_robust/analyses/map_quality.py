@@ -28,7 +28,7 @@ from interpret_robust.attribution import captum_methods
 from interpret_robust.attribution.controls import pixel_shuffle
 from interpret_robust.attribution.gradients import gradient_map, map_promise, relative_gap
 from interpret_robust.core.arrays import AnyArray
-from interpret_robust.core.errors import UserError
+from interpret_robust.core.errors import NotFiniteError, UserError
 from interpret_robust.core.parsing import format_percent
 from interpret_robust.core.random_numbers import streams
 from interpret_robust.core.statistics import Interval, bootstrap_mean
@@ -109,10 +109,7 @@ def rows(model: Classifier, batch: Batch, settings: QualitySettings) -> dict[str
     """Return sensitivity and infidelity, image by image: what is drawn for one does not depend on the others."""
     with torch.no_grad():
         predicted = to_numpy(predicted_classes(model(batch.images)))
-    qualities = [
-        _measure(model, batch.images[place : place + 1], batch.labels[place : place + 1], index, settings)
-        for place, index in enumerate(batch.indices)
-    ]
+    qualities = [_measure(model, batch, place, settings) for place in range(len(batch.indices))]
     columns = {name: np.array([getattr(quality, name) for quality in qualities]) for name in Quality._fields}
     columns |= {"label": to_numpy(batch.labels), "prediction": predicted}
     return {f"per_image/{name}": values for name, values in columns.items()}
@@ -131,12 +128,17 @@ class Quality(NamedTuple):
     gap: float
 
 
-def _measure(model: Classifier, image: Tensor, label: Tensor, index: int, settings: QualitySettings) -> Quality:
+def _measure(model: Classifier, batch: Batch, place: int, settings: QualitySettings) -> Quality:
+    image, label, index = batch.images[place : place + 1], batch.labels[place : place + 1], batch.indices[place]
     (moves,), (order,) = (streams(settings.seed, [index], purpose) for purpose in (MOVES, SHUFFLE))
 
     def explain(images: Tensor) -> Tensor:
         count = len(images)
-        attribution = gradient_map(settings.source, model, images, label.expand(count), [index] * count, settings.seed)
+        labels, indices = label.expand(count), [index] * count
+        try:
+            attribution = gradient_map(settings.source, model, images, labels, indices, settings.seed)
+        except NotFiniteError as error:
+            raise NotFiniteError(error.quantity, [place]) from error
         return attribution.contiguous()  # captum takes views
 
     def for_captum(inputs: Tensor | tuple[Tensor]) -> tuple[Tensor]:

@@ -36,12 +36,16 @@ class NotFiniteError(UserError):
     Attributes:
         quantity: what is no number.
         places: the images, counted from 0.
+
+    Example:
+        >>> str(NotFiniteError("logits", [3, 8], "training image"))
+        'logits are not finite numbers on 2 training images (counted from 0: 3, 8).'
     """
 
-    def __init__(self, quantity: str, places: Sequence[int]) -> None:
+    def __init__(self, quantity: str, places: Sequence[int], noun: str = "image") -> None:
         self.quantity, self.places = quantity, places
         listing = ", ".join(map(str, places[:MOST_LISTED])) + (", ..." if len(places) > MOST_LISTED else "")
-        images = format_count(len(places), "image")
+        images = format_count(len(places), noun)
         super().__init__(f"{quantity} are not finite numbers on {images} (counted from 0: {listing}).")
 
 

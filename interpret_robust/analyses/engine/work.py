@@ -214,7 +214,7 @@ class Work:
 
         with self._together():
             for batch in self.batches(firsts[ranks.index() :: ranks.count()]):
-                with self._naming_images(batch):
+                with self.naming_images(batch):
                     numbers_of_batch = measure(batch)
                 totals[batch.indices.start // self.batch_size] = torch.tensor(numbers_of_batch, dtype=torch.float64)
         return to_numpy(ranks.total(totals))
@@ -347,7 +347,7 @@ class Work:
             doubts_later = list(self._ask_before(watches))
             context = self.analysis.prepare(self)
             for batch in self.batches(own_firsts):
-                with self._naming_images(batch):
+                with self.naming_images(batch):
                     rows_of_batch = self.analysis.rows(self.model, batch, context)
                 sink.append(rows_of_batch)
                 bar.update(len(batch.indices) * ranks.count())
@@ -365,13 +365,16 @@ class Work:
                 yield name, watches.enter_context(doubt_about_large_batches(model))
 
     @contextmanager
-    def _naming_images(self, batch: Batch) -> Iterator[None]:
-        """Make an error about numbers of a batch one that names the images as the split counts them."""
+    def naming_images(self, batch: Batch, noun: str = "image") -> Iterator[None]:
+        """Make an error about numbers of a batch one that names the model, and the images as their split counts them.
+
+        `noun` is what one of them is called.
+        """
         try:
             yield
         except NotFiniteError as error:
             images = [batch.indices[place] for place in error.places]
-            raise UserError(f"{self._subject.location}: {NotFiniteError(error.quantity, images)}") from error
+            raise UserError(f"{self._subject.location}: {NotFiniteError(error.quantity, images, noun)}") from error
 
     def _sink(
         self, rows: writer.Rows | None, missing_images: AnyArray, own_firsts: AnyArray
