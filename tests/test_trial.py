@@ -1236,13 +1236,22 @@ def test_a_cast_that_the_weights_do_not_share_is_named() -> None:
 def test_a_network_that_recomputes_activations_is_attacked_as_without(reentrant: bool) -> None:
     class Recomputation(Convolutions):
         def forward(self, images: Tensor) -> Tensor:
-            logits: Tensor = recompute(super().forward, images, use_reentrant=reentrant)
+            def inner(images: Tensor) -> Tensor:
+                counts.append(len(images))
+                logits: Tensor = recompute(super(Recomputation, self).forward, images, use_reentrant=reentrant)
+                return logits
+
+            logits: Tensor = recompute(inner, images, use_reentrant=reentrant)
             return logits
 
+    counts: list[int] = []
     images, labels = pixels(3, C, H, W), torch.arange(3)
     attack = ir.PGD(8 / 255, 2 / 255, 3)
-    adversarial = attack(try_network(seed_network(Recomputation)).wrapper, images, labels)
-    torch.testing.assert_close(adversarial, attack(try_network(seed_network(Convolutions)).wrapper, images, labels))
+    expected = attack(seed_network(Convolutions), images, labels)
+    torch.testing.assert_close(attack(try_network(seed_network(Recomputation)).wrapper, images, labels), expected)
+    counts.clear()
+    torch.testing.assert_close(attack(seed_network(Recomputation), images, labels), expected)
+    assert counts == [3] * 6, "a program's own network saves memory here too: each of three steps runs it twice"
 
 
 def test_pixels_that_torchvisions_own_weights_need_otherwise_are_doubted(tmp_path: Path) -> None:
@@ -1599,8 +1608,10 @@ def test_training_images_without_answers_are_named_as_such() -> None:
     images = DATA.train.images.copy()
     images[5] = 128
     data = Dataset("gray", Split(images, DATA.train.labels), DATA.test, DATA.class_names)
-    model = ir.load(Standardized(), data, label="mine")
-    with pytest.raises(UserError, match=r"Standardized: .* finite numbers on 1 training image \(counted from 0: 5\)"):
+    model = ir.load(Standardization(), data, label="mine")
+    with pytest.raises(
+        UserError, match=r"Standardization: .* finite numbers on 1 training image \(counted from 0: 5\)"
+    ):
         ir.analyze("feature-deletion", model, batch_size=4)
 
 

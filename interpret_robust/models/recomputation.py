@@ -16,6 +16,14 @@ class _Direct:
         return function(*arguments)
 
 
+class _NotReentrant:
+    """What stands in for the reentrant kind: the other kind, which saves the same memory."""
+
+    @staticmethod
+    def apply(function: Callable[..., Any], preserves_random_state: bool, *arguments: Any) -> Any:
+        return library.checkpoint(function, *arguments, use_reentrant=False, preserve_rng_state=preserves_random_state)
+
+
 def _keep(*_: Any, **__: Any) -> Iterator[None]:
     yield
 
@@ -35,6 +43,20 @@ def no_recomputation() -> Iterator[None]:
         patches.enter_context(mock.patch.object(library, "CheckpointFunction", _Direct))
         for name in _GENERATORS:
             patches.enter_context(mock.patch.object(library, name, _keep))
+        yield
+
+
+@contextmanager
+def no_reentrant_recomputation() -> Iterator[None]:
+    """Let networks be asked for gradients with respect to pixels alone, which reentrant checkpointing refuses.
+
+    Activations are computed anew all the same, by the kind of checkpointing that allows it.
+
+    Example:
+        >>> with no_reentrant_recomputation():
+        ...     (gradient,) = torch.autograd.grad(network(images).sum(), images)
+    """
+    with mock.patch.object(library, "CheckpointFunction", _NotReentrant):
         yield
 
 
