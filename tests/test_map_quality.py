@@ -341,6 +341,6 @@ def test_an_image_is_named_whose_last_moved_copy_alone_has_no_gradient() -> None
 
     network = WrappedModel(Root(), Preprocess((0.0,), (1.0,)))
     assert len(batch().images) < SAMPLES
-    with pytest.raises(NotFiniteError) as raised:
+    with pytest.raises(NotFiniteError) as information:
         rows(network, batch(), settings())
-    assert raised.value.places == [0]
+    assert information.value.places == [0]

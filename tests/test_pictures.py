@@ -165,13 +165,13 @@ def test_a_picture_is_turned_upright_alike_by_a_dataset_explain_and_explore(
 @pytest.mark.parametrize(("orientation", "turn"), TURNS)
 def test_a_tiff_and_its_mask_are_turned_upright(orientation: int, turn: Callable[[Any], Any], tmp_path: Path) -> None:
     """PIL turns a TIFF by itself, and newer versions of it tell the turned size before they decode the picture."""
-    stored = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    file_pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
     note = {ExifTags.Base.Orientation: orientation}
-    upright_pixels = np.ascontiguousarray(turn(stored))
+    upright_pixels = np.ascontiguousarray(turn(file_pixels))
     for name in ("cat", "dog"):
         (tmp_path / name).mkdir()
         (tmp_path / "masks" / name).mkdir(parents=True)
-        Image.fromarray(stored).save(tmp_path / name / "0.tif", tiffinfo=note)
+        Image.fromarray(file_pixels).save(tmp_path / name / "0.tif", tiffinfo=note)
         Image.fromarray(upright_pixels[..., 0]).save(tmp_path / "masks" / name / "0.png")
     test = load(str(tmp_path)).test
     assert test.masks is not None

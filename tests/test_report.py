@@ -46,7 +46,7 @@ from interpret_robust.study import paper, report
 from interpret_robust.study.audit import audits
 from interpret_robust.study.report import commands, overview
 from interpret_robust.study.report import page as report_page
-from interpret_robust.study.report.page import MOST_CHARACTERS, _keep_whole, render
+from interpret_robust.study.report.page import MOST_CHARACTERS, _keep_whole, _mark_code, render
 from interpret_robust.study.tasks import AnalysisTask
 from interpret_robust.study.verdicts import EXPLANATION, Finding, Verdict
 from interpret_robust.training import recipe_file
@@ -171,7 +171,7 @@ def test_claims_stand_with_estimate_and_verdict(page: str, answers: dict[str, li
     name = '<span class="name">at-att</span>'  # which is not broken at its hyphen
     assert f"paper: at 80.79 \u2192 {name} 82.75 (+1.96)" in section
     assert f"natural accuracy, at {100 * first:.1f} \u2192 {name} {100 * second:.1f}" in section
-    assert f"seed 0; {IMAGES} test images, the interval over these alone" in section
+    assert f"seed 0; {IMAGES} test images, the interval is over images alone" in section
     assert ">rests on 1 number" in section and " (Holm) over the claims of Section 4." in section
     glance = html.unescape(page.partition('<section id="overview">')[2].partition("</section>")[0])
     assert f"<small>{100 * (second - first):+.1f} points".replace("-", "\u2212") in glance
@@ -300,9 +300,9 @@ def test_remarks_say_what_the_numbers_rest_on(answers: dict[str, list[Result]]) 
     from interpret_robust.study.report.overview import remarks
 
     sentences = [remark.text for remark in remarks(answers["robustness"])]
-    assert sentences[0].startswith("Trained with only one seed: at, at-att.")
+    assert sentences[0].startswith("Trained with only one seed: at, at-att of cluttered-digits, small. Their intervals")
     assert sentences[1].startswith("These files do not show whether models hide their gradients")
-    assert "these are small" in sentences[2] and len(sentences) == 3
+    assert "these are `small`" in sentences[2] and len(sentences) == 3
     doubtful = answers["robustness"][0]
     doubtful = replace(doubtful)
     doubtful.__dict__["run"] = doubtful.run | {"doubts": ["it is odd."]}
@@ -317,6 +317,12 @@ def test_names_of_variants_are_explained_once(page: str) -> None:
 def test_names_are_not_broken_at_their_hyphens_unless_they_are_long() -> None:
     assert str(_keep_whole("at-att 3 <b>, at-a-card-of-thirty-characters -1")) == (
         '<span class="name">at-att</span> 3 &lt;b&gt;, at-a-card-of-thirty-characters -1'
+    )
+
+
+def test_what_stands_in_backticks_is_code_and_all_else_is_text() -> None:
+    assert str(_mark_code("run `irt analyze <x>` & `irt report`; a ` alone")) == (
+        "run <code>irt analyze &lt;x&gt;</code> &amp; <code>irt report</code>; a ` alone"
     )
 
 
@@ -341,27 +347,39 @@ def test_pills_say_what_claims_say(page: str, answers: dict[str, list[Result]]) 
     ]
 
 
-def test_the_first_pictures_are_of_the_newest_dataset(answers: dict[str, list[Result]], tmp_path: Path) -> None:
-    from interpret_robust.study.report.overview import chosen_pictures
+def test_the_first_pictures_are_of_the_newest_dataset_and_compare_most_models_of_most_images(
+    answers: dict[str, list[Result]], tmp_path: Path
+) -> None:
+    newest, second = answers["robustness"]
+    rank = answers["attention-rank"][0]
 
-    newest, rank = answers["robustness"][0], answers["attention-rank"][0]
-    older = replace(newest, path=Path("older.h5"), config=newest.config | {"data": newest.data | {"dataset": "older"}})
+    def change(name: str, result: Result, **changes: Any) -> Result:
+        return replace(result, path=Path(f"{name}.h5"), config=result.config | {"data": result.data | changes})
 
-    def picture(name: str, *sources: Path) -> Path:
+    older = change("older", newest, dataset="older")
+    alone = change("alone", newest)
+    small_results = [change("few", newest, images=3), change("few-too", second, images=3)]
+    results = [newest, second, rank, alone, *small_results, older]
+
+    def picture(name: str, *sources: Result) -> Path:
         path = tmp_path / f"{name}.png"
-        path.with_suffix(".json").write_text(json.dumps({"inputs": {source.name: "" for source in sources}}))
+        path.with_suffix(".json").write_text(json.dumps({"inputs": {source.path.name: "" for source in sources}}))
         return path
 
     pictures = {
-        "robustness": [picture("r", older.path), picture("r-norm", newest.path), picture("r-l2", newest.path)],
-        "attention-rank": [picture("a", older.path)],
+        "robustness": [picture("r", older), picture("r-norm", newest), picture("r-l2", newest)],
+        "attention-rank": [picture("a", older)],
         "gradmap-score": [],
-        "masking": [picture("m", older.path)],
-        "gradient-maps": [picture("maps", older.path, newest.path)],
+        "masking": [picture("m", older)],
+        "gradient-maps": [picture("maps", older, newest)],
     }
-    stems = [path.stem for path in chosen_pictures(pictures, [newest, rank, older])]
+    stems = [path.stem for path in overview.chosen_pictures(pictures, results)]
     assert stems == ["r-l2", "maps", "a"]
-    assert [path.stem for path in chosen_pictures(pictures, [older, newest, rank])] == ["r", "a", "m"]
+    assert [path.stem for path in overview.chosen_pictures(pictures, results[::-1])] == ["r", "a", "m"]
+    pictures["robustness"] += [picture("one", alone), picture("few", *small_results)]
+    assert overview.chosen_pictures(pictures, results)[0].stem == "few"
+    pictures["robustness"].append(picture("r-long-name", newest, second))
+    assert overview.chosen_pictures(pictures, results)[0].stem == "r-long-name"
 
 
 def test_gray_images_and_other_sizes_have_sheets() -> None:
@@ -949,6 +967,7 @@ def test_models_that_were_not_checked_for_hidden_gradients_are_not_counted_as_ch
 ) -> None:
     checks = {"a": [SimpleNamespace(id="x", is_raised=False)] * 3, "b": []}
     monkeypatch.setattr("interpret_robust.study.flags.all_of", lambda results: checks)
-    (remark,) = overview._remark_on_flags([])
-    expected = "No sign of hidden gradients: 3 checks of 1 model; 1 other model was not checked."
-    assert (remark.text, remark.is_good) == (expected, False)
+    assert list(overview._remark_on_flags([])) == [
+        ("No sign of hidden gradients: 3 checks of 1 model.", True),
+        ("Not checked for hidden gradients: b.", False),
+    ]

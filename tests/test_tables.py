@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from attack_files import random
@@ -18,6 +19,7 @@ from interpret_robust.analyses.engine.printing import text_of
 from interpret_robust.cli.analysis import analysis_command
 from interpret_robust.results import attack_tables, hdf5
 from interpret_robust.results.attack_comparison import comparison_tables
+from interpret_robust.results.names import label
 from interpret_robust.results.tables import FORMS, Table, render, to_latex, with_caption
 
 ROWS = [
@@ -168,6 +170,26 @@ def test_a_table_says_the_attack_under_it_or_in_each_row_where_models_differ_in_
     step = f", step {settings['step_size'] * 255:.0f}/255" if "step_size" in settings else ""
     steps = f"PGD-{settings['steps']}, " if "steps" in settings else ""
     assert [row["attack"] for row in table] == [attack, f"{steps}eps 0.5{step}, 3 restarts"]
+
+
+def test_doubts_come_first_in_a_note_and_few_positions_last() -> None:
+    """Spearman of n pairs that have nothing to do with each other has the standard deviation 1 / sqrt(n - 1)."""
+    result = hdf5.read(file_of(analyses.get("attention-rank").schema))
+
+    def change(*grid: int, **run: Any) -> hdf5.Result:
+        changed_result = replace(result, config=result.config | {"local_grid": list(grid)})
+        changed_result.__dict__["run"] = result.run | run
+        return changed_result
+
+    odd = {"doubts": ["it is odd."]}
+    (table,) = printing.rows_of([change(2, 5), change(2, 5, **odd), change(1, 1, **odd)])
+    assert table.note == "In doubt: it is odd. Attack: PGD-20, eps 8/255, step 2/255."
+    (table,) = printing.rows_of([change(1, 5, **odd), change(1, 1)])
+    assert table.note == (
+        "In doubt: it is odd. Attack: PGD-20, eps 8/255, step 2/255. Spearman is over only 5 positions in "
+        f"{label(result)}: of one image it would scatter by 0.50 about zero (standard deviation) if attention and "
+        "robustness had nothing to do with each other."
+    )
 
 
 def test_the_commands_offer_every_form() -> None:

@@ -228,7 +228,7 @@ def test_accuracies_are_compared_image_by_image(tmp_path: Path) -> None:
     natural, robustness = findings["attention-accuracy"], findings["attention-robustness"]
     (first,), (other, _, worst) = natural.measures, robustness.measures
     assert (first.quantity, first.comparison) == ("natural accuracy", "at-att minus at")
-    assert first.condition == "seed 0; 200 test images, the interval over these alone"
+    assert first.condition == "seed 0; 200 test images, the interval is over images alone"
     assert other.quantity == "accuracy, PGD-20 at eps 8/255"
     assert worst.quantity == "accuracy, each image's worst of CW-30, PGD-20"
     assert first.estimate.value == pytest.approx(0.2) and other.estimate.value == pytest.approx(-0.1)
@@ -248,6 +248,17 @@ def test_accuracies_are_compared_image_by_image(tmp_path: Path) -> None:
     assert set(first.files) == {result.path.name for result in files}
     rest = [finding for name, finding in findings.items() if not name.startswith("attention-")]
     assert {finding.verdict for finding in rest} == {"not tested"} and len(rest) == 13
+
+
+def test_one_image_answers_no_claim(tmp_path: Path) -> None:
+    """Its difference is as large as can be, and there is no interval."""
+    files = [table(tmp_path, "at", right(0)[:1], {"PGD-20": right(0)[:1]})]
+    files.append(table(tmp_path, "at-att", right(1)[:1], {"PGD-20": right(0)[:1]}))
+    natural = judge_files(files)["attention-accuracy"]
+    (measure,) = natural.measures
+    assert measure.levels == (1.0, 0.0) and measure.text() == "+100.0 points"
+    assert measure.condition == "seed 0; 1 test image, too few for an interval"
+    assert (measure.sign, natural.verdict, natural.deciding) == (0, "cannot tell", measure)
 
 
 def test_only_models_of_one_seed_on_the_same_images_are_compared(tmp_path: Path) -> None:

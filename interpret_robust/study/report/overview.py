@@ -57,21 +57,27 @@ class Remark(NamedTuple):
 
 
 def chosen_pictures(pictures: Mapping[str, Sequence[Path]], results: Sequence[Result]) -> list[Path]:
-    """Return a picture of each of the first analyses that have one: that of the fewest settings, by its name.
+    """Return a picture of each of the first analyses that have one: that of the most models, then of the most images,
+    then of the fewest settings, by its name.
 
     Pictures of the dataset with which `results` begin come before all others.
     """
-    first = {result.path.name for result in results if result.data["dataset"] == results[0].data["dataset"]}
+    first, by_name = results[0].data["dataset"], {result.path.name: result for result in results}
 
     def is_of_another(path: Path) -> bool:
-        return first.isdisjoint(json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["inputs"])
+        return all(result.data["dataset"] != first for result in sources_of(path))
 
-    shown = [
-        min(pictures[name], key=lambda path: (is_of_another(path), len(path.stem)))
-        for name in PICTURES
-        if pictures.get(name)
-    ]
-    return sorted(shown, key=is_of_another)[:MOST_PICTURES]
+    def sources_of(path: Path) -> list[Result]:
+        inputs = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["inputs"]
+        return [by_name[name] for name in inputs]
+
+    def place(path: Path) -> tuple[bool, int, int, int]:
+        sources = sources_of(path)
+        models = {result.model_id for result in sources}
+        return is_of_another(path), -len(models), -min(result.data["images"] for result in sources), len(path.stem)
+
+    best = [min(pictures[name], key=place) for name in PICTURES if pictures.get(name)]
+    return sorted(best, key=is_of_another)[:MOST_PICTURES]
 
 
 def remarks(results: Sequence[Result]) -> list[Remark]:
@@ -94,10 +100,12 @@ def _remark_on_seeds(results: Sequence[Result]) -> Iterator[Remark]:
         return
     fewest = min(map(len, seeds.values()))
     if fewest == 1:
-        alone = sorted({variant for (_, _, variant), of_variant in seeds.items() if len(of_variant) == 1})
+        alone = sorted(group for group, of_group in seeds.items() if len(of_group) == 1)
+        kinds = {kind: [group[2] for group in alone if group[:2] == kind] for kind in (group[:2] for group in alone)}
+        names = "; ".join(f"{', '.join(variants)} of {', '.join(kind)}" for kind, variants in kinds.items())
         yield Remark(
-            f"Trained with only one seed: {', '.join(alone)}. Their intervals are over images, and do not say what "
-            "another seed would give.",
+            f"Trained with only one seed: {names}. Their intervals are over images, and do not say what another seed "
+            "would give.",
             is_good=False,
         )
     else:
@@ -110,20 +118,16 @@ def _remark_on_flags(results: Sequence[Result]) -> Iterator[Remark]:
     """Say which models show signs of hidden gradients, which would make an attack look weaker than it is."""
     model_flags = flags.all_of(results)
     looked_at = sum(map(len, model_flags.values()))
-    ids = {model: [flag.id for flag in each if flag.is_raised] for model, each in model_flags.items()}
+    ids = {model: [flag.id for flag in model_checks if flag.is_raised] for model, model_checks in model_flags.items()}
     phrases = [f"{model} ({', '.join(dict.fromkeys(names))})" for model, names in ids.items() if names]
     if phrases:
         yield Remark(f"Signs of hidden gradients: {'; '.join(phrases)}. docs/flags.md explains each.", is_good=False)
     elif looked_at:
-        checked_models = sum(map(bool, model_flags.values()))
-        others = len(model_flags) - checked_models
-        verb = "was" if others == 1 else "were"
-        rest = f"; {format_count(others, 'other model')} {verb} not checked" if others else ""
-        text = (
-            f"No sign of hidden gradients: {format_count(looked_at, 'check')} of "
-            f"{format_count(checked_models, 'model')}{rest}."
-        )
-        yield Remark(text, is_good=not others)
+        models = format_count(sum(map(bool, model_flags.values())), "model")
+        yield Remark(f"No sign of hidden gradients: {format_count(looked_at, 'check')} of {models}.", is_good=True)
+        unknown = [model for model, model_checks in model_flags.items() if not model_checks]
+        if unknown:
+            yield Remark(f"Not checked for hidden gradients: {', '.join(unknown)}.", is_good=False)
     else:
         yield Remark(
             "These files do not show whether models hide their gradients: run `irt evaluate` with all its attacks, and "
@@ -143,8 +147,8 @@ def _remark_on_networks(results: Sequence[Result]) -> Iterator[Remark]:
     )
     if architectures:
         yield Remark(
-            f"The paper's network is narrow; these are {' and '.join(architectures)}: compare only the signs of "
-            "differences with the paper, not accuracies.",
+            f"The paper's network is `narrow`; these are {' and '.join(f'`{name}`' for name in architectures)}: "
+            "compare only the signs of differences with the paper, not accuracies.",
             is_good=False,
         )
 

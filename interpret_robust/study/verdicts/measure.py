@@ -68,9 +68,12 @@ class Measure:
 
     @property
     def condition(self) -> str:
-        """Return text such as `seeds 0, 1, 2; 1000 test images each`."""
+        """Return text such as `seeds 0, 1, 2; 1000 test images each`, or `seed 0; 1 test image, too few for an
+        interval`.
+        """
         if len(self.seeds) == 1:
-            return f"seed {self.seeds[0]}; {self.images_text}, the interval over these alone"
+            basis = "the interval is over images alone" if self.estimate.has_ends else "too few for an interval"
+            return f"seed {self.seeds[0]}; {self.images_text}, {basis}"
         return f"seeds {', '.join(map(str, self.seeds))}; {self.images_text} each"
 
     @property
