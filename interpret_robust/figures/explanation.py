@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.parsing import format_percent
 from interpret_robust.figures.style import RC, WIDTH, Drawing, bare, new_figure
-from interpret_robust.results.names import LONG_NAMES, ball
+from interpret_robust.results.names import LONG_NAMES, OF_PREDICTED_CLASS, ball
 
 LIKELIEST = 3
 """Classes whose probabilities are drawn, beside the one that is attacked."""
@@ -34,6 +34,9 @@ LIST_SHARE = 1.35
 
 EMPHASIS, NEUTRAL = "#D55E00", "0.6"
 """Colors of the class that is attacked and of the others."""
+
+LABEL = {"va": "top", "fontsize": 6.5, "bbox": {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.5}}
+"""Of a class's name in a panel."""
 
 OPACITY = 0.6
 """Of weights that are laid over a picture."""
@@ -115,7 +118,10 @@ class Explanation:
 
 
 def draw(explanation: Explanation) -> Drawing:
-    """Return two rows, natural and adversarial: the image, its gradient map, its weights laid over it, its classes."""
+    """Return two rows, natural and adversarial: the image, its gradient map, its weights laid over it, its classes.
+
+    Weights that are of the predicted class have its name in their corner.
+    """
     height, width = explanation.natural.image.shape[:2]
     kind = explanation.weights_kind
     titles = ["image", "gradient of the loss", *([kind] if kind else []), "classes"]
@@ -151,6 +157,9 @@ def _draw_side(panels: AnyArray, explanation: Explanation, side: Side, scale: No
     _show(panels[1], side.gradient_image)
     if side.weights is not None:
         _draw_weights(panels[2], side.image, side.weights, scale)
+        if explanation.weights_kind in OF_PREDICTED_CLASS:
+            text = "\n".join(wrap(f"of {explanation.class_names[side.prediction]}", LONGEST_LINE))
+            panels[2].text(0.02, 0.98, text, **LABEL, transform=panels[2].transAxes)
     _draw_classes(panels[-1], explanation, side)
 
 
@@ -210,7 +219,7 @@ def _caption(explanation: Explanation) -> str:
         "The model has no features at several positions, so that no weights are shown."
         if kind is None
         else f"Colors laid over the image are {LONG_NAMES.get(kind, kind)}, weights of positions that sum to one, on "
-        "one scale for both images."
+        f"one scale for both images{_other_class(explanation)}."
     )
     return (
         f"{explanation.picture} as {explanation.model} sees it ({explanation.framing}): above as it is, below under "
@@ -219,6 +228,15 @@ def _caption(explanation: Explanation) -> str:
         f"standard deviations of each map; gray is zero. {weights} Bars are the probabilities of the {LIKELIEST} "
         "likeliest classes, and of the attacked one in orange."
     )
+
+
+def _other_class(explanation: Explanation) -> str:
+    """Return a clause on weights that are of another class under attack; empty where they are not."""
+    above, below = explanation.natural.prediction, explanation.adversarial.prediction
+    if explanation.weights_kind not in OF_PREDICTED_CLASS or above == below:
+        return ""
+    names = explanation.class_names
+    return f"; above they are of '{names[above]}', below of '{names[below]}', and are not to be compared"
 
 
 def _numbers(explanation: Explanation) -> dict[str, Any]:

@@ -21,6 +21,9 @@ LONG_NAMES = {
     "relevance": "transformer relevance of the predicted class",
 }
 
+OF_PREDICTED_CLASS = (GRAD_CAM, "relevance")
+"""Weights that are of the predicted class, so that they are of another one where an attack changes it."""
+
 FEW_POSITIONS = 10
 """Below this a correlation of ranks of positions says little."""
 
