@@ -113,9 +113,11 @@ def expected_rows(explorer: Explorer, image: str, eps: float, steps: int = 20, n
             f"{percent(cell['answers'][0][1])}"
             for cell in cells
         ]
-        note = "" if cells[0]["prediction"] == cells[1]["prediction"] else ", class changed"
-        kind = "" if exhibit.weight == "attention" else f" (Grad-CAM{note})"
-        rows.append([exhibit.subject.job["variant"], *sees, percent(cells[1]["moved"]) + kind])
+        before, after = (album.dataset.class_names[cell["prediction"]] for cell in cells)
+        moved = percent(cells[1]["moved"]) + ("" if exhibit.weight == "attention" else " (Grad-CAM)")
+        if exhibit.weight != "attention" and before != after:
+            moved = f"\u2013 (Grad-CAM of {before}, then {after})"
+        rows.append([exhibit.subject.job["variant"], *sees, moved])
     return rows
 
 
@@ -219,7 +221,10 @@ def test_a_file_says_in_which_norm_it_was_made(window: Page, explorer: Explorer,
     begin(window, path.as_uri())
     assert rows(window) == expected_rows(explorer, "0", 0.5, norm="l2")
     assert window.value("byId('norm-text').textContent") == "L2"
-    sentence = "L2, PGD-20, cross-entropy, seed 0, gradient scale clip; irt explore changes them."
+    sentence = (
+        "This page holds one attack: L2, PGD-20, cross-entropy, seed 0; gradient scale clip. "
+        "For others run irt explore."
+    )
     assert window.value("byId('fixed').innerText") == sentence
     usable = "[...document.querySelectorAll('select, input, button')].filter((one) => one.checkVisibility())"
     assert window.value(f"{usable}.map((one) => one.id)") == [
@@ -336,7 +341,8 @@ def test_the_lines_that_are_named_print_the_numbers_of_the_page(
             continue
         ranks, maps = columns[models_shown + place], columns[2 * models_shown + place]
         assert float(ranks["spearman"][""]) == pytest.approx(cell["spearman"], abs=1e-4)
-        assert shift.startswith(percent(float(maps["distance"][""])))
+        assert percent(cell["moved"]) == percent(float(maps["distance"][""]))
+        assert shift.startswith(("\u2013 (Grad-CAM of ", percent(cell["moved"])))
         attention = [float(weight) for weight in ranks["attention_adversarial"]["by position"].split()]
         assert attention == pytest.approx(cell["attention"], abs=1e-5)
         distance = [float(length) for length in ranks["distance"]["by position"].split()]
@@ -348,7 +354,9 @@ def test_a_reader_who_knows_nothing_is_told_what_names_and_numbers_mean(window: 
     text = window.value("document.body.innerText")
     assert "at: adversarial training; at-att: adversarial training with attention." in text
     assert "At eps 8/255 no value of a pixel, from 0 to 255, changes by more than 8." in text
-    assert "The percentage behind a class is the probability" in text and "the reverse of the paper's Figure 2" in text
+    assert (
+        "The percentage behind a class is the probability" in text and "as in the paper's Figure 2; below zero" in text
+    )
 
 
 def test_a_file_names_lines_too(window: Page, page: Path, explorer: Explorer) -> None:
@@ -440,7 +448,7 @@ def test_cells_and_slider_have_numbers_and_a_click_on_a_cell_chooses_it(
 def test_without_an_attack_the_table_shows_none(window: Page, page: Path, explorer: Explorer) -> None:
     begin(window, page.as_uri())
     assert window.value("byId('basis').textContent") == (
-        "It rests on l-infinity, PGD-20, cross-entropy, seed 0, this one image. "
+        "For this one image and one attack: l-infinity, PGD-20, cross-entropy, seed 0. "
         "At eps 8/255 no value of a pixel, from 0 to 255, changes by more than 8."
     )
     slide(window, 0)
@@ -538,6 +546,48 @@ def test_a_correlation_of_few_positions_says_so(window: Page, page: Path) -> Non
     assert "of only" not in window.value("document.body.innerText")
 
 
+@pytest.mark.parametrize(
+    ("shown", "words"),
+    [
+        ([("grad-cam", -0.5), ("attention", -0.25)], "does not hold in at-att (Spearman \u22120.25)."),
+        (
+            [("attention", 0.5), ("attention", -0.25)],
+            "holds in at (Spearman 0.50), and does not hold in at-att (Spearman \u22120.25).",
+        ),
+        ([("attention", 0.5), ("attention", 0.25)], "holds in at (Spearman 0.50) and at-att (Spearman 0.25)."),
+        ([("grad-cam", 0.5), ("grad-cam", 0.5)], ""),
+    ],
+)
+def test_the_page_says_whether_the_claim_on_attention_holds(
+    window: Page, page: Path, shown: list[tuple[str, float]], words: str
+) -> None:
+    begin(window, page.as_uri())
+    window.value(
+        f"{json.dumps(shown)}.forEach(([weights, spearman], place) => {{ setup.models[place].weights = weights;"
+        " cellOf(place, view.eps).spearman = spearman; }); showVerdict()"
+    )
+    beginning = "The paper claims that more attention goes to more robust features. On this image, at eps 8/255, that "
+    assert window.value("byId('claim').textContent") == (words and beginning + words)
+    slide(window, 0)
+    assert window.value("byId('claim').textContent") == ""
+
+
+def test_a_star_is_explained_where_one_is_shown(window: Page, page: Path) -> None:
+    begin(window, page.as_uri())
+    for shares, stars in (([[0.9, 0.2, 0.2], [0.9, 0.9, 0.9]], 1), ([[0.9, 0.9, 0.2], [0.9, 0.9, 0.2]], 0)):
+        assert window.value(VERDICT.format(shares=json.dumps(shares)))[1] == stars
+        assert window.value("byId('star').checkVisibility()") == bool(stars)
+
+
+@pytest.mark.parametrize("width", [1280, 1265, 1000, 850, 400])
+def test_the_page_of_five_models_does_not_scroll_sideways(window: Page, width: int) -> None:
+    """1265 is a window of 1280 beside a scroll bar."""
+    begin(window, (Path(__file__).parents[1] / "docs/explore-cifar10.html").as_uri(), width)
+    for place in range(7):
+        slide(window, place)
+        assert window.value("document.documentElement.scrollWidth") <= width
+
+
 def test_grad_cam_is_compared_where_the_class_stays_and_attention_alone_is_named(window: Page, page: Path) -> None:
     begin(window, page.as_uri())
     share = window.value("percent(cellOf(1, view.eps).moved)")
@@ -546,8 +596,9 @@ def test_grad_cam_is_compared_where_the_class_stays_and_attention_alone_is_named
     assert window.value("byId('class-note').textContent").startswith(note)
     assert motion == f" Attention moved at eps 8/255, of the models that have it: {share} in at-att."
     words = "movedCell({weights: '%s'}, {prediction: 1}, {prediction: %d, moved: 0.28}).textContent"
+    of_two = "\u2013 (Grad-CAM of one, then two)"
     assert window.value(words % ("Grad-CAM", 1)) == "28\u00a0% (Grad-CAM)"
-    assert window.value(words % ("Grad-CAM", 2)) == "28\u00a0% (Grad-CAM, class changed)"
+    assert window.value(words % ("Grad-CAM", 2)) == of_two
     assert window.value(words % ("feature norm", 2)) == "28\u00a0% (feature norm)"
     assert window.value(words % ("attention", 2)) == "28\u00a0%"
 

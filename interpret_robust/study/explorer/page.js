@@ -325,9 +325,9 @@ function showControls() {
   for (const name of ["norm", "steps", "loss", "rule", "sign", "class", "outcome", "label"]) byId(name).value = view[name];
   if (source.answers) showCounts();
   byId("none").textContent = "";
-  byId("fixed").textContent = `${attackWords()}, gradient scale ${view.rule}; irt explore changes them.`;
+  byId("fixed").textContent = `This page holds one attack: ${attackWords()}; gradient scale ${view.rule}. For others run irt explore.`;
   const levels = view.norm === "linf" && view.eps.endsWith("/255") ? ` At eps ${view.eps} no value of a pixel, from 0 to 255, changes by more than ${view.eps.replace("/255", "")}.` : "";
-  byId("basis").textContent = `It rests on ${attackWords()}, this one image.${levels}`;
+  byId("basis").textContent = `For this one image and one attack: ${attackWords()}.${levels}`;
   byId("truth").hidden = !isOwn();
   byId("caption").textContent = isOwn() ? `your image, as ${className(view.label)}` : `image ${Number(view.image) + 1} of ${setup.labels.length} (index ${view.image}): ${className(view.label)}`;
   byId("photo").setAttribute("aria-label", byId("caption").textContent);
@@ -485,19 +485,19 @@ function tiles(model, natural, cell) {
     if (attention && largest > 0) shade(canvas, attention, largest, grid);
   };
   const laid = weights ? `, ${weights}` : "";
-  const brightest = (attention) => (attention ? `${laid} up to ${percent(Math.max(...attention))}` : weights ? `, no ${weights}` : "");
+  const brightest = ({ attention, prediction }) => (attention ? `, ${kindOf(weights, prediction)} up to ${percent(Math.max(...attention))}` : weights ? `, no ${weights}` : "");
   const add = (...parts) => box.append(tile(...parts));
-  add(`natural${brightest(natural.attention)}`, `${name}: natural image${laid}`, withWeights(photo, natural.attention), { grid });
-  if (isAttacked()) add(`adversarial${brightest(cell.attention)}`, `${name}: adversarial image${laid}`, withWeights(adversarialPixels(cell), cell.attention), { grid });
+  add(`natural${brightest(natural)}`, `${name}: natural image${laid}`, withWeights(photo, natural.attention), { grid });
+  if (isAttacked()) add(`adversarial${brightest(cell)}`, `${name}: adversarial image${laid}`, withWeights(adversarialPixels(cell), cell.attention), { grid });
   const change = view.norm === "linf" ? view.eps : String(Number(cell.change.toPrecision(2)));
   if (isAttacked()) add(`perturbation, black \u2212${change}, white +${change}`, `${name}: perturbation`, (canvas) => paint(canvas, cell.pixels.perturbation), { grid });
   const sign = view.sign === "plus" ? "+g" : "\u2212g";
-  add(`gradient${isAttacked() ? " there" : ""}, ${sign}, ${view.rule}`, `${name}: gradient map`, (canvas) => paint(canvas, gradientPixels(cell)), { grid });
+  add(`gradient${isAttacked() ? " at the adversarial image" : ""}, ${sign}, ${view.rule}`, `${name}: gradient map`, (canvas) => paint(canvas, gradientPixels(cell)), { grid });
   if (cell.ranks) {
     add("robustness ranks, bright: robust", `${name}: robustness ranks of ${cell.ranks.length} positions`, (canvas) => paint(canvas, rankPixels(cell.ranks, grid)), { grid });
     if (natural.attention) {
       const chosen = view.position === null ? -1 : positionIn(grid);
-      const correlation = cell.spearman === null ? "" : `, Spearman ${signed(cell.spearman)}${cell.ranks.length < setup.few_positions ? ` of only ${cell.ranks.length} positions` : ""}`;
+      const correlation = cell.spearman === null ? "" : `, Spearman ${signed(cell.spearman)}${fewPositions(cell)}`;
       add(`${weights} by rank${correlation}`, `${name}: ${weights} against robustness rank${correlation}`, (canvas) => plot(canvas, natural.attention, cell.ranks, chosen), { plain: true });
     }
   }
@@ -672,6 +672,8 @@ function showVerdict() {
   byId("summary").tBodies[0].replaceChildren(...rows);
   write(byId("headline"), headline(all, verdict));
   byId("close").hidden = !verdict.isClose;
+  byId("star").hidden = !verdict.isClaim;
+  byId("claim").textContent = claim();
   byId("headline").title = verdict.isClose ? byId("close").textContent : "";
 }
 
@@ -694,13 +696,32 @@ function marginOf({ answers, truth }) {
   return truth - Math.max(...answers.filter(([place]) => place !== view.label).map(([, share]) => share));
 }
 
+// What the paper's Figure 2 says, against the correlation of each model that has attention.
+function claim() {
+  const told = setup.models.flatMap((model, place) => {
+    const cell = cellOf(place, view.eps);
+    const isTold = isAttacked() && model.weights === "attention" && typeof cell?.spearman === "number" && cell.spearman !== 0;
+    return isTold ? [{ holds: cell.spearman > 0, text: `${model.name} (Spearman ${signed(cell.spearman)}${fewPositions(cell)})` }] : [];
+  });
+  const phrases = [[true, "holds"], [false, "does not hold"]].flatMap(([holds, words]) => {
+    const texts = told.filter((one) => one.holds === holds).map(({ text }) => text);
+    return texts.length ? [`${words} in ${list(texts)}`] : [];
+  });
+  return phrases.length ? `The paper claims that more attention goes to more robust features. On this image, at ${ball(view.eps)}, that ${phrases.join(", and ")}.` : "";
+}
+
+const fewPositions = ({ ranks }) => (ranks.length < setup.few_positions ? ` of only ${ranks.length} positions` : "");
+
+// Weights of positions, with the class that they are of where they are of one.
+const kindOf = (weights, prediction) => (OF_PREDICTED_CLASS.includes(weights) ? `${weights} of ${className(prediction)}` : weights);
+
 const isComparable = ({ weights }, natural, cell) => !OF_PREDICTED_CLASS.includes(weights) || natural?.prediction === cell?.prediction;
 
 function movedCell(model, natural, cell) {
   if (!isAttacked()) return element("td", "\u2013", "moved");
-  const notes = model.weights === "attention" || typeof cell?.moved !== "number" ? [] : [model.weights];
-  if (notes.length && !isComparable(model, natural, cell)) notes.push("class changed");
-  return element("td", `${percent(cell?.moved)}${notes.length ? ` (${notes.join(", ")})` : ""}`, "moved");
+  if (typeof cell?.moved !== "number" || model.weights === "attention") return element("td", percent(cell?.moved), "moved");
+  if (isComparable(model, natural, cell)) return element("td", `${percent(cell.moved)} (${model.weights})`, "moved");
+  return element("td", `\u2013 (${kindOf(model.weights, natural.prediction)}, then ${className(cell.prediction)})`, "moved");
 }
 
 function headline(all, { most, best, close, worst, isSure, isClaim }) {
@@ -963,7 +984,7 @@ async function begin() {
   for (const part of document.querySelectorAll(".live")) part.hidden = isFixed;
   byId("fixed").hidden = !isFixed;
   const stands = OF_PREDICTED_CLASS.filter((kind) => setup.models.some(({ weights }) => weights === kind));
-  if (stands.length) byId("class-note").textContent = `In its place stands ${list(stands)} of the predicted class where a model has no attention: no share can be compared once that class changes.`;
+  if (stands.length) byId("class-note").textContent = `In its place stands ${list(stands)} of the predicted class where a model has no attention: no share is given where that class changes.`;
   write(byId("doubts"), setup.models.flatMap(({ name, doubts }) => doubts.map((doubt) => `In doubt, ${name}: ${doubt}`)).join(" "));
   write(byId("close"), `Too close to call: the model that fails last leads by one step of eps, and at the eps where the next one fails its lead is below ${100 * CLOSE} percentage points. The lead is the difference of their margins: the probability of the true class less that of the likeliest other.`);
   Object.assign(view, { image: setup.first, norm: setup.norm, eps: setup.norms[setup.norm].eps, steps: setup.steps, loss: usualLoss(), rule: setup.rules[0] });
