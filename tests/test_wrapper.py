@@ -363,7 +363,7 @@ class Twice(nn.Module):
 
 
 def test_a_layer_that_does_not_run_once_is_the_users_error() -> None:
-    with pytest.raises(UserError, match="layer 'shared' runs 2 times in a pass: name one that runs once"):
+    with pytest.raises(UserError, match="layer 'common' runs 2 times in a pass: name one that runs once"):
         WrappedModel(seed_network(Twice), PLAIN, "common").features(images())
     with pytest.raises(UserError, match="layer 'idle' runs 0 times in a pass"):
         WrappedModel(seed_network(Twice), PLAIN, "idle").features(images())
