@@ -27,7 +27,7 @@ from interpret_robust.attacks.pgd import check_adversarial, per_image_noise
 from interpret_robust.core import provenance
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.device import describe
-from interpret_robust.core.files import replacing
+from interpret_robust.core.files import replace_file
 from interpret_robust.core.statistics import Interval, rate
 from interpret_robust.datasets import load
 from interpret_robust.datasets.batches import make_batch
@@ -135,7 +135,7 @@ def main() -> None:
                     "right": len(indices),
                     **attack(result, indices),
                 }
-                with replacing(options.json) as partial:
+                with replace_file(options.json) as partial:
                     partial.write_text(json.dumps(outcomes) + "\n", encoding="utf-8")
                 print(summarize(result.config["checkpoint"]["name"], record), file=sys.stderr, flush=True)
     rows = [summarize(name, record) for name, record in outcomes["models"].items()]

@@ -45,7 +45,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from interpret_robust import analyses
-from interpret_robust.core.files import replacing
+from interpret_robust.core.files import replace_file
 from interpret_robust.core.statistics import CONFIDENCE, Interval
 from interpret_robust.datasets.batches import BATCH_SIZE
 from interpret_robust.figures.style import OTHER_COLORS, RC, new_figure
@@ -720,10 +720,10 @@ def main() -> None:
         rows = [{column: format_cell(column, value) for column, value in row.items()} for row in report[name]]
         print(f"\n{name}\n{render(rows, arguments.form)}")
     if arguments.output:
-        with replacing(arguments.output) as partial:
+        with replace_file(arguments.output) as partial:
             partial.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     if arguments.figure:
-        with mpl.rc_context(RC), replacing(arguments.figure) as partial:
+        with mpl.rc_context(RC), replace_file(arguments.figure) as partial:
             draw(report["by save interval"], plan.costs, plan.batch_seconds()).savefig(partial, format="png", dpi=200)
 
 

@@ -28,7 +28,7 @@ import h5py
 import numpy as np
 
 from interpret_robust.core.arrays import AnyArray
-from interpret_robust.core.files import replacing
+from interpret_robust.core.files import replace_file
 from interpret_robust.results import hdf5
 from interpret_robust.results.tables import render
 
@@ -214,7 +214,7 @@ def main() -> int:
         from machine import describe_machine
 
         header = {"ours": describe(checkout), "old": describe(arguments.old), "machine": describe_machine()}
-        with replacing(arguments.json) as partial:
+        with replace_file(arguments.json) as partial:
             partial.write_text(json.dumps(header | {"cases": cases}, indent=1))
     return int(any(case["differences"] for case in cases.values()))
 

@@ -28,7 +28,7 @@ from interpret_robust.attacks.apgd import APGD
 from interpret_robust.attacks.pgd import PGD, check_adversarial, per_image_noise
 from interpret_robust.core import provenance
 from interpret_robust.core.device import describe
-from interpret_robust.core.files import replacing
+from interpret_robust.core.files import replace_file
 from interpret_robust.core.statistics import Interval, holm, mcnemar, rate
 from interpret_robust.datasets import load
 from interpret_robust.datasets.batches import Batch, make_batch
@@ -155,7 +155,7 @@ def main() -> None:
         machine = provenance.environment(describe(CPU), torch.get_num_threads(), 1)
         versions = {"foolbox": foolbox.__version__, "adv-lib": find_adv_lib_version()}
         content = {"pairs": records, "images": arguments.images, "machine": machine, **versions}
-        with replacing(arguments.json) as partial:
+        with replace_file(arguments.json) as partial:
             partial.write_text(json.dumps(content) + "\n", encoding="utf-8")
     is_weaker = any(row["only we have right"] > TOLERANCE * arguments.images for row in records)
     sys.exit(is_weaker or any(row["Holm p"] < 0.05 for row in records))

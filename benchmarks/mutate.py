@@ -37,7 +37,7 @@ from interpret_robust.cli import description
 from interpret_robust.core import provenance
 from interpret_robust.core.device import describe
 from interpret_robust.core.errors import UserError
-from interpret_robust.core.files import replacing
+from interpret_robust.core.files import replace_file
 from interpret_robust.datasets.npz import read_npz, write_npz
 from interpret_robust.models import checkpoint
 from interpret_robust.models.card import Card
@@ -73,7 +73,7 @@ def main() -> None:
             print(f"  seed {seed}: {outcome}: {words}", flush=True)
         report["kinds"][kind] = {"outcomes": dict(counts), "wrong": wrong}
     if options.json:
-        with replacing(options.json) as partial:
+        with replace_file(options.json) as partial:
             partial.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     sys.exit(any(record["wrong"] for record in report["kinds"].values()))
 

@@ -24,7 +24,7 @@ import numpy as np
 from machine import describe_machine
 from scipy import stats
 
-from interpret_robust.core.files import replacing
+from interpret_robust.core.files import replace_file
 from interpret_robust.datasets import load
 from interpret_robust.models import checkpoint_file
 from interpret_robust.results import hdf5
@@ -165,7 +165,7 @@ def main() -> None:
             "models": [measurement._asdict() for measurement in measurements],
         }
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(arguments.output) as partial:
+        with replace_file(arguments.output) as partial:
             partial.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 

@@ -32,7 +32,7 @@ from speed_cases import CASES as COMPARED_CASES
 from speed_cases import OUR_NAME, Context
 
 from interpret_robust.core import provenance
-from interpret_robust.core.files import replacing
+from interpret_robust.core.files import replace_file
 from interpret_robust.core.process_pool import cores
 from interpret_robust.core.statistics import Interval
 from interpret_robust.figures.style import RC, color, new_figure
@@ -203,7 +203,7 @@ def say(sentence: str) -> None:
 def write(path: Path | None, text: str) -> None:
     """Write a text, where a path is given."""
     if path:
-        with replacing(path) as partial:
+        with replace_file(path) as partial:
             partial.write_text(text, encoding="utf-8")
 
 

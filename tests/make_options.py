@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 from interpret_robust import analyses
 from interpret_robust.analyses.engine.options import FILE, describe
-from interpret_robust.core.files import replacing
+from interpret_robust.core.files import replace_file
 
 
 def text() -> str:
@@ -14,5 +14,5 @@ def text() -> str:
 
 
 if __name__ == "__main__":
-    with replacing(FILE) as partial:
+    with replace_file(FILE) as partial:
         partial.write_text(text(), encoding="utf-8")

@@ -151,10 +151,10 @@ def do_jobs(folder: Path) -> None:
     late = work_of(path, folder / "stopped", "gradient-maps")
     outcomes = [
         outcome(stop_after(late, 1).run if ranks.index() == 1 else late.run),
-        outcome(lambda: ranks.from_first(fail)),
-        outcome(lambda: ranks.from_first(lambda: [ranks.index(), "é"])),
+        outcome(lambda: ranks.run_on_first(fail)),
+        outcome(lambda: ranks.run_on_first(lambda: [ranks.index(), "é"])),
         outcome(lambda: ranks.bytes_from_first(lambda: b"")),
-        outcome(lambda: ranks.any_of(ranks.index() == 1, False)),
+        outcome(lambda: ranks.gather_flags(ranks.index() == 1, False)),
         outcome(run_of_too_small_a_batch),
     ]
     (folder / f"said-{ranks.index()}.txt").write_text("\n".join(outcomes), encoding="utf-8")

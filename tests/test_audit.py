@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from interpret_robust import cli
 from interpret_robust.core.errors import UserError
-from interpret_robust.core.statistics import over_seeds
+from interpret_robust.core.statistics import average_seeds
 from interpret_robust.results.attack_outcomes import right
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import newest_first
@@ -54,7 +54,7 @@ def test_a_row_tells_a_claim_with_figures_interval_and_verdict(tmp_path: Path) -
     (audit,) = audits(files)
     row = next(row for row in verdicts(audit) if row["claim"] == "attention raises natural accuracy")
     first, second = natural(files, "at-att"), natural(files, "at")
-    (value, low, high), _ = over_seeds([gain - other for gain, other in zip(first, second, strict=True)])
+    (value, low, high), _ = average_seeds([gain - other for gain, other in zip(first, second, strict=True)])
     assert (row["section"], row["above, open, below zero"]) == ("4.2", "1, 0, 0")
     assert row["paper"] == "at 80.79 -> at-att 82.75 (+1.96)"
     assert row["ours"] == f"at {100 * np.mean(second):.1f} -> at-att {100 * np.mean(first):.1f}"
@@ -139,7 +139,7 @@ def test_csv_is_numbers_a_measure_a_row(tmp_path: Path) -> None:
     assert len(rows) == sum(len(finding.measures) or 1 for finding in audit.findings)
     row = next(row for row in rows if row["claim"] == "attention-accuracy")
     differences = [first - other for first, other in zip(natural(files, "at-att"), natural(files, "at"), strict=True)]
-    interval, p_value = over_seeds(differences)
+    interval, p_value = average_seeds(differences)
     values = [float(row[name]) for name in ("estimate", "low", "high")]
     assert values == pytest.approx(100 * np.array(interval), rel=1e-5)
     assert float(row["p_value"]) == pytest.approx(p_value, rel=1e-5) and float(row["p_holm"]) >= float(row["p_value"])
@@ -303,7 +303,7 @@ def test_a_claim_takes_an_entry_and_where_its_measure_is_new_a_function(
     assert [first[column] for column in ("paper", "ours", "first measure [95 %]", "verdict")] == [
         old[column] for column in ("paper", "ours", "first measure [95 %]", "verdict")
     ]
-    (value, low, high), p_value = over_seeds([outcome - 0.5 for outcome in natural(files, "at-att")])
+    (value, low, high), p_value = average_seeds([outcome - 0.5 for outcome in natural(files, "at-att")])
     assert second["first measure [95 %]"] == f"{value:+.2f} [{low:+.2f}, {high:+.2f}]" and low > 0
     assert (second["section"], second["verdict"], second["paper"]) == ("9", "holds", "")
     (alone,) = (finding.p_value for finding in audit.findings if finding.claim is OF_ONE_MODEL)

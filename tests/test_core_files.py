@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from interpret_robust.core.errors import UserError
-from interpret_robust.core.files import check_present, remove_leftovers, replacing, stamp
+from interpret_robust.core.files import check_present, remove_leftovers, replace_file, stamp
 
 
 def test_what_a_kill_left_of_a_file_goes_and_nothing_else(tmp_path: Path) -> None:
@@ -28,7 +28,7 @@ def test_an_exception_leaves_the_file_as_it_was(tmp_path: Path) -> None:
     path.write_text("before")
 
     def fail() -> None:
-        with replacing(path) as partial:
+        with replace_file(path) as partial:
             partial.write_text("half")
             raise RuntimeError
 

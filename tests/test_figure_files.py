@@ -16,7 +16,7 @@ from PIL import Image
 
 from interpret_robust import analyses, cli, figures
 from interpret_robust.core.errors import UserError
-from interpret_robust.core.files import replacing
+from interpret_robust.core.files import replace_file
 from interpret_robust.figures import drawing, style
 from interpret_robust.results import hdf5
 
@@ -179,10 +179,10 @@ def test_a_figure_that_was_cut_off_is_drawn_anew(
         count += 1
         if count > step:
             raise KeyboardInterrupt
-        return replacing(path)
+        return replace_file(path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(style, "replacing", cut)
+        patch.setattr(style, "replace_file", cut)
         with pytest.raises(KeyboardInterrupt):
             style.save(drawing, folder, "a", {"x.h5": "new"}, "1")
     assert not style.is_drawn(folder, "a", {"x.h5": "new"}, "1")

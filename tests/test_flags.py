@@ -94,12 +94,12 @@ def write_masking(
 
 
 def flag(identity: str, *files: Result) -> Flag:
-    (match,) = [candidate for candidate in flags.all_of(files)[NAME] if candidate.id == identity]
+    (match,) = [candidate for candidate in flags.collect_flags(files)[NAME] if candidate.id == identity]
     return match
 
 
 def raised_flags(*files: Result) -> set[str]:
-    return {sign.id for sign in flags.all_of(files)[NAME] if sign.is_raised}
+    return {sign.id for sign in flags.collect_flags(files)[NAME] if sign.is_raised}
 
 
 # --- on made-up outcomes
@@ -108,7 +108,7 @@ def raised_flags(*files: Result) -> set[str]:
 def test_an_honest_model_raises_none_and_all_are_measured(tmp_path: Path) -> None:
     files = [table(tmp_path), write_masking(tmp_path)]
     assert raised_flags(*files) == set()
-    assert [sign.id for sign in flags.all_of(files)[NAME]] == [name for name in FLAGS if name != "autoattack"]
+    assert [sign.id for sign in flags.collect_flags(files)[NAME]] == [name for name in FLAGS if name != "autoattack"]
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_attacks_on_a_copy_are_black_box(tmp_path: Path) -> None:
     assert worst.share == wilson(20, N)
     assert f"random search or attacks on {COPY_NAME}" in worst.description
     # Nothing is said of a model that has no file of its own.
-    assert flags.all_of([strong]).keys() == {COPY_NAME}
+    assert flags.collect_flags([strong]).keys() == {COPY_NAME}
 
 
 def test_what_any_white_box_attack_breaks_is_not_held_against_the_model(tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ def test_all_files_of_a_models_attacks_are_white_box(tmp_path: Path) -> None:
 def test_few_steps_are_the_headlines_or_the_fewest(counts: dict[str, int], low: str, high: str, tmp_path: Path) -> None:
     file = of_readings(tmp_path, **counts)
     if not low:
-        assert "many-steps" not in [sign.id for sign in flags.all_of([file])[NAME]]
+        assert "many-steps" not in [sign.id for sign in flags.collect_flags([file])[NAME]]
         return
     gap = counts[low.replace("-", "_")] - counts[high.replace("-", "_")]
     share = flag("many-steps", file)
@@ -229,10 +229,10 @@ def test_autoattack_on_some_of_the_images_is_set_against_our_worst_case_on_these
         write_autoattack(tmp_path, COPY, np.arange(160) < 130),
         write_autoattack(tmp_path, SUBJECT, np.arange(N + 1) < 130),
     ):
-        assert "autoattack" not in [sign.id for sign in flags.all_of([own_table, other])[NAME]]
+        assert "autoattack" not in [sign.id for sign in flags.collect_flags([own_table, other])[NAME]]
     # Of AutoAttack alone nothing follows, nor beside what is no attack of ours.
-    assert flags.all_of([stronger]) == {}
-    assert "autoattack" not in [sign.id for sign in flags.all_of([write_masking(tmp_path), stronger])[NAME]]
+    assert flags.collect_flags([stronger]) == {}
+    assert "autoattack" not in [sign.id for sign in flags.collect_flags([write_masking(tmp_path), stronger])[NAME]]
 
 
 def test_files_of_other_images_balls_or_weights_are_not_mixed(tmp_path: Path) -> None:
@@ -405,7 +405,7 @@ def test_a_network_that_hides_its_gradients_is_flagged_and_an_honest_one_is_not(
     wrap: Callable[[Any], Any], expected: set[str], path: Path, tmp_path: Path
 ) -> None:
     files = files_of(path, wrap, tmp_path)
-    (signs,) = flags.all_of(files).values()
+    (signs,) = flags.collect_flags(files).values()
     assert {sign.id for sign in signs if sign.is_raised} == expected, signs
 
 
@@ -418,7 +418,7 @@ def test_files_of_one_name_behind_other_normalizations_are_not_mixed(tmp_path: P
         for name in ("imagenet", "none")
     }
     autoattack = write_autoattack(tmp_path, model, first(50), normalize="none")
-    signs = flags.all_of([*tables.values(), autoattack])
+    signs = flags.collect_flags([*tables.values(), autoattack])
     name = "cluttered-digits-any-mine-seedNone"
     assert list(signs) == [f"{name} (normalize imagenet)", f"{name} (normalize none)"]
     assert [[sign.id for sign in row if sign.is_raised] for row in signs.values()] == [[], ["autoattack"]]

@@ -16,7 +16,7 @@ from PIL import Image
 from interpret_robust.core.errors import UserError
 from interpret_robust.datasets import catalogue, class_names, load
 from interpret_robust.datasets.base import Dataset, Split
-from interpret_robust.datasets.listing import by_split
+from interpret_robust.datasets.listing import group_by_split
 from interpret_robust.datasets.records import RECORDS
 
 N, H, W = 9, 11, 14
@@ -876,7 +876,7 @@ def test_files_say_anywhere_in_their_names_of_which_split_they_are(
     names: list[str], train: list[int], test: list[int]
 ) -> None:
     paths = [Path("data") / name for name in names]
-    splits = by_split(Path("data"), paths)
+    splits = group_by_split(Path("data"), paths)
     assert splits.pop("test") == [paths[place] for place in test]
     assert splits.pop("train", []) == [paths[place] for place in train]
     assert list(splits) in ([], ["val"])
@@ -884,7 +884,9 @@ def test_files_say_anywhere_in_their_names_of_which_split_they_are(
 
 def test_a_file_that_names_no_split_beside_others_that_do_is_named() -> None:
     with pytest.raises(UserError, match=r"data: more\.tar names no split, and other files do"):
-        by_split(Path("data"), [Path("data/digits-train-0.tar"), Path("data/digits-test-0.tar"), Path("data/more.tar")])
+        group_by_split(
+            Path("data"), [Path("data/digits-train-0.tar"), Path("data/digits-test-0.tar"), Path("data/more.tar")]
+        )
 
 
 def test_two_words_for_one_split_are_refused_in_shards_and_in_a_list(tmp_path: Path) -> None:
@@ -892,7 +894,7 @@ def test_two_words_for_one_split_are_refused_in_shards_and_in_a_list(tmp_path: P
     with pytest.raises(
         UserError, match=r"^data has both 'val' and 'validation', which name one split: call both alike"
     ):
-        by_split(Path("data"), [Path("data/val-0.tar"), Path("data/validation-0.tar"), Path("data/test-0.tar")])
+        group_by_split(Path("data"), [Path("data/val-0.tar"), Path("data/validation-0.tar"), Path("data/test-0.tar")])
     path = tmp_path / "list.csv"
     path.write_text("file,label,split\n0.png,bee,test\n1.png,ant,train\n2.png,ant,training\n")
     with pytest.raises(UserError, match=r"list\.csv has both 'train' and 'training', which name one split"):

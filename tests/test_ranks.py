@@ -43,10 +43,10 @@ def outputs(request: pytest.FixtureRequest, make_checkpoint: Make, tmp_path_fact
 def test_alone_nothing_is_different() -> None:
     assert (ranks.index(), ranks.count(), ranks.restarts()) == (0, 1, 0)
     assert ranks.part(7) == slice(0, 7)
-    assert ranks.any_of(True, False) == (True, False)
+    assert ranks.gather_flags(True, False) == (True, False)
     tensor = torch.arange(3.0)
     assert ranks.total(tensor) is tensor
-    assert ranks.from_first(lambda: {"a": 1}) == {"a": 1}
+    assert ranks.run_on_first(lambda: {"a": 1}) == {"a": 1}
     with ranks.process_group():
         assert ranks.count() == 1
 

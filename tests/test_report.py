@@ -41,7 +41,7 @@ from interpret_robust.models import checkpoint
 from interpret_robust.results import hdf5, writer
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.schema import Column, Schema
-from interpret_robust.results.tables import fold, without_prefix
+from interpret_robust.results.tables import drop_prefix, fold
 from interpret_robust.study import paper, report
 from interpret_robust.study.audit import audits
 from interpret_robust.study.report import commands, overview
@@ -149,7 +149,7 @@ def test_tables_are_those_that_are_printed(page: str, answers: dict[str, list[Re
     for name, files in answers.items():
         section = page.partition(f'<section id="{name}">')[2].partition("</section>")[0]
         cells = [html.unescape(cell) for cell in re.findall(r"<t[hd](?: [^>]*)?>(.*?)</t[hd]>", section)]
-        table = without_prefix(printing.rows_of(files)[0])
+        table = drop_prefix(printing.rows_of(files)[0])
         columns = list(dict.fromkeys(key for row in table for key in row))
         parts = fold([columns, *([row.get(column, "") for column in columns] for row in table)], MOST_CHARACTERS)
         expected = [cell for part in parts for line in part for cell in line]
@@ -494,7 +494,7 @@ def test_models_are_trained_on_as_many_images_of_the_same_file(
     checkpoint, source_name = trained_by(base, recipe=recipe, images=5000), "my data/cluttered-digits.npz"
     origin = {"source": source_name, "trained_on": [source_name]}
     result = made_by(base, origin, checkpoint=checkpoint, settings=default_settings(base))
-    assert commands.all_of([result] * 2) == [
+    assert commands.list_commands([result] * 2) == [
         "irt train at-att --dataset 'my data/cluttered-digits.npz' --arch small --recipe quick --seed 0 --limit 5000 "
         "--set epochs=3 --set flip=true",
         f"irt analyze robustness checkpoints/{base.model_name}.safetensors",
@@ -507,7 +507,7 @@ def test_a_command_names_all_models_that_were_asked_alike(
 ) -> None:
     first, second = answers["attention-rank"]
     longer = made_by(second, settings=second.config["settings"] | {"steps": 77})
-    *_, command, other_command, _ = commands.all_of([second, longer, first])
+    *_, command, other_command, _ = commands.list_commands([second, longer, first])
     start, end = "irt analyze attention-rank", commands.command_of(first).partition(".safetensors")[2]
     names = [f"checkpoints/{result.model_name}.safetensors" for result in (first, second)]
     assert command == f"{start} {names[0]} \\\n    {names[1]}{end}"
@@ -520,7 +520,7 @@ def test_commands_are_taken_by_irt(answers: dict[str, list[Result]], made_by: Ca
     """A recipe that is told is the recipe that is parsed."""
     recipe = replace(recipe_of("fast", "cifar10"), flip=False, ema=0.995, schedule="steps", eps=4 / 255)
     base = answers["robustness"][0]
-    words = commands.all_of([made_by(base, checkpoint=trained_by(base, recipe=vars(recipe)))])[0].split()
+    words = commands.list_commands([made_by(base, checkpoint=trained_by(base, recipe=vars(recipe)))])[0].split()
     overrides = tuple(value for name, value in pairwise(words) if name == "--set")
     assert len(overrides) > 2 and recipe_of("fast", "cluttered-digits", overrides) == recipe
 
@@ -532,7 +532,7 @@ def test_a_recipe_of_the_users_own_is_told_without_its_file(
         'base = "fast"\nnorm = "l2"\neps = 0.5\nattack_step = "5/255"\nema = 0.9'
     )
     recipe, base = recipe_file.read(path), answers["robustness"][0]
-    words = commands.all_of([made_by(base, checkpoint=trained_by(base, recipe=vars(recipe)))])[0].split()
+    words = commands.list_commands([made_by(base, checkpoint=trained_by(base, recipe=vars(recipe)))])[0].split()
     overrides = tuple(value for name, value in pairwise(words) if name == "--set")
     name = words[words.index("--recipe") + 1]
     assert name == "quick" and replace(recipe_of(name, "cluttered-digits", overrides), name="mine") == recipe
@@ -571,7 +571,7 @@ def test_evaluators_are_trained_and_named_where_they_were_given(
     assert (run["source"], run["limit"], run["trained_on"]) == ("d.npz", 7, [digits.name] * 3)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(analyses, "get", lambda _: oddity.ANALYSIS)
-        lines, reader_options = commands.all_of([default, custom]), commands.command_of(custom).split()
+        lines, reader_options = commands.list_commands([default, custom]), commands.command_of(custom).split()
     trainings = [line.split() for line in lines if line.startswith("irt train")]
     assert [(line[2], line[line.index("--seed") + 1]) for line in trainings] == [
         ("at", "0"),
@@ -605,7 +605,7 @@ def test_a_task_says_where_its_images_are_from(
     option = f" --dataset {other_data}" if is_elsewhere else ""
     name = f"checkpoints/{snapshot.path.name}"
     assert commands.command_of(result) == f"irt analyze gradient-maps {name}{option} --limit 3 --batch-size 3"
-    training = commands.all_of([result])[0]
+    training = commands.list_commands([result])[0]
     assert f" --dataset {training_data} " in training and f" --limit {len(digits.train)} --set " in training
 
 
@@ -966,7 +966,7 @@ def test_models_that_were_not_checked_for_hidden_gradients_are_not_counted_as_ch
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     checks = {"a": [SimpleNamespace(id="x", is_raised=False)] * 3, "b": []}
-    monkeypatch.setattr("interpret_robust.study.flags.all_of", lambda results: checks)
+    monkeypatch.setattr("interpret_robust.study.flags.collect_flags", lambda results: checks)
     assert list(overview._remark_on_flags([])) == [
         ("No sign of hidden gradients: 3 checks of 1 model.", True),
         ("Not checked for hidden gradients: b.", False),

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from interpret_robust.core.errors import UserError, first_line, unknown
-from interpret_robust.core.files import file_sha256, replacing
+from interpret_robust.core.files import file_sha256, replace_file
 from interpret_robust.core.parsing import number, seconds
 from interpret_robust.datasets import catalogue
 from interpret_robust.datasets.cluttered_digits import cluttered_digits
@@ -100,7 +100,7 @@ def test_a_file_is_replaced_in_one_step(tmp_path: Path, content: bytes | None) -
     if content is not None:
         path.parent.mkdir()
         path.write_bytes(content)
-    with replacing(path) as partial:
+    with replace_file(path) as partial:
         assert partial == path.with_name(f"x.bin.{os.getpid()}.partial")
         partial.write_bytes(b"new")
         assert (path.read_bytes() if path.exists() else None) == content
@@ -116,7 +116,7 @@ def test_after_a_failure_a_file_is_as_it_was(tmp_path: Path, content: bytes | No
         path.write_bytes(content)
 
     def write() -> None:
-        with replacing(path) as partial:
+        with replace_file(path) as partial:
             partial.write_bytes(b"half")
             raise failure
 
@@ -131,14 +131,14 @@ def test_a_failure_to_put_in_place_leaves_no_partial(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(os, "replace", fail)
     (tmp_path / "x.bin").write_bytes(b"old")
-    with pytest.raises(PermissionError), replacing(tmp_path / "x.bin") as partial:
+    with pytest.raises(PermissionError), replace_file(tmp_path / "x.bin") as partial:
         partial.write_bytes(b"new")
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == {"x.bin": b"old"}
 
 
 def test_what_an_earlier_kill_left_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / f"x.bin.{os.getpid()}.partial").write_bytes(b"far more than is written now")
-    with replacing(tmp_path / "x.bin") as partial:
+    with replace_file(tmp_path / "x.bin") as partial:
         partial.write_bytes(b"new")
     assert [file.read_bytes() for file in tmp_path.iterdir()] == [b"new"]
 
@@ -146,15 +146,15 @@ def test_what_an_earlier_kill_left_is_overwritten(tmp_path: Path) -> None:
 REPLACE = """
 import sys
 from pathlib import Path
-from interpret_robust.core.files import replacing
-with replacing(Path(sys.argv[1])) as partial:
+from interpret_robust.core.files import replace_file
+with replace_file(Path(sys.argv[1])) as partial:
     partial.write_bytes(b"theirs")
 """
 
 
 def test_two_processes_may_make_the_same_file_at_once(tmp_path: Path) -> None:
     path = tmp_path / "x.bin"
-    with replacing(path) as partial:
+    with replace_file(path) as partial:
         partial.write_bytes(b"ours, first half")
         subprocess.run([sys.executable, "-c", REPLACE, str(path)], check=True)
         assert path.read_bytes() == b"theirs"
@@ -206,7 +206,7 @@ def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatc
 
     note("fsync")
     note("replace")
-    with replacing(tmp_path / "x.bin") as partial:
+    with replace_file(tmp_path / "x.bin") as partial:
         partial.write_bytes(b"new")
     assert calls == ["fsync", "replace", "fsync"]
 

@@ -12,12 +12,12 @@ from interpret_robust.core import statistics
 from interpret_robust.core.statistics import (
     UNKNOWN,
     Interval,
+    average_seeds,
     bootstrap_mean,
     column_means,
     finite_column_means,
     holm,
     mcnemar,
-    over_seeds,
     page_trend,
     ratio_of_means,
     row_partial_spearman,
@@ -461,13 +461,13 @@ def test_over_seeds_is_the_slow_one(seeds: int, images: int) -> None:
     values[0, 0] = np.nan
     if images > 7:
         values[:, 3] = np.nan
-    result = over_seeds(list(values))
+    result = average_seeds(list(values))
     assert (*result.interval, result.p_value) == pytest.approx(slow_over_seeds(values.tolist()))
 
 
 def test_over_seeds_that_are_equal_leaves_the_interval_over_images() -> None:
     values = random(40) + 0.2
-    interval, p_value = over_seeds([values] * 3)
+    interval, p_value = average_seeds([values] * 3)
     low, high = stats.t.interval(0.95, 39, values.mean(), stats.sem(values))
     assert interval == pytest.approx((values.mean(), low, high))
     assert p_value == pytest.approx(stats.ttest_1samp(values, 0).pvalue)
@@ -475,19 +475,19 @@ def test_over_seeds_that_are_equal_leaves_the_interval_over_images() -> None:
 
 def test_over_seeds_on_images_that_are_equal_leaves_the_interval_over_seeds() -> None:
     means = np.array([0.1, 0.4, 0.3])
-    interval, p_value = over_seeds([np.full(25, mean) for mean in means])
+    interval, p_value = average_seeds([np.full(25, mean) for mean in means])
     low, high = stats.t.interval(0.95, 2, means.mean(), stats.sem(means))
     assert interval == pytest.approx((means.mean(), low, high))
     assert p_value == pytest.approx(stats.ttest_1samp(means, 0).pvalue)
 
 
 def test_over_seeds_without_any_variance() -> None:
-    assert over_seeds([np.zeros(5)] * 2) == (Interval(0, 0, 0), 1)
-    assert over_seeds([np.ones(5)] * 2) == (Interval(1, 1, 1), 0)
+    assert average_seeds([np.zeros(5)] * 2) == (Interval(0, 0, 0), 1)
+    assert average_seeds([np.ones(5)] * 2) == (Interval(1, 1, 1), 0)
 
 
 def test_over_seeds_of_one_image_has_no_interval() -> None:
-    interval, p_value = over_seeds([np.array([0.5]), np.array([1.5])])
+    interval, p_value = average_seeds([np.array([0.5]), np.array([1.5])])
     assert interval == pytest.approx((1, np.nan, np.nan), nan_ok=True) and p_value == 1
 
 
@@ -501,6 +501,6 @@ def test_over_seeds_covers_what_it_should(of_seeds: float, of_images: float, of_
     hits = 0
     for _ in range(trials):
         values = of_seeds * rng.normal(size=(seeds, 1)) + of_images * rng.normal(size=images)
-        _, low, high = over_seeds(list(values + of_both * rng.normal(size=(seeds, images)))).interval
+        _, low, high = average_seeds(list(values + of_both * rng.normal(size=(seeds, images)))).interval
         hits += low < 0 < high
     assert 0.935 < hits / trials <= highest

@@ -27,7 +27,7 @@ from interpret_robust.models.card import Reference
 from interpret_robust.models.variants import VARIANTS
 from interpret_robust.results import attack_outcomes, hdf5
 from interpret_robust.study import reproduction, tasks
-from interpret_robust.study.evaluators import copies_of, evaluators_of, others_of
+from interpret_robust.study.evaluators import copies_of, evaluators_of, list_candidates
 from interpret_robust.study.plan import QUICK
 from interpret_robust.study.report import commands
 from interpret_robust.study.tasks import AnalysisTask, analysis_tasks, applicable
@@ -209,7 +209,7 @@ def test_a_matrix_is_read_by_all_other_models_of_the_data(models: Callable[..., 
     link = tmp_path / "same.safetensors"
     link.symlink_to(source)
     candidates = [link, *rest, source, *models(["small at 3"], "other")]
-    assert others_of(checkpoint.read(source), candidates) == tuple(rest)
+    assert list_candidates(checkpoint.read(source), candidates) == tuple(rest)
 
 
 ONE_STEP = TableSettings(pgd="1", cw="none")
@@ -323,7 +323,7 @@ def test_the_commands_of_a_report_make_tables_with_copies_and_matrices_anew(fold
     command = "irt analyze robustness"
     options = "--batch-size 5 --cw none --pgd 1"
     results = [hdf5.read(folders.analyses / task.name) for task in tasks]
-    lines = commands.all_of(results)
+    lines = commands.list_commands(results)
     paths = [f"checkpoints/{subject.name}" for subject in subjects]
     question = f"{command} {commands.CONTINUATION.join(paths)}"
     assert [line.split(" --")[0] for line in lines] == ["irt train at", "irt train at", question, "irt report"]

@@ -14,7 +14,7 @@ from scipy import stats
 from interpret_robust import analyses
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
-from interpret_robust.core.statistics import Interval, over_seeds
+from interpret_robust.core.statistics import Interval, average_seeds
 from interpret_robust.models.variants import VARIANTS
 from interpret_robust.results import hdf5, writer
 from interpret_robust.results.attack_outcomes import fullest
@@ -207,14 +207,14 @@ def test_a_verdict_says_on_what_it_rests(
 ) -> None:
     finding = Finding(paper.CLAIMS[0], "table2", tuple(measures), p_value)
     assert finding.basis == basis.format(paper.CLAIMS[0].section)
-    assert finding.deciding is (None if place is None else measures[place])
+    assert finding.decisive_measure is (None if place is None else measures[place])
 
 
 def test_one_number_is_a_basis_against_the_best() -> None:
     (best,) = (claim for claim in paper.CLAIMS if claim.superlative)
     finding = Finding(best, "table2", (measure(RISE, p=0.001), measure(FALL, p=0.02)), 1.0)
     assert finding.basis == "rests on 1 of 2 numbers: one is enough against the best"
-    assert finding.deciding is finding.measures[1]
+    assert finding.decisive_measure is finding.measures[1]
 
 
 def test_accuracies_are_compared_image_by_image(tmp_path: Path) -> None:
@@ -258,7 +258,7 @@ def test_one_image_answers_no_claim(tmp_path: Path) -> None:
     (measure,) = natural.measures
     assert measure.levels == (1.0, 0.0) and measure.text() == "+100.0 points"
     assert measure.condition == "seed 0; 1 test image, too few for an interval"
-    assert (measure.sign, natural.verdict, natural.deciding) == (0, "cannot tell", measure)
+    assert (measure.sign, natural.verdict, natural.decisive_measure) == (0, "cannot tell", measure)
 
 
 def test_only_models_of_one_seed_on_the_same_images_are_compared(tmp_path: Path) -> None:
@@ -320,7 +320,7 @@ def test_seeds_are_combined(tmp_path: Path) -> None:
     (measure,) = judge_files(files)["attention-accuracy"].measures
     differences = outcomes[:, 1].astype(float) - outcomes[:, 0]
     assert measure.seeds == (0, 1, 2) and measure.values == pytest.approx(differences.mean(1))
-    assert (measure.estimate, measure.p_value) == over_seeds(list(differences))
+    assert (measure.estimate, measure.p_value) == average_seeds(list(differences))
     assert measure.levels == pytest.approx(outcomes.mean((0, 2))[::-1])
     assert measure.condition == "seeds 0, 1, 2; 200 test images each"
     assert measure.seed_texts() == [
@@ -533,7 +533,7 @@ def test_black_box_accuracy_is_averaged_by_the_attacked_seed_and_by_the_attackin
             (200,) * 3,
         )
         assert measure.values == pytest.approx([np.mean(values) for values in rows])
-        (value, low, high), p_value = over_seeds([np.array(values) for values in rows])
+        (value, low, high), p_value = average_seeds([np.array(values) for values in rows])
         assert tuple(measure.estimate) == pytest.approx((value, low, high)) and measure.p_value == pytest.approx(
             p_value
         )
@@ -557,7 +557,7 @@ def test_one_attacking_seed_is_one_seed_however_many_read_it(tmp_path: Path) -> 
     _, by_attacked, by_attacking = judge_files(results)["regularization-cost"].measures
     rows = [slowly(answers, seed, [1], [seed]) for seed in (0, 2)]
     assert by_attacked.seeds == (0, 2) and by_attacked.values == pytest.approx([np.mean(values) for values in rows])
-    assert (by_attacked.estimate, by_attacked.p_value) == over_seeds([np.array(values) for values in rows])
+    assert (by_attacked.estimate, by_attacked.p_value) == average_seeds([np.array(values) for values in rows])
     assert by_attacking.seeds == (1,) and by_attacking.values == pytest.approx([np.mean(rows)])
     assert by_attacking.p_value is None  # averages over two copies are no answers of yes or no
     # One copy alone gives answers of yes or no: 70 against 50 of 200.

@@ -34,8 +34,8 @@ from interpret_robust.core.parsing import format_number
 from interpret_robust.core.random_numbers import streams
 from interpret_robust.core.statistics import (
     Interval,
+    apply_in_parts,
     bootstrap_mean,
-    by_parts,
     column_means,
     page_trend,
     rate,
@@ -221,7 +221,7 @@ def attention_by_rank(attention: AnyArray, distance: AnyArray) -> AnyArray:
 
     Positions of equal distance share their ranks: each has the mean attention of them all.
     """
-    return by_parts(_by_rank, attention, distance)
+    return apply_in_parts(_by_rank, attention, distance)
 
 
 def _by_rank(attention: AnyArray, distance: AnyArray) -> AnyArray:

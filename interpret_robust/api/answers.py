@@ -15,7 +15,7 @@ from interpret_robust import analyses, figures
 from interpret_robust.analyses.engine import printing
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
-from interpret_robust.core.files import replacing
+from interpret_robust.core.files import replace_file
 from interpret_robust.core.parsing import format_count
 from interpret_robust.core.plugins import first_words
 from interpret_robust.core.provenance import package_version
@@ -153,7 +153,7 @@ class Answer:
             >>> answer.save("analyses")  # doctest: +SKIP
         """
         target = _target(self, Path(path), overwrite=overwrite)
-        with replacing(target) as partial:
+        with replace_file(target) as partial:
             shutil.copyfile(self.result.path, partial)
         return target
 

@@ -30,7 +30,7 @@ from interpret_robust.core.errors import NotFiniteError, UserError
 from interpret_robust.core.random_numbers import streams
 from interpret_robust.models import Classifier
 from interpret_robust.models.folding import fold
-from interpret_robust.models.recomputation import no_reentrant_recomputation
+from interpret_robust.models.recomputation import avoid_reentrant_recomputation
 
 Classes = npt.NDArray[np.integer]
 
@@ -99,7 +99,7 @@ class PGD:
         labels = labels.reshape(-1).long()
         noise = per_image_noise(0, range(len(images))) if noise is None else noise
         try:
-            with no_reentrant_recomputation():
+            with avoid_reentrant_recomputation():
                 adversarial = self.search(model, images, labels, noise)
         except (IndexError, RuntimeError):
             check_fit(model, images, labels)

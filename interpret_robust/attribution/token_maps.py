@@ -60,7 +60,7 @@ def token_weights(rule: str, model: Classifier, images: Tensor, classes: Tensor 
         else _attention(places, _pass_forward(model, images[part]), head)
         for part in parts
     ]
-    return places.on_grid(torch.cat(rows))
+    return places.arrange_on_grid(torch.cat(rows))
 
 
 def token_map(rule: str, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import click
 
 from interpret_robust.cli.groups import SHORTCUTS, ShortcutGroup
 from interpret_robust.core import openmp
-from interpret_robust.core.errors import EXIT_INTERRUPTED, EXIT_STOPPED, EXIT_USER_ERROR, UserError, on_one_line
+from interpret_robust.core.errors import EXIT_INTERRUPTED, EXIT_STOPPED, EXIT_USER_ERROR, UserError, escape_line_breaks
 
 EXAMPLES = (
     "\b\nExamples:\n"
@@ -93,7 +93,7 @@ def _explain(error: Exception) -> tuple[str | None, int]:
         case click.ClickException():
             sentence = " ".join(error.format_message().split())
         case UserError():
-            sentence = on_one_line(str(error))
+            sentence = escape_line_breaks(str(error))
         case BrokenProcessPool():
             sentence = f"a worker process was killed, perhaps for lack of memory; what is finished is kept, {remedy}"
         case OSError():

@@ -19,10 +19,10 @@ from interpret_robust.cli.options import (
     card_options,
     make_root,
     model_option,
-    on_all_ranks,
     open_root,
     options,
     references,
+    run_on_all_ranks,
     run_options,
     say,
     warn,
@@ -167,7 +167,7 @@ def analysis_command(name: str, command_line: str) -> click.Command:
     )(options(*decorators, run_options)(command))
 
 
-@on_all_ranks
+@run_on_all_ranks
 def _analyze(
     name: str, subjects: list[Any], candidates: list[Path], folders: Folders, arguments: dict[str, Any]
 ) -> None:

@@ -22,7 +22,7 @@ from interpret_robust.cli.options import (
     warn,
     with_examples,
 )
-from interpret_robust.core.errors import EXIT_USER_ERROR, UserError, on_one_line
+from interpret_robust.core.errors import EXIT_USER_ERROR, UserError, escape_line_breaks
 from interpret_robust.core.parsing import format_count
 from interpret_robust.results.tables import render
 
@@ -54,7 +54,7 @@ def validate(files: tuple[Path, ...]) -> None:
         problems = validation.problems(path)
         bad |= bool(problems)
         for problem in problems:
-            click.echo(f"irt: {on_one_line(problem)}", err=True)
+            click.echo(f"irt: {escape_line_breaks(problem)}", err=True)
         if not problems:
             attributes = hdf5.attributes(path)
             click.echo(f"{path}: {attributes['schema']}, {format_count(attributes['n_done'], 'image')}, good")

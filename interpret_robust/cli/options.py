@@ -120,7 +120,7 @@ def options(*decorators: Callable[[Command], Command]) -> Callable[[Command], Co
     return decorate
 
 
-def on_all_ranks(command: Command) -> Command:
+def run_on_all_ranks(command: Command) -> Command:
     """Return a command that all processes that torchrun started run together. Others run on the first of them alone."""
 
     @wraps(command)

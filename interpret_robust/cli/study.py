@@ -13,11 +13,11 @@ from interpret_robust.cli.options import (
     device_option,
     form_option,
     make_root,
-    on_all_ranks,
     open_root,
     options,
     overwrite_option,
     root_option,
+    run_on_all_ranks,
     say,
     time_limit_option,
     with_examples,
@@ -117,7 +117,7 @@ def _prefix(file: Path, needs: Sequence[Path], dataset: str) -> str:
 @device_option
 @overwrite_option
 @root_option
-@on_all_ranks
+@run_on_all_ranks
 def reproduce(
     name: str,
     scale: str,
@@ -220,7 +220,7 @@ def flags(files: tuple[Path, ...], form: str, root: Path) -> None:
         raise UserError(
             f"there are no files of {' or '.join(rules.READS)} in {folders.analyses}: `irt analyze masking` makes some."
         )
-    flags_by_model = rules.all_of([rules.read(path) for path in progress.with_bar(paths, "flags", "files")])
+    flags_by_model = rules.collect_flags([rules.read(path) for path in progress.with_bar(paths, "flags", "files")])
     if form in ("csv", "json"):
         click.echo(render(rules.numbers(flags_by_model), form))
     elif not any(flags_by_model.values()):

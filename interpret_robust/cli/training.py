@@ -18,9 +18,9 @@ from interpret_robust.cli.options import (
     device_option,
     forms_option,
     make_root,
-    on_all_ranks,
     overwrite_option,
     root_option,
+    run_on_all_ranks,
     say,
     time_limit_option,
     with_examples,
@@ -115,7 +115,7 @@ def _make_recipes(command: Command) -> Command:
 @overwrite_option
 @root_option
 @_make_recipes
-@on_all_ranks
+@run_on_all_ranks
 def train(
     variants: tuple[str, ...],
     dataset: str,

@@ -53,11 +53,11 @@ MOST_LISTED = 10
 """Images that a sentence lists."""
 
 
-def on_one_line(text: str) -> str:
+def escape_line_breaks(text: str) -> str:
     """Return a sentence with line breaks escaped, which a path or a damaged file may hold.
 
     Example:
-        >>> on_one_line("a\\nb.h5 is damaged.")
+        >>> escape_line_breaks("a\\nb.h5 is damaged.")
         'a\\\\nb.h5 is damaged.'
     """
     return "".join(_ESCAPES.get(character, character) for character in text)

@@ -11,7 +11,7 @@ from interpret_robust.core.errors import UserError
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replace_file(path: Path) -> Iterator[Path]:
     """Yield `PATH.PID.partial` to write to; on leaving, put it in place of `path` in one step.
 
     After an exception the partial file is removed and `path` is as it was.
@@ -55,7 +55,7 @@ def tree_stamp(path: Path) -> tuple[tuple[int, ...] | None, ...]:
 
 
 def remove_leftovers(*paths: Path) -> None:
-    """Remove what killed processes left half-written of these files, see `replacing`.
+    """Remove what killed processes left half-written of these files, see `replace_file`.
 
     The caller holds the lock under which they are made, see `core.locks`.
 

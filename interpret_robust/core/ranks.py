@@ -139,7 +139,7 @@ def total(tensor: Tensor) -> Tensor:
     return totals
 
 
-def any_of(*flags: bool) -> tuple[bool, ...]:
+def gather_flags(*flags: bool) -> tuple[bool, ...]:
     """Return which of the flags are up on some rank."""
     if count() == 1:
         return flags
@@ -148,7 +148,7 @@ def any_of(*flags: bool) -> tuple[bool, ...]:
 
 def wait() -> None:
     """Wait until all ranks are here."""
-    any_of(False)
+    gather_flags(False)
 
 
 def wait_for_turn(lock: Lock, is_late: Callable[[], bool]) -> Iterator[None]:
@@ -156,13 +156,13 @@ def wait_for_turn(lock: Lock, is_late: Callable[[], bool]) -> Iterator[None]:
 
     Raises Stopped on all ranks where one of them is late.
     """
-    while not from_first(lock.attempt):
-        if any_of(is_late())[0]:
+    while not run_on_first(lock.attempt):
+        if gather_flags(is_late())[0]:
             raise Stopped(f"{lock.path.name} is still being made by another process")
         yield
 
 
-def from_first(action: Callable[[], Any]) -> Any:
+def run_on_first(action: Callable[[], Any]) -> Any:
     """Do `action` on rank 0 alone; return its answer, something that JSON can hold, on every rank.
 
     A UserError of the action is raised on every rank.
@@ -173,7 +173,7 @@ def from_first(action: Callable[[], Any]) -> Any:
 
 
 def bytes_from_first(action: Callable[[], bytes]) -> bytes:
-    """Do what `from_first` does, for bytes."""
+    """Do what `run_on_first` does, for bytes."""
     if count() == 1:
         return action()
     if index() > 0:

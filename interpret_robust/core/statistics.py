@@ -203,7 +203,7 @@ def parts(count: int) -> Iterator[slice]:
     return (slice(first, first + PART) for first in range(0, max(count, 1), PART))
 
 
-def by_parts(function: Callable[..., Array], *arrays: Array) -> Array:
+def apply_in_parts(function: Callable[..., Array], *arrays: Array) -> Array:
     """Return what a function that treats each row alone makes of arrays (N, ...), with what it needs on its way
     kept small.
     """
@@ -236,7 +236,7 @@ def row_spearman(first: Array, second: Array) -> Array:
 
     A row that is constant in either has no correlation: NaN.
     """
-    return by_parts(_row_spearman, first, second)
+    return apply_in_parts(_row_spearman, first, second)
 
 
 def _row_spearman(first: Array, second: Array) -> Array:
@@ -334,7 +334,7 @@ class TestResult(NamedTuple):
     p_value: float
 
 
-def over_seeds(values: Sequence[Array]) -> TestResult:
+def average_seeds(values: Sequence[Array]) -> TestResult:
     """Return the mean over training seeds of the mean over images: `values` are an array (N,) a seed, of the same
     images in each.
 

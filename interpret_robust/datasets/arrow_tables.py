@@ -18,7 +18,7 @@ import numpy as np
 
 from interpret_robust.core.errors import UserError, first_line
 from interpret_robust.datasets.base import Labels
-from interpret_robust.datasets.listing import SPLITS, LabeledPictures, Listings, by_split, find_files, listings_of
+from interpret_robust.datasets.listing import SPLITS, LabeledPictures, Listings, find_files, group_by_split, listings_of
 from interpret_robust.datasets.pictures import check_sizes
 
 ENDINGS = (".parquet", ".arrow", ".feather")
@@ -210,7 +210,7 @@ def list_tables(source: Path) -> Listings:
 
     Lengths are read chunk by chunk. Raises UserError for a damaged file, and one without images or labels.
     """
-    groups = by_split(source, find_files(source, ENDINGS))
+    groups = group_by_split(source, find_files(source, ENDINGS))
     files = {part: [_File(path) for path in group] for part, group in groups.items()}
     names = _class_names([file for part in SPLITS for file in files.get(part, ())])
     return listings_of(source, {part: _listing(group, names) for part, group in files.items()}, names)

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from interpret_robust.core.errors import UserError
-from interpret_robust.datasets.listing import Listing, Listings, any_split_word, split_word, split_words
+from interpret_robust.datasets.listing import Listing, Listings, find_split_word, split_word, split_words
 from interpret_robust.datasets.pictures import ENDINGS, Files, Pictures, check_sizes
 
 MASKS = "masks"
@@ -149,7 +149,7 @@ def _classes(folder: Path) -> tuple[str, ...]:
     Raises UserError where there is none, and where some are called as splits are, such as training_set and test_set.
     """
     if names := _subfolders(folder):
-        splits = {name: word for name in names if (word := any_split_word(name))}
+        splits = {name: word for name in names if (word := find_split_word(name))}
         is_of_splits = len(splits) == len(names) or not any(_has_direct_pictures(folder / name) for name in splits)
         if len(set(splits.values())) > 1 and is_of_splits:
             raise UserError(

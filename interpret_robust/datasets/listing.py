@@ -155,14 +155,16 @@ def find_files(source: Path, endings: Sequence[str]) -> list[Path]:
     return sorted(path for path in source.rglob("*") if path.suffix.lower() in endings)
 
 
-def by_split(source: Path, paths: Sequence[Path]) -> dict[str, list[Path]]:
+def group_by_split(source: Path, paths: Sequence[Path]) -> dict[str, list[Path]]:
     """Return files by the split that they name; all are for tests if none does.
 
     The split is what a name begins with, else that of the folder, else the only one that the name has, such as
     digits-val-0000.tar. Validation files are test files where there are no others. Raises UserError where only some
     name a split.
     """
-    words = {path: split_word(path.name) or split_word(path.parent.name) or any_split_word(path.stem) for path in paths}
+    words = {
+        path: split_word(path.name) or split_word(path.parent.name) or find_split_word(path.stem) for path in paths
+    }
     if not any(words.values()):
         return {"test": list(paths)}
     if strange := [path for path, word in words.items() if word is None]:
@@ -183,11 +185,11 @@ def split_word(name: str) -> str | None:
     return _known_words(name)[0]
 
 
-def any_split_word(name: str) -> str | None:
+def find_split_word(name: str) -> str | None:
     """Return the word of SPLITS that stands anywhere in a name, None where there are none or several.
 
     Example:
-        >>> any_split_word("seg_train"), any_split_word("train-test")
+        >>> find_split_word("seg_train"), find_split_word("train-test")
         ('train', None)
     """
     words = {word for word in _known_words(name) if word}

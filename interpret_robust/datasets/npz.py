@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from interpret_robust.core.errors import UserError, close_quotes
 from interpret_robust.core.file_names import is_printable_label
-from interpret_robust.core.files import check_present, replacing
+from interpret_robust.core.files import check_present, replace_file
 from interpret_robust.datasets.base import BLACK, Split
 
 Array = npt.NDArray[Any]
@@ -41,7 +41,7 @@ def array_sha256(array: Array) -> str:
 
 def write_npz(path: Path, arrays: Arrays) -> None:
     """Write `arrays` to `path` whole or not at all. Raises OSError."""
-    with replacing(path) as partial, open(partial, "wb") as file:
+    with replace_file(path) as partial, open(partial, "wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type, unused-ignore]
 
 

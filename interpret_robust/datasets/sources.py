@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from interpret_robust.core.errors import UserError
-from interpret_robust.core.files import remove_leftovers, replacing
+from interpret_robust.core.files import remove_leftovers, replace_file
 from interpret_robust.core.locks import Lock
 from interpret_robust.datasets.npz import Array, Arrays, array_sha256, load_arrays, reason, write_npz
 
@@ -179,7 +179,7 @@ def _download(source: Source, folder: Path) -> Arrays:
     socket.setdefaulttimeout(STALL_SECONDS)  # torchvision would wait for a silent host for ever
     try:
         for archive, md5 in source.archives.items():
-            with replacing(folder / archive) as partial_file:
+            with replace_file(folder / archive) as partial_file:
                 url = f"{source.url}/{Path(archive).name}"
                 download_url(url, partial_file.parent, partial_file.name, md5)
     finally:

@@ -17,7 +17,7 @@ import numpy as np
 
 from interpret_robust.core.errors import UserError, first_line
 from interpret_robust.datasets.base import Labels
-from interpret_robust.datasets.listing import LabeledPictures, Listings, by_split, find_files, listings_of
+from interpret_robust.datasets.listing import LabeledPictures, Listings, find_files, group_by_split, listings_of
 from interpret_robust.datasets.pictures import ENDINGS, check_sizes
 
 MASK_ENDING = "mask.png"
@@ -57,7 +57,7 @@ def list_tars(source: Path) -> Listings:
 
     Raises UserError for a damaged or compressed tar, for a picture without a label, and for a label without a picture.
     """
-    shards = by_split(source, find_files(source, (".tar",)))
+    shards = group_by_split(source, find_files(source, (".tar",)))
     return listings_of(source, {part: _listing(files) for part, files in shards.items()})
 
 

@@ -27,7 +27,7 @@ from interpret_robust.figures.style import (
     width,
 )
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import ball, by_weights, images_text, job, label, weights_of
+from interpret_robust.results.names import ball, group_by_weights, images_text, job, label, weights_of
 
 READS = "attention-maps/2"
 
@@ -63,7 +63,7 @@ class Scales(NamedTuple):
 
 def draw(results: Sequence[Result]) -> Drawing:
     """Return the images, and below them each model's clean and adversarial attention and the difference."""
-    kinds = by_weights(results)
+    kinds = group_by_weights(results)
     rows = _rows([result for models in kinds.values() for result in models])
     scales = {kind: _scales(models) for kind, models in kinds.items()}
     heights = [(ROW if len(results) > MOST_TALL else TALL_ROW) * len(rows), BARS]

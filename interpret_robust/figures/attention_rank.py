@@ -35,7 +35,7 @@ from interpret_robust.figures.style import (
     width,
 )
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import ball, by_weights, images_text, label, variant, weights_of
+from interpret_robust.results.names import ball, group_by_weights, images_text, label, variant, weights_of
 
 READS = "attention-rank/3"
 
@@ -73,7 +73,7 @@ OUTCOME_DATASETS = (*(f"curve/{outcome}{part}" for outcome in OUTCOMES for part 
 
 def draw(results: Sequence[Result]) -> Drawing:
     """Return the paper's Figure 2: one panel for attention, one for Grad-CAM, on one scale."""
-    kinds = by_weights(results)
+    kinds = group_by_weights(results)
     abreast = len(kinds) if width() > PANEL_OF_CURVES * len(kinds) else 1
     rows, inches = -(-len(kinds) // abreast), width() / abreast - 0.5
     names = {kind: [*map(label, models), "shuffled weights", "uniform"] for kind, models in kinds.items()}
@@ -206,7 +206,7 @@ def _draw_outcome(axes: Axes, result: Result) -> None:
 
 def draw_maps(results: Sequence[Result]) -> Drawing:
     """Return example images, and below them each model's weights laid over them."""
-    models = [result for kind in by_weights(results).values() for result in kind]
+    models = [result for kind in group_by_weights(results).values() for result in kind]
     count = min(len(results[0]["examples/index"]), int((width() - NAMES) / EXAMPLE))
     images, scales = results[0]["examples/image"][:count], _scales(results)
     heights = [EXAMPLE_ROW * (1 + len(results)), BARS]
@@ -230,7 +230,7 @@ def _scales(results: Sequence[Result]) -> dict[str, ScalarMappable]:
     """Return what colors stand for: one scale for all maps of attention, one for all of Grad-CAM."""
     return {
         kind: weight_scale([result["examples/attention"] for result in models])
-        for kind, models in by_weights(results).items()
+        for kind, models in group_by_weights(results).items()
     }
 
 

@@ -33,7 +33,7 @@ from interpret_robust.core.cells import cell_means
 from interpret_robust.core.configs import finite
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.file_names import file_part
-from interpret_robust.core.files import remove_leftovers, replacing
+from interpret_robust.core.files import remove_leftovers, replace_file
 from interpret_robust.core.spelling import spellings
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import job, label, variant
@@ -445,7 +445,7 @@ def write(drawing: Drawing, paths: Sequence[Path], sources: Mapping[str, Any], v
         with mpl.rc_context(RC):
             _lay_out(drawing.figure)
             for path in paths:
-                with replacing(path) as partial:
+                with replace_file(path) as partial:
                     drawing.figure.savefig(partial, format=path.suffix[1:], **FORMATS[path.suffix])
     finally:
         if not paths[0].exists():
@@ -454,7 +454,7 @@ def write(drawing: Drawing, paths: Sequence[Path], sources: Mapping[str, Any], v
 
 
 def _write_caption(path: Path, caption: dict[str, Any]) -> None:
-    with replacing(path) as partial:
+    with replace_file(path) as partial:
         partial.write_text(json.dumps(finite(caption), indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 

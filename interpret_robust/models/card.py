@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from interpret_robust.core.errors import UserError, describe, unknown
 from interpret_robust.core.file_names import is_printable_label
-from interpret_robust.core.files import check_present, replacing
+from interpret_robust.core.files import check_present, replace_file
 from interpret_robust.models.checkpoint_file import check_checkpoint, is_safetensors
 from interpret_robust.models.model_names import explain
 from interpret_robust.models.variants import VARIANTS
@@ -133,7 +133,7 @@ class Card:
         if path.exists() and not overwrite:
             raise UserError(f"{path} is there already: --overwrite replaces it.")
         text = json.dumps({"format": FORMAT, "format_version": FORMAT_VERSION, **self.entries()}, indent=1)
-        with replacing(path) as partial:
+        with replace_file(path) as partial:
             partial.write_text(text + "\n", encoding="utf-8")
 
     def words(self) -> list[str]:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from interpret_robust.core.device import exact
 from interpret_robust.core.errors import UserError
-from interpret_robust.core.files import replacing
+from interpret_robust.core.files import replace_file
 from interpret_robust.core.spelling import current_part
 from interpret_robust.datasets.base import Dataset
 from interpret_robust.datasets.class_names import renumber
@@ -132,7 +132,7 @@ def write(path: Path, about: dict[str, Any], tensors: Tensors) -> None:
         "about_sha256": checkpoint_file.text_sha256(text),
         "tensors_sha256": tensors_sha256(plain),
     }
-    with replacing(path) as partial:
+    with replace_file(path) as partial:
         partial.write_bytes(save(plain, metadata))
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from interpret_robust.core.errors import UserError
 from interpret_robust.models.logits import tensors_of
 from interpret_robust.models.preprocess import Preprocess
-from interpret_robust.models.recomputation import no_recomputation
+from interpret_robust.models.recomputation import disable_recomputation
 
 
 class Map(NamedTuple):
@@ -543,7 +543,7 @@ def hooks(pairs: Iterable[tuple[nn.Module, Callable[..., Any]]]) -> Iterator[Non
     """Register forward hooks that are there while this is entered."""
     handles = [module.register_forward_hook(hook) for module, hook in pairs]
     try:
-        with no_recomputation():
+        with disable_recomputation():
             yield
     finally:
         for handle in handles:

@@ -14,7 +14,7 @@ from interpret_robust.models.card import Card
 from interpret_robust.models.copying import check_python
 from interpret_robust.models.logits import as_logits, kind, logits_part
 from interpret_robust.models.preprocess import Preprocess
-from interpret_robust.models.recomputation import no_recomputation
+from interpret_robust.models.recomputation import disable_recomputation
 
 
 def prepare(network: nn.Module, card: Card) -> Iterator[str]:
@@ -77,7 +77,7 @@ def make_float32(network: nn.Module, pixels: Tensor) -> Iterator[str]:
 def _runs(network: nn.Module, pixels: Tensor) -> bool:
     """Return whether a network answers; a copy of the pixels, in whose place it may compute."""
     try:
-        with torch.no_grad(), no_recomputation():
+        with torch.no_grad(), disable_recomputation():
             network(pixels.clone())
     except Exception:
         return False
@@ -91,7 +91,7 @@ def locate_logits(network: nn.Module, preprocess: Preprocess, image: Tensor, car
     """
     channels, height, width = data.image_shape
     try:
-        with torch.no_grad(), no_recomputation():
+        with torch.no_grad(), disable_recomputation():
             answer = network(preprocess(image))
     except Exception as error:
         if match := re.search(rf"to have (\d+) channels, but got {channels} channels", str(error)):

@@ -29,14 +29,14 @@ def _keep(*_: Any, **__: Any) -> Iterator[None]:
 
 
 @contextmanager
-def no_recomputation() -> Iterator[None]:
+def disable_recomputation() -> Iterator[None]:
     """Keep activations of networks that run inside, where `torch.utils.checkpoint` would compute them anew.
 
     Anew is after a hook has been removed, so that the gradient would be of another network, and the reentrant kind
     refuses gradients with respect to pixels alone. The price is the memory that checkpointing saves.
 
     Example:
-        >>> with no_recomputation():
+        >>> with disable_recomputation():
         ...     logits = network(images)
     """
     with ExitStack() as patches:
@@ -47,13 +47,13 @@ def no_recomputation() -> Iterator[None]:
 
 
 @contextmanager
-def no_reentrant_recomputation() -> Iterator[None]:
+def avoid_reentrant_recomputation() -> Iterator[None]:
     """Let networks be asked for gradients with respect to pixels alone, which reentrant checkpointing refuses.
 
     Activations are computed anew all the same, by the kind of checkpointing that allows it.
 
     Example:
-        >>> with no_reentrant_recomputation():
+        >>> with avoid_reentrant_recomputation():
         ...     (gradient,) = torch.autograd.grad(network(images).sum(), images)
     """
     with mock.patch.object(library, "CheckpointFunction", _NotReentrant):

@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from interpret_robust.core.errors import UserError
 from interpret_robust.models.classifier import Classifier
 from interpret_robust.models.layers import hooks, prefix_tokens
-from interpret_robust.models.recomputation import no_recomputation
+from interpret_robust.models.recomputation import disable_recomputation
 
 SOFTMAX = (torch.softmax, torch.Tensor.softmax, F.softmax)
 
@@ -95,7 +95,7 @@ def watch_attention() -> Iterator[list[Tensor]]:
         >>> with watch_attention() as blocks:
         ...     logits = network(images)
     """
-    with no_recomputation(), _Watch() as watch:
+    with disable_recomputation(), _Watch() as watch:
         yield watch.weights
 
 
@@ -114,7 +114,7 @@ class Tokens(NamedTuple):
     heads: tuple[int, ...]
     token_count: int
 
-    def on_grid(self, rows: Tensor) -> Tensor:
+    def arrange_on_grid(self, rows: Tensor) -> Tensor:
         """Return the entries (N, height, width) for the image's tokens of rows (N, 1, T) over all tokens."""
         height, width = self.grid
         return rows[:, 0, self.first : self.first + height * width].reshape(len(rows), height, width)

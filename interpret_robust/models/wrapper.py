@@ -12,7 +12,7 @@ from interpret_robust.models.classifier import Classifier, Features
 from interpret_robust.models.layers import as_map, check_outside, hooks, layer_of, prefix_tokens
 from interpret_robust.models.logits import as_logits, kind
 from interpret_robust.models.preprocess import Preprocess
-from interpret_robust.models.recomputation import no_recomputation
+from interpret_robust.models.recomputation import disable_recomputation
 
 
 class WrappedModel(Classifier):
@@ -62,7 +62,7 @@ class WrappedModel(Classifier):
 
     def forward(self, images: Tensor) -> Tensor:
         # Pixels anew for each draw: a network may work in their place.
-        with no_recomputation():
+        with disable_recomputation():
             return self._average_draws(lambda: (self._logits(self.backbone(self.preprocess(images)), images),))[0]
 
     def _logits(self, answer: Any, images: Tensor) -> Tensor:

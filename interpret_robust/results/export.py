@@ -10,7 +10,7 @@ import h5py
 
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
-from interpret_robust.core.files import replacing
+from interpret_robust.core.files import replace_file
 from interpret_robust.results import hdf5
 from interpret_robust.results.hdf5 import View
 from interpret_robust.results.schema import INTERVAL
@@ -121,5 +121,5 @@ def _statistic_rows(datasets: Sequence[_NamedDataset]) -> Iterator[list[str]]:
 
 
 def _write(path: Path, rows: Iterable[Sequence[str]]) -> None:
-    with replacing(path) as partial, open(partial, "w", encoding="utf-8", newline="") as file:
+    with replace_file(path) as partial, open(partial, "w", encoding="utf-8", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows(rows)

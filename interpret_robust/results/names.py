@@ -195,7 +195,7 @@ def weights_of(result: Result) -> str:
     return WEIGHTS.get(source, source)
 
 
-def by_weights(results: Sequence[Result]) -> dict[str, list[Result]]:
+def group_by_weights(results: Sequence[Result]) -> dict[str, list[Result]]:
     """Return the models whose own attention is shown, then those that Grad-CAM stands in for, then others.
 
     No empty kind.

@@ -49,7 +49,7 @@ def with_caption(table: Table, form: str = "text") -> str:
     if form == "json":
         return json.dumps(_document(table), indent=1, ensure_ascii=False)
     if form == "text":
-        table = without_prefix(table)
+        table = drop_prefix(table)
     title, note = (_caption(text, form) for text in (table.title, table.note))
     return ("\n\n" if form == "markdown" else "\n").join(filter(None, [title, render(table, form), note]))
 
@@ -96,7 +96,7 @@ def line_width() -> int:
     return min(terminal_width(), WIDTH)
 
 
-def without_prefix(table: Table) -> Table:
+def drop_prefix(table: Table) -> Table:
     """Return a table whose first column lacks what all its cells begin with, which the note says."""
     if not table.prefix:
         return table

@@ -89,7 +89,7 @@ def _subject(result: Result) -> str:
 
 def _flags(findings: Sequence[Finding], results: Sequence[Result]) -> dict[str, str]:
     """Return what `_count_raised` says of each claim on accuracy that something bears on."""
-    flags_by_model = flags.all_of(results)
+    flags_by_model = flags.collect_flags(results)
     by_seed = {
         (job(result)["variant"], job(result)["seed"]): flags_by_model[name]
         for result in sorted(results, key=order)

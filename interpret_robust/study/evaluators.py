@@ -92,7 +92,7 @@ def copies_of(source: Candidate, candidates: Sequence[Path], job_of: JobOf = sto
     return tuple(path for _, path in copies)
 
 
-def others_of(subject: Subject, candidates: Sequence[Path]) -> tuple[Path, ...]:
+def list_candidates(subject: Subject, candidates: Sequence[Path]) -> tuple[Path, ...]:
     """Return all candidates but `subject` that were trained on its dataset."""
     checkpoints = ((path, checkpoint.read(path)) for path in candidates)
     return tuple(

@@ -265,7 +265,7 @@ def read(path: Path) -> Result:
     return hdf5.read(path, READS[name])
 
 
-def all_of(results: Sequence[Result]) -> dict[str, list[Flag]]:
+def collect_flags(results: Sequence[Result]) -> dict[str, list[Flag]]:
     """Return the flags that files of READS among `results` let one measure, by the checkpoint's name."""
     flags_by_model: dict[str, list[Flag]] = {}
     readable = [result for result in results if result.schema in READS.values()]

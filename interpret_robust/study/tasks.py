@@ -26,7 +26,7 @@ from interpret_robust.models import checkpoint
 from interpret_robust.models.card import Reference
 from interpret_robust.models.external import subject
 from interpret_robust.models.variants import variant
-from interpret_robust.study.evaluators import evaluators_of, others_of, readers_of
+from interpret_robust.study.evaluators import evaluators_of, list_candidates, readers_of
 from interpret_robust.training.job import Job
 from interpret_robust.training.log import NO_LOGS, Logs, log_of
 from interpret_robust.training.loop import is_finished, training
@@ -77,7 +77,7 @@ class TrainTask:
 
     def steps(self, stop: Event, position: int | None) -> Generator[None, None, str]:
         """Yield the same a step at a time, until `stop` is set."""
-        if ranks.any_of(time.monotonic() > self.deadline)[0]:
+        if ranks.gather_flags(time.monotonic() > self.deadline)[0]:
             raise NotBegun(f"{self.job().name} was not begun")
         path, is_new = yield from training(
             self.job(),
@@ -168,7 +168,7 @@ def do_all(tasks: Sequence[TrainTask] | Sequence[AnalysisTask], device: str, say
     all others have ended; by ranks, which cannot go on without each other, at once.
     """
     todo, finished_tasks = [], []
-    is_done_by_task = ranks.from_first(lambda: [task.is_done() for task in tasks])
+    is_done_by_task = ranks.run_on_first(lambda: [task.is_done() for task in tasks])
     for task, is_done in zip(tasks, is_done_by_task, strict=True):
         assert isinstance(task, TrainTask | AnalysisTask)
         if is_done:
@@ -286,7 +286,7 @@ def analysis_tasks(
         return [AnalysisTask(name, reference, folders.analyses, settings, **options) for reference in subjects]
     if candidates is None:
         candidates = () if evaluators else folders.list_models()
-    choose = others_of if matrix else readers_of[analysis.readers]
+    choose = list_candidates if matrix else readers_of[analysis.readers]
     readers_by_subject = [
         evaluators or choose(subject(reference, options.get("source")), candidates) for reference in subjects
     ]

@@ -15,7 +15,7 @@ from typing import Any
 
 from interpret_robust.core.configs import config_sha256, finite
 from interpret_robust.core.errors import UserError
-from interpret_robust.core.files import replacing
+from interpret_robust.core.files import replace_file
 from interpret_robust.training.job import Job, drop_name
 
 Row = Mapping[str, Any]
@@ -95,7 +95,7 @@ def _open_lines(path: Path, job: Job, step: int, history: Iterable[Row], *, over
     earlier = {} if overwrite and step == 0 else _read(path, origin, overwrite=overwrite)
     rows = {_place(row): _line({**row, **origin}, None) for row in history}
     rows |= {place: line for place, line in earlier.items() if place[0] <= step}
-    with replacing(path) as partial:
+    with replace_file(path) as partial:
         partial.write_text("".join(rows[place] for place in sorted(rows)), encoding="utf-8")
     with path.open("a", encoding="utf-8") as file:
 

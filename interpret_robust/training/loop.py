@@ -67,7 +67,7 @@ def training(
     lock = Lock(path)
     try:
         yield from ranks.wait_for_turn(lock, lambda: stop.is_set() or time.monotonic() > deadline)
-        if ranks.from_first(lambda: is_finished(job, folder, overwrite=overwrite)):
+        if ranks.run_on_first(lambda: is_finished(job, folder, overwrite=overwrite)):
             if ranks.index() == 0:
                 state_of(path).unlink(missing_ok=True)
             return path, False
@@ -137,7 +137,7 @@ def _open_logs_on_first(run: Run, logs: Logs, path: Path, *, overwrite: bool) ->
             opening = open_logs(logs, path, run.job, run.step, rows, overwrite=overwrite)
             writers.append(stack.enter_context(opening))
 
-        ranks.from_first(begin)
+        ranks.run_on_first(begin)
         yield writers[0] if writers else lambda _: None
 
 
@@ -192,9 +192,9 @@ def _run_to_end(
                 check_collapse(run.history, run.classes)
             bar.update()
             if not bar.disable and run.step % SHOW_EVERY == 0:
-                bar.set_postfix(run.running(), refresh=False)
+                bar.set_postfix(run.running_means(), refresh=False)
             time_now = time.monotonic()
-            late, due = ranks.any_of(time_now > deadline or stop.is_set(), time_now - saved_at > save_every)
+            late, due = ranks.gather_flags(time_now > deadline or stop.is_set(), time_now - saved_at > save_every)
             if late or due:
                 save()
                 saved_at = time_now

@@ -79,7 +79,7 @@ class Totals:
         self.sums.zero_()
         self.predictions.zero_()
 
-    def of_all_ranks(self) -> "Totals":
+    def sum_over_ranks(self) -> "Totals":
         """Return a copy, summed over all ranks."""
         return Totals(ranks.total(self.sums.clone()), ranks.total(self.predictions.clone()))
 
@@ -187,7 +187,7 @@ class Run:
 
     def _end_line(self, share: float) -> Row:
         """Return the numbers of the steps since the last line, in this epoch."""
-        totals = self.totals.of_all_ranks()
+        totals = self.totals.sum_over_ranks()
         row = {
             "kind": "steps",
             "step": self.step,
@@ -209,7 +209,7 @@ class Run:
         restart = {} if self.restarted_from is None else {"restarted_from_step": self.restarted_from}
         self.restarted_from = None
         steps = self.batches.steps_per_epoch
-        numbers = self._numbers(self.totals.of_all_ranks(), steps, share)
+        numbers = self._numbers(self.totals.sum_over_ranks(), steps, share)
         self.history.append({"epoch": self.step // steps, **numbers, **restart})
         self.totals.clear()
         self._begin_line(Totals.zero(self.classes, self.device))
@@ -223,7 +223,7 @@ class Run:
             "seconds": round(self.seconds, 1),
         }
 
-    def running(self) -> dict[str, str]:
+    def running_means(self) -> dict[str, str]:
         """Return means over this rank's part of the epoch so far, as text.
 
         Of the last epoch where a new one has begun.
@@ -252,7 +252,7 @@ class Run:
             tensors |= {f"average.{name}": tensor for name, tensor in self.average.state_dict().items()}
         for index, values in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{key}": value for key, value in values.items() if value is not None}
-        tensors |= self.totals.of_all_ranks().tensors("totals") | self.line_totals.tensors("line")
+        tensors |= self.totals.sum_over_ranks().tensors("totals") | self.line_totals.tensors("line")
         facts = {"step": self.step, "seconds": self.seconds, "history": self.history, "line_step": self.line_step}
         return facts, tensors
 

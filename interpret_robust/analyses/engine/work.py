@@ -242,7 +242,7 @@ class Work:
             yield
         except Stopped as error:
             stop_error = error
-        if ranks.any_of(stop_error is not None)[0]:
+        if ranks.gather_flags(stop_error is not None)[0]:
             raise stop_error or Stopped(f"{self.path.stem} stopped")
 
     def is_done(self, *, overwrite: bool) -> bool:
@@ -307,7 +307,7 @@ class Work:
                 self._check_logits(rows.partial, rows.run)
                 return [int(image) for image in rows.missing_images()]
 
-            missing_images = ranks.from_first(begin)
+            missing_images = ranks.run_on_first(begin)
             if missing_images is None:
                 return self.path
             self._stream(rows, np.array(missing_images, np.int64), position)

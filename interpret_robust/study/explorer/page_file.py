@@ -12,7 +12,7 @@ from interpret_robust.attribution.scale_rules import Rule
 from interpret_robust.core import progress
 from interpret_robust.core.device import exact
 from interpret_robust.core.errors import Say, UserError
-from interpret_robust.core.files import remove_leftovers, replacing
+from interpret_robust.core.files import remove_leftovers, replace_file
 from interpret_robust.core.locks import Lock
 from interpret_robust.core.parsing import format_count, number
 from interpret_robust.study.explorer import assets, measure
@@ -58,7 +58,7 @@ def write(explorer: Explorer, path: Path, images: int, say: Say) -> None:
     with Lock(path):
         _check_own(path)
         remove_leftovers(path)
-        with replacing(path) as partial_path:
+        with replace_file(path) as partial_path:
             partial_path.write_text(text, encoding="utf-8")
     models, size = format_count(len(explorer.exhibits), "model"), len(text.encode()) / 1e6
     pictures = format_count(images, "image")

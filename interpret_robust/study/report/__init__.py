@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 from interpret_robust import analyses, figures
 from interpret_robust.core import process_pool, progress
 from interpret_robust.core.errors import Say, UserError
-from interpret_robust.core.files import remove_leftovers, replacing
+from interpret_robust.core.files import remove_leftovers, replace_file
 from interpret_robust.core.folders import Folders
 from interpret_robust.core.locks import Lock
 from interpret_robust.figures import drawing, style
@@ -52,7 +52,7 @@ def write(folders: Folders, page: Path, say: Say) -> Path:
                 with _pictures(folders) as pictures:
                     text = render(results, _draw(results, pictures, say), explorer)
                 remove_leftovers(page)
-                with replacing(page) as partial:
+                with replace_file(page) as partial:
                     partial.write_text(f"{_FIRST_LINE.format(stamp=stamp)}\n{text}", encoding="utf-8")
                 say(f"{'rewrote' if stamp_before else 'wrote'} {page.name}")
                 return page

@@ -19,7 +19,7 @@ CONTINUATION = " \\\n    "
 """What goes on with a command in the next line."""
 
 
-def all_of(results: Sequence[Result]) -> list[str]:
+def list_commands(results: Sequence[Result]) -> list[str]:
     """Return what to type, in order, to make the files of a study anew; each command stands once.
 
     The models that are trained are those analyzed, then those that only read what others give.

@@ -116,7 +116,7 @@ def _remark_on_seeds(results: Sequence[Result]) -> Iterator[Remark]:
 
 def _remark_on_flags(results: Sequence[Result]) -> Iterator[Remark]:
     """Say which models show signs of hidden gradients, which would make an attack look weaker than it is."""
-    model_flags = flags.all_of(results)
+    model_flags = flags.collect_flags(results)
     looked_at = sum(map(len, model_flags.values()))
     ids = {model: [flag.id for flag in model_checks if flag.is_raised] for model, model_checks in model_flags.items()}
     phrases = [f"{model} ({', '.join(dict.fromkeys(names))})" for model, names in ids.items() if names]

@@ -22,7 +22,7 @@ from interpret_robust.results import hdf5
 from interpret_robust.results.conditions import FREE, conditions
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import images_text, job, order, tell_apart, variant
-from interpret_robust.results.tables import Table, fold, without_prefix
+from interpret_robust.results.tables import Table, drop_prefix, fold
 from interpret_robust.study import paper
 from interpret_robust.study.audit import audits
 from interpret_robust.study.base_style import base_style
@@ -80,7 +80,7 @@ def render(results: Sequence[Result], pictures: Mapping[str, Sequence[Path]], ex
         analyses=_analyses(results, pictures),
         gallery=gallery(results),
         files=[_origin(result) for result in sorted(results, key=lambda entry: entry.path.name)],
-        commands=commands.all_of(results),
+        commands=commands.list_commands(results),
         explorer=explorer,
     )
 
@@ -198,7 +198,7 @@ def _dataset(result: Result) -> str:
 
 def _foldable(table: Table) -> dict[str, Any]:
     """Return a table as it stands in the page: in as many parts as its width needs, names without their prefix."""
-    short = without_prefix(table)
+    short = drop_prefix(table)
     columns = list(dict.fromkeys(key for row in short for key in row))
     parts = fold([columns, *([row.get(column, "") for column in columns] for row in short)], MOST_CHARACTERS)
     return {"title": short.title, "note": short.note, "parts": parts}

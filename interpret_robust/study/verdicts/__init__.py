@@ -94,7 +94,7 @@ class Finding:
         return None
 
     @property
-    def deciding(self) -> Measure | None:
+    def decisive_measure(self) -> Measure | None:
         """Return the measure to show beside the verdict: its objection, or the first that decides."""
         return self.objection or next(iter(self.measures_of("main")), None)
 

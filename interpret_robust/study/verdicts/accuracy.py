@@ -30,7 +30,7 @@ def _natural(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -
 def _white_box(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[Sample]:
     """Yield the headline's reading and every image's worst case decide; the other readings are shown."""
     for pair in alike(claim, models, results):
-        common = by_weight(pair)
+        common = group_by_weight(pair)
         for reading, kind in common:
             values = [right(result, reading) for result in pair]
             table_row = paper_row(claim, pair[0], "white-box", reading, headline=kind == "main")
@@ -60,7 +60,7 @@ def _black_box(claim: Claim, models: tuple[str, ...], results: Sequence[Result])
     groups: dict[tuple[str, str, str, int], dict[tuple[int, int], _Transfer]] = {}
     for sources in alike(claim, models, results):
         copies, made_on = [_copies(source) for source in sources], job(sources[0])["seed"]
-        for (reading, kind), read_by in product(by_weight(sources), sorted(set.intersection(*map(set, copies)))):
+        for (reading, kind), read_by in product(group_by_weight(sources), sorted(set.intersection(*map(set, copies)))):
             answers = [
                 right(source, reading, copy_places[read_by])
                 for source, copy_places in zip(sources, copies, strict=True)
@@ -83,7 +83,7 @@ def _transfers(claim: Claim, reading: str, role: str, seed: int, transfers: Sequ
     )
 
 
-def by_weight(results: Sequence[Result]) -> list[tuple[str, Kind]]:
+def group_by_weight(results: Sequence[Result]) -> list[tuple[str, Kind]]:
     """Return the readings that files share and what they are for, the headline's first."""
     common = [item for item in readings(results[0]) if all(item in readings(result) for result in results)]
     first = headline_of(common)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from interpret_robust.core.errors import UserError
-from interpret_robust.core.statistics import bootstrap_mean, mcnemar, over_seeds
+from interpret_robust.core.statistics import average_seeds, bootstrap_mean, mcnemar
 from interpret_robust.results.names import job
 from interpret_robust.study.verdicts.measure import Measure, figures
 from interpret_robust.study.verdicts.sample import Sample
@@ -57,7 +57,7 @@ def _combine(samples: Sequence[Sample]) -> Measure:
     )
     p_value: float | None = None
     if len(samples) > 1:
-        estimate, p_value = over_seeds(differences)
+        estimate, p_value = average_seeds(differences)
     else:
         estimate = bootstrap_mean(differences[0])
         if len(first.values) == 2 and all(values.dtype == bool for values in first.values):

@@ -23,8 +23,8 @@ class Measure:
         seeds: of which training seeds.
         values: each seed's own estimate.
         images: each seed's number of images that have a value.
-        estimate: the mean over seeds and images with its 95 % interval: by `over_seeds`, or for one seed by bootstrap.
-        p_value: of `over_seeds`; for one seed of McNemar's exact test where the values are yes or no, else None.
+        estimate: the mean over seeds and images with its 95 % interval, by `average_seeds`; for one seed by bootstrap.
+        p_value: of `average_seeds`; for one seed of McNemar's exact test where the values are yes or no, else None.
         levels: the two models' own means.
         paper_figures: the paper's figures of the two models in percent; none where it lacks one.
         percent: whether it is a share, or a difference of shares.

@@ -8,7 +8,7 @@ from interpret_robust.results.attack_outcomes import right
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import job
 from interpret_robust.study.paper import Claim, row
-from interpret_robust.study.verdicts.accuracy import by_weight
+from interpret_robust.study.verdicts.accuracy import group_by_weight
 from interpret_robust.study.verdicts.sample import Sample, compared_under, label_reading, sample
 
 WEIGHTS = ("weight_reg", "weight_att_reg")
@@ -27,7 +27,7 @@ def weights_in_range(claim: Claim, models: tuple[str, ...], results: Sequence[Re
     for pair in pairs:
         weight = _weight(pair[0])
         decides = {low, high} <= weights and low <= weight <= high
-        for reading, kind in by_weight(pair)[:1]:
+        for reading, kind in group_by_weight(pair)[:1]:
             quantity = f"accuracy, {label_reading(reading, pair[0])}, lambda {weight:g}"
             values = [right(result, reading) for result in pair]
             condition = compared_under(pair[0], ("recalibration",), WEIGHTS)
@@ -51,7 +51,7 @@ def narrow_and_wide(_: Claim, models: tuple[str, ...], results: Sequence[Result]
         if widths not in WIDTHS:
             continue
         names = tuple(f"{models[0]} {width}" for width in widths)
-        for reading, kind in by_weight((narrow, wide))[:1]:
+        for reading, kind in group_by_weight((narrow, wide))[:1]:
             values = [right(result, reading) for result in (narrow, wide)]
             tables = [row(table, "white-box", reading) for table in TABLES]
             figures = {name: cells[models[0]] for name, cells in zip(names, tables, strict=True) if models[0] in cells}
