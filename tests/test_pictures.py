@@ -1,6 +1,9 @@
 """Pictures as they lie on disk: decoded when asked for, framed as a model says, damaged ones counted."""
 
+import hashlib
+import os
 import struct
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -491,6 +494,29 @@ def test_a_picture_that_turns_bad_later_is_named(photos: Path) -> None:
     (photos / "dog" / "01.jpg").write_bytes(b"\xff\xd8 no more")
     with pytest.raises(UserError, match=r"the test split of photos: a picture cannot be read, dog/01.jpg \("):
         _ = split.images[:]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_names_that_are_no_utf8_are_read_of_files_and_refused_of_classes(tmp_path: Path) -> None:
+    fill(tmp_path, {"cat": 1, "dog": 1}, ".png")
+    odd_name = "cat/\udcff.png"
+    (tmp_path / "cat" / "00.png").rename(tmp_path / odd_name)
+    test = load(str(tmp_path)).test
+    digest = hashlib.sha256()
+    for name in (os.fsencode(odd_name), b"dog/00.png"):
+        digest.update(name + b"\0%d\n" % (tmp_path / os.fsdecode(name)).stat().st_size)
+    assert isinstance(test.images, PictureArray) and test.images.digest() == digest.digest()
+    assert len(test) == 2
+    (tmp_path / "cat").rename(tmp_path / "c\udcfft")
+    with pytest.raises(UserError, match=r"has the class 'c\\udcfft': call it by a name of one line, in UTF-8"):
+        load(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["tabby\tcat", "two\nlines", "bell\x07"])
+def test_a_class_whose_name_breaks_a_table_is_refused(name: str, tmp_path: Path) -> None:
+    fill(tmp_path, {name: 1, "dog": 1}, ".png")
+    with pytest.raises(UserError, match="call it by a name of one line"):
+        load(str(tmp_path))
 
 
 def test_the_fingerprint_is_of_names_lengths_labels_and_framing(photos: Path) -> None:

@@ -202,11 +202,18 @@ def _known_words(name: str) -> list[str | None]:
     return [word if word in known_words else None for word in re.split(r"[-_. \d]+", name.lower())]
 
 
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+"""Characters that break lines or control a terminal, and what stands in names of folders for what is no UTF-8."""
+
+
 def dataset_of(name: str, reference: Reference, listings: Listings) -> Dataset:
     """Return the dataset of a source's listings; each split is listed and looked over when it is asked for.
 
-    Raises UserError, then, for a split without pictures, and for damaged ones unless they may be left out.
+    Raises UserError for a class whose name cannot stand in a table; then, for a split without pictures, and for damaged
+    ones unless they may be left out.
     """
+    if bad := next(filter(_UNPRINTABLE.search, listings.class_names), None):
+        raise UserError(f"{name} has the class {bad!r}: call it by a name of one line, in UTF-8.")
     framing = None if reference.size is None else Framing.square(reference.size)
 
     def make(part: str) -> Callable[[], Split]:

@@ -374,7 +374,8 @@ class PictureArray:
         """Return the SHA-256 over the pictures' names and lengths in bytes and their framing, not over pixels."""
         digest = hashlib.sha256()
         for place in self.places.tolist():
-            digest.update(f"{self.pictures.name(place)}\0{self.pictures.length(place)}\n".encode())
+            line = f"{self.pictures.name(place)}\0{self.pictures.length(place)}\n"
+            digest.update(line.encode(errors="surrogateescape"))  # a name of a file need not be UTF-8
         digest.update(("" if self.framing is None else self.framing.text).encode())
         return digest.digest()
 
