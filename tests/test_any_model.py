@@ -254,6 +254,24 @@ def test_a_model_that_guesses_is_doubted_on_stderr_before_it_is_asked(place: Pat
     assert "In doubt: doubtful is right on" in " ".join(out.split())
 
 
+def test_what_a_network_prints_does_not_get_into_a_table(
+    place: Path, irt: Irt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place / "talkative.py").write_text(
+        "import torch\n"
+        "class Talkative(torch.nn.Linear):\n"
+        "    def __init__(self): super().__init__(3072, 10)\n"
+        "    def forward(self, images):\n"
+        "        print('images of', tuple(images.shape))\n"
+        "        return super().forward(images.flatten(1))\n"
+    )
+    monkeypatch.syspath_prepend(place)
+    words = ["--model", "talkative:Talkative", "--dataset", place / "tiny.npz", "--limit", "2", "--root", place]
+    code, out, err = irt("evaluate", *words, "--pgd", "1", "--cw", "none", "--form", "json")
+    assert code == 0
+    assert json.loads(out) and "images of (2, 3, 32, 32)" in err
+
+
 def test_layers_are_listed_by_the_command(place: Path, irt: Irt) -> None:
     words = [*MODELS["torchvision-resnet18-random"], "--dataset", place / "tiny.npz"]
     code, out, _ = irt("model", "layers", *words)

@@ -3,7 +3,9 @@
 `irt evaluate` is `irt analyze robustness` under a shorter name: what it does is in `analyses/robustness.py`.
 """
 
+import sys
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -186,12 +188,13 @@ def _analyze(
     form = arguments.pop("form")
     views = [view for view in analysis.views if arguments.pop(view)]
     settings = analysis.settings(**arguments)
-    if candidates:
-        subjects = applicable(name, candidates, task_options, say)
-    tasks = analysis_tasks(name, subjects, folders, settings, **task_options)
-    for doubt in doubts(tasks):
-        warn(doubt)
-    do_all(tasks, task_options["device"], say)
+    with redirect_stdout(sys.stderr):  # what a network prints must not get into a table
+        if candidates:
+            subjects = applicable(name, candidates, task_options, say)
+        tasks = analysis_tasks(name, subjects, folders, settings, **task_options)
+        for doubt in doubts(tasks):
+            warn(doubt)
+        do_all(tasks, task_options["device"], say)
     if ranks.index() > 0:
         return
     click.echo(printing.text_of([task.work().path for task in tasks], views, form))

@@ -9,6 +9,7 @@ holds.
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -161,8 +162,10 @@ _position: int | None = None
 def _prepare(positions: "Queue[int]", watch_signals: Connection, lock: Any, environment: Mapping[str, str]) -> None:
     """Make this worker single-threaded, and stop it when the parent's end of the pipe closes.
 
-    A server's environment is that of its start: `environment` is the parent's of now.
+    A server's environment is that of its start: `environment` is the parent's of now. What a network prints goes to
+    stderr, since the parent's tables go to stdout.
     """
+    sys.stdout = sys.stderr
     os.environ.clear()
     os.environ.update(environment)
     import torch
