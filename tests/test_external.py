@@ -675,7 +675,8 @@ class Answers(nn.Module):
         (
             Answers(torch.zeros(1, K, 1)),
             noise(),
-            "mine:net does not answer with logits (N, classes) but with a tensor of shape (1, 7, 1): --logits",
+            "mine:net does not answer with logits (N, classes) but with a tensor of shape (1, 7, 1): let its forward "
+            "return shape (1, 7) for one image.",
         ),
         (
             Answers(None),

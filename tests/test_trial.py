@@ -4,6 +4,7 @@ import copy
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -1021,6 +1022,10 @@ def test_functions_that_hold_a_part_of_the_network_are_not_copied() -> None:
     network.body.register_forward_hook(lambda _, __, output: setattr(network, "kept", output))
     with pytest.raises(UserError, match="a hook of layer 'body' is a function that holds a part of the network"):
         copy_of(network)
+    network = seed_network(Convolutions)
+    network.body.ask = lambda images: network(images) + 1
+    with pytest.raises(UserError, match="'ask' of layer 'body' is a function that holds a part of the network"):
+        copy_of(network)
 
 
 def test_a_network_is_loaded_in_inference_mode_too() -> None:
@@ -1122,6 +1127,21 @@ def test_of_two_parts_that_can_be_logits_one_is_named() -> None:
     torch.testing.assert_close(try_network(network, logits="1").wrapper(images), -seed_network(Convolutions)(images))
     with pytest.raises(UserError, match="without a part '2'"):
         try_network(network, logits="2")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda logits: logits[:, :, None, None], lambda logits: logits.to_sparse()],
+    ids=["convolutions", "sparse"],
+)
+def test_logits_of_another_form_are_read(change: Any) -> None:
+    model, images = try_network(ChangedLogits(change)), pixels(2, C, H, W)
+    torch.testing.assert_close(model.wrapper(images), seed_network(Convolutions)(images))
+
+
+def test_complex_logits_are_refused() -> None:
+    with pytest.raises(UserError, match=r"mine:net: the network answers with complex numbers: .* returns real logits"):
+        try_network(ChangedLogits(lambda logits: torch.complex(logits, 3 * logits.flip(1))))
 
 
 @pytest.mark.parametrize("shape", [(4,), (4, 1)])
@@ -1318,6 +1338,22 @@ def test_networks_that_torch_does_not_copy_are_copied(build: Any) -> None:
 def test_what_wraps_a_network_is_taken_off(wrap: Any) -> None:
     network = seed_network(Convolutions)
     assert unwrap(wrap(network)) is network
+
+
+@pytest.mark.parametrize(
+    "wrap", [partial(torch.compile, backend="eager"), nn.DataParallel], ids=["compiled", "parallel"]
+)
+@pytest.mark.parametrize("name", ["stem", "body"])
+def test_what_wraps_a_layer_is_taken_off_in_the_copy(name: str, wrap: Any) -> None:
+    network, images = seed_network(Convolutions), pixels(2, C, H, W)
+    layer = getattr(network, name)
+    setattr(network, name, wrap(layer))
+    wrapped_layer = getattr(network, name)
+    model = ir.load(network, DATA, label="mine")
+    assert model.network.local_layer == try_network(seed_network(Convolutions)).wrapper.local_layer
+    torch.testing.assert_close(model(images), seed_network(Convolutions)(images))
+    assert getattr(network, name) is wrapped_layer and unwrap(wrapped_layer) is layer
+    assert not {tensor.data_ptr() for tensor in network.parameters()} & {one.data_ptr() for one in model.parameters()}
 
 
 def test_a_network_that_cannot_be_copied_is_a_sentence() -> None:

@@ -2,7 +2,8 @@
 
 import copy
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from contextlib import suppress
 from typing import Any
 from unittest import mock
 
@@ -24,6 +25,23 @@ def unwrap(network: nn.Module) -> nn.Module:
             return network
 
 
+def unwrap_layers(network: nn.Module) -> nn.Module:
+    """Return a network, of which layers that are wrapped as `unwrap` knows have been replaced by what is inside.
+
+    Example:
+        >>> unwrap_layers(nn.Sequential(nn.DataParallel(nn.Identity())))
+        Sequential(
+          (0): Identity()
+        )
+    """
+    network = unwrap(network)
+    for module in network.modules():
+        for name, layer in module._modules.items():
+            if layer is not None and (inner := unwrap(layer)) is not layer:
+                module._modules[name] = inner
+    return network
+
+
 def copy_of(network: nn.Module) -> nn.Module:
     """Return a copy of a network, which may be trained on, that shares no tensor with it.
 
@@ -37,9 +55,13 @@ def copy_of(network: nn.Module) -> nn.Module:
     check_python(unwrap(network), f"a {type(network).__name__}")
     _check_closures(unwrap(network))
     original: Callable[..., Tensor] = Tensor.__deepcopy__
+    copies: dict[int, Any] = {}
     try:
         with mock.patch.object(Tensor, "__deepcopy__", detach_and_copy):
-            return copy.deepcopy(unwrap(network))
+            for module in reversed(list(network.modules())):
+                if (inner := unwrap(module)) is not module:
+                    copies[id(module)] = copy.deepcopy(inner, copies)
+            return copy.deepcopy(unwrap(network), copies)
     except Exception as error:
         raise UserError(
             f"a {type(network).__name__} cannot be copied ({first_words(error)}): remove its hooks, or save its "
@@ -66,16 +88,32 @@ def _check_closures(network: nn.Module) -> None:
     """Raise UserError where a copy would go on using the network: functions that hold parts of it are not copied."""
     parts = set(network.modules())
     for path, module in network.named_modules():
+        if unwrap(module) is not module:
+            continue
         place = f"layer '{path}'" if path else "the network"
         if inspect.isfunction(vars(module).get("forward")):
             raise UserError(
                 f"the forward of {place} was replaced by a function, and a copy would still call the original: write "
                 "it as a class, or as --model package.module:callable."
             )
+        for name, value in vars(module).items():
+            if _holds_any(value, parts):
+                raise UserError(
+                    f"'{name}' of {place} is a function that holds a part of the network, and a copy would still call "
+                    "the original: make it a method."
+                )
         for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values()):
-            cells = getattr(hook, "__closure__", None) or ()
-            if any(isinstance(cell.cell_contents, nn.Module) and cell.cell_contents in parts for cell in cells):
+            if _holds_any(hook, parts):
                 raise UserError(
                     f"a hook of {place} is a function that holds a part of the network, and a copy would still write "
                     "to the original: make it a method, or remove it."
                 )
+
+
+def _holds_any(function: Any, parts: Collection[nn.Module]) -> bool:
+    """Return whether this is a function that was defined where a variable, which it uses, is one of these modules."""
+    for cell in getattr(function, "__closure__", None) or ():
+        with suppress(ValueError):  # of a variable that has no value yet
+            if isinstance(cell.cell_contents, nn.Module) and cell.cell_contents in parts:
+                return True
+    return False

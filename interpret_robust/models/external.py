@@ -30,7 +30,7 @@ from interpret_robust.datasets.batches import to_device, to_pixels
 from interpret_robust.models import Classifier, checkpoint
 from interpret_robust.models.building import build_network, preprocess_of
 from interpret_robust.models.card import Card, Reference
-from interpret_robust.models.copying import unwrap
+from interpret_robust.models.copying import unwrap_layers
 from interpret_robust.models.layers import Choice, default_layer, layer_of, reading
 from interpret_robust.models.library_settings import view
 from interpret_robust.models.logits import as_logits
@@ -167,7 +167,7 @@ def read(network: nn.Module, card: Card, data: Dataset, source: str, remarks: Se
     it does not take these images or answers with another number of classes, and where a layer is not there, or gives no
     local features.
     """
-    network = unwrap(network)
+    network = unwrap_layers(network)
     data = view(data, card, network)
     label = card.label or card.model
     remarks = (*remarks, *prepare(network, card))

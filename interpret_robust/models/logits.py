@@ -13,13 +13,14 @@ def as_logits(answer: Any, part: str | None, classes: int | None, dtype: torch.d
     """Return the logits (N, classes) in what a network answered.
 
     Args:
-        answer: a tensor; or a tuple, a list or a mapping that `part` picks from.
+        answer: a tensor (N, classes), or (N, classes, 1, 1) of convolutions alone; or a tuple, a list or a mapping that
+            `part` picks from.
         part: the number or the name of the part that are the logits, `name.number` of a part of a part; None where
             the answer is a tensor.
         classes: where there are two, one number an image, (N,) or (N, 1), is the logit of the second against the first.
         dtype: of the logits.
 
-    Raises UserError where there is no such part, or it is no tensor of numbers.
+    Raises UserError where there is no such part, or it is no tensor of real numbers.
 
     Example:
         >>> as_logits((torch.zeros(4, 7), None), "0", 7).shape
@@ -32,10 +33,17 @@ def as_logits(answer: Any, part: str | None, classes: int | None, dtype: torch.d
         answer = parts[part]
     if not isinstance(answer, Tensor):
         raise UserError(f"the network does not answer with a tensor but with {kind(answer)}: {remedy(answer)}")
-    if classes == 2 and (answer.ndim == 1 or tuple(answer.shape[1:]) == (1,)):
-        logit = answer.reshape(-1, 1).to(dtype)
+    if answer.is_complex():
+        raise UserError(
+            "the network answers with complex numbers: wrap it so that it returns real logits (N, classes)."
+        )
+    logits: Tensor = answer.to_dense() if answer.layout != torch.strided else answer  # sparse, for one
+    if logits.shape[2:] == (1, 1):
+        logits = logits.flatten(1)
+    if classes == 2 and (logits.ndim == 1 or tuple(logits.shape[1:]) == (1,)):
+        logit = logits.reshape(-1, 1).to(dtype)
         return torch.cat([torch.zeros_like(logit), logit], 1)
-    return answer.to(dtype)
+    return logits.to(dtype)
 
 
 def _parts(answer: Any) -> dict[str, Any]:

@@ -117,10 +117,10 @@ def locate_logits(network: nn.Module, preprocess: Preprocess, image: Tensor, car
     except UserError as error:
         raise UserError(f"{card.model}: {error}") from error
     if logits.ndim != 2 or len(logits) != len(image):
-        raise UserError(
-            f"{card.model} does not answer with logits (N, classes) but with {kind(logits)}: "
-            "--logits names the part of its answer that they are."
-        )
+        remedy = "--logits names the part of its answer that they are"
+        if part is None:
+            remedy = f"let its forward return shape (1, {classes}) for one image"
+        raise UserError(f"{card.model} does not answer with logits (N, classes) but with {kind(logits)}: {remedy}.")
     if logits.shape[1] != classes:
         raise UserError(
             f"{card.model} answers with {logits.shape[1]} classes, and {data.name} has {classes}: give images of its "
