@@ -27,11 +27,12 @@ SUBJECT = "cluttered-digits-small-at-att-seed0.safetensors"
 
 # `irt`, but it says how many rows there are when the file is opened, after each batch, and at the end.
 IRT = """
+import sys
 from interpret_robust import cli
 from interpret_robust.results import writer
 open_rows, append, finish = writer.open_rows, writer.Rows.append, writer.Rows.finish
 def tell(rows):
-    print(rows.row_count, flush=True)
+    print(rows.row_count, file=sys.__stdout__, flush=True)
     return rows
 def tell_append(rows, *arguments):
     append(rows, *arguments)
@@ -39,7 +40,7 @@ def tell_append(rows, *arguments):
 def tell_finish(rows, *arguments):
     count = rows.row_count
     finish(rows, *arguments)
-    print(count, flush=True)
+    print(count, file=sys.__stdout__, flush=True)
 writer.open_rows = lambda *arguments, **options: tell(open_rows(*arguments, **options))
 writer.Rows.append, writer.Rows.finish = tell_append, tell_finish
 cli.main()

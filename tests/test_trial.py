@@ -1,6 +1,7 @@
 """The trial of a model from elsewhere: what is refused, what is doubted, and where a doubt is said again."""
 
 import copy
+import random
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -26,7 +27,7 @@ from interpret_robust.attribution.gradients import _noise_images, gradient_map, 
 from interpret_robust.attribution.token_maps import token_weights
 from interpret_robust.core.device import exact
 from interpret_robust.core.errors import UserError
-from interpret_robust.core.random_numbers import streams
+from interpret_robust.core.random_numbers import generator_states, streams
 from interpret_robust.core.statistics import mcnemar
 from interpret_robust.datasets import Dataset, Split
 from interpret_robust.datasets import load as load_dataset
@@ -921,6 +922,20 @@ def test_a_random_network_is_not_blamed_for_its_normalization() -> None:
     assert not any("--normalize" in doubt for doubt in doubts)
 
 
+@pytest.mark.parametrize(("factor", "is_doubted"), [(1e-3, True), (1, False), (30, False)])
+def test_small_logits_that_the_cross_entropy_does_not_tell_apart_are_doubted(factor: float, is_doubted: bool) -> None:
+    class Small(Levels):
+        def forward(self, images: Tensor) -> Tensor:
+            return factor * super().forward(images)
+
+    doubts = bring(Small(20), Card("mine:net", label="mine"), levels(), "levels").doubts
+    assert [doubt for doubt in doubts if "logits that lie close to each other" in doubt] == [*doubts][: int(is_doubted)]
+    assert len(doubts) == int(is_doubted)
+    if is_doubted:
+        # At the edge the nearest wrong class is 0.05 away, and the median of 19, the tenth, 0.5: 0.45 times the factor.
+        assert "the largest is at most 0.0004 above their median" in doubts[0] or "at most 0.0005 above" in doubts[0]
+
+
 def test_few_images_tell_nothing_of_guessing() -> None:
     split = DATA.test.first(1)
     data = Dataset("one", DATA.train, Split(split.images, split.labels), DATA.class_names)
@@ -1081,6 +1096,53 @@ def test_draws_leave_random_numbers_as_they_were_and_reach_features() -> None:
     assert torch.equal(torch.get_rng_state(), state)
     torch.testing.assert_close(features.local, WrappedModel(RandomMask(), PLAIN, "network.body").features(images).local)
     assert features.pooled.exp().sum(1).tolist() == pytest.approx([1.0, 1.0])
+
+
+class Shaken(nn.Module):
+    """A network that draws from each of the generators that libraries draw from."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = seed_network(Convolutions)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.network(images)
+        return logits * torch.rand(K) + 0.1 * np.random.rand() + 0.1 * random.random()
+
+
+def test_draws_do_not_depend_on_what_was_asked_before(tmp_path: Path) -> None:
+    """An answer comes out the same if it is asked for again, and if it is stopped in between and goes on."""
+    analysis = analyses.get("robustness")
+    subject = bring(Shaken().eval(), Card("mine:net", label="mine", draws=3), DATA, "noise")
+    states = generator_states(torch.device("cpu"))
+
+    def work(folder: str) -> Work:
+        return Work(
+            analysis,
+            subject,
+            DATA,
+            tmp_path / folder,
+            settings=analysis.settings(pgd="2", cw="none"),
+            split="test",
+            limit=None,
+            batch_size=4,
+            device=torch.device("cpu"),
+        )
+
+    def fail_later(model: Classifier, batch: Batch, context: Any) -> Any:
+        if batch.indices[0] > 3:
+            raise RuntimeError("the machine goes down")
+        return analysis.rows(model, batch, context)
+
+    whole, stopped = hdf5.read(work("whole").run()), work("parts")
+    stopped.analysis = replace(analysis, rows=fail_later)
+    with pytest.raises(RuntimeError, match="goes down"):
+        stopped.run()
+    resumed = hdf5.read(work("parts").run())
+    assert np.ptp(whole["per_image/margin"]) > 0
+    for name in ("margin", "margin_natural", "prediction", "perturbation"):
+        np.testing.assert_array_equal(resumed[f"per_image/{name}"], whole[f"per_image/{name}"])
+    assert generator_states(torch.device("cpu")) == states
 
 
 def test_more_draws_of_a_random_network_are_steadier_and_said() -> None:

@@ -42,3 +42,11 @@ def preserve_random_numbers(device: torch.device) -> Iterator[None]:
         finally:
             np.random.set_state(numpy_state)
             random.setstate(python_state)
+
+
+def seed_all(start: int, count: int) -> None:
+    """Seed what `preserve_random_numbers` restores by two numbers, each below 2^32, torch on all devices."""
+    seed = (start << 32) + count
+    torch.manual_seed(seed)
+    np.random.seed([start, count])
+    random.seed(seed)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from interpret_robust.core.errors import UserError
+from interpret_robust.core.random_numbers import preserve_random_numbers, seed_all
 from interpret_robust.models.classifier import Classifier, Features
 from interpret_robust.models.layers import as_map, check_outside, hooks, layer_of, prefix_tokens
 from interpret_robust.models.logits import as_logits, kind
@@ -57,7 +58,8 @@ class WrappedModel(Classifier):
                 layer_of(network, name)
         self.local_layer, self.attention_layer = local_layer, attention_layer
         self.first_token, self.is_last = first_token, is_last
-        self.part, self.classes, self.draws, self._passes = part, classes, draws, 0
+        self.part, self.classes, self.draws = part, classes, draws
+        self.restart_draws(0)
         self.eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -79,17 +81,20 @@ class WrappedModel(Classifier):
         """Return what a pass gives, logits last; of a network that draws random numbers the expectation over draws.
 
         That is the mean of features, and the logarithm of the mean probabilities. Each pass has random numbers of its
-        own; the process's are left as found.
+        own, see `restart_draws`; the process's are left as found.
         """
         if self.draws is None:
             return run()
-        devices = [self.preprocess.mean.device] if self.preprocess.mean.device.type == "cuda" else []
-        with torch.random.fork_rng(devices):
-            torch.manual_seed(self._passes)
+        with preserve_random_numbers(self.preprocess.mean.device):
+            seed_all(self._start, self._passes)
             self._passes += 1
             results = list(zip(*(run() for _ in range(self.draws)), strict=True))
         *features, logits = [torch.stack(tensors) for tensors in results]
         return (*(tensors.mean(0) for tensors in features), logits.log_softmax(2).logsumexp(0) - math.log(self.draws))
+
+    def restart_draws(self, start: int) -> None:
+        """Make the random numbers of the passes that follow depend on `start` alone, and not on the passes before."""
+        self._start, self._passes = start, 0
 
     def features(self, images: Tensor) -> Features:
         """Return the features as any classifier does. Raises UserError where the layer's output has no positions,

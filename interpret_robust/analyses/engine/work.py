@@ -214,6 +214,7 @@ class Work:
 
         with self._together():
             for batch in self.batches(firsts[ranks.index() :: ranks.count()]):
+                self._restart_draws(batch.indices.start)
                 with self.naming_images(batch):
                     numbers_of_batch = measure(batch)
                 totals[batch.indices.start // self.batch_size] = torch.tensor(numbers_of_batch, dtype=torch.float64)
@@ -345,13 +346,21 @@ class Work:
             ExitStack() as watches,
         ):
             doubts_later = list(self._ask_before(watches))
+            self._restart_draws(len(self.split))
             context = self.analysis.prepare(self)
             for batch in self.batches(own_firsts):
+                self._restart_draws(batch.indices.start)
                 with self.naming_images(batch):
                     rows_of_batch = self.analysis.rows(self.model, batch, context)
                 sink.append(rows_of_batch)
                 bar.update(len(batch.indices) * ranks.count())
             self._late_doubts += [f"{name} {doubt}" for name, ask_again in doubts_later if (doubt := ask_again())]
+
+    def _restart_draws(self, first: int) -> None:
+        """Let the next draws of networks with `--draws` depend on a batch's first image alone."""
+        for model in (self.model, *self.evaluators.values()):
+            if isinstance(model, WrappedModel):
+                model.restart_draws(first)
 
     def _ask_before(self, watches: ExitStack) -> Iterator[tuple[str, Callable[[], str | None]]]:
         """Ask each model from elsewhere a few images, and yield its name and what asks it again afterwards.
@@ -410,6 +419,7 @@ class Work:
         if has_column or not isinstance(self.settings, SourceSettings):
             return {}
         batch = self._first_images()
+        self._restart_draws(0)
         seed = getattr(self.settings, "seed", 0)
         gap = completeness_gap(self.settings.source, self.model, batch.images, batch.labels, batch.indices, seed)
         return {} if math.isnan(gap) else {"completeness_gap": gap}
