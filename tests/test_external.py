@@ -5,6 +5,7 @@ import importlib.util
 import json
 import pickle
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -493,11 +494,15 @@ def test_a_pickle_with_code_is_refused_and_not_run(with_torch: bool, folder: Pat
         torch.save({"state_dict": other_weights(), "args": Harmful()}, "weights.pt")
     else:
         Path("weights.pt").write_bytes(pickle.dumps(Harmful()))
-    with pytest.raises(
-        UserError, match=r"weights\.pt is no state dict that torch reads .* nothing else is unpickled"
-    ) as error:
+    with (
+        warnings.catch_warnings(record=True, action="always") as warned,
+        pytest.raises(
+            UserError, match=r"weights\.pt is no state dict that torch reads .* nothing else is unpickled"
+        ) as error,
+    ):
         network_of(Card("mine_of_tests:net", weights="weights.pt"), K)
     assert "\n" not in str(error.value)
+    assert not warned, "a library's words beside the sentence"
     assert not Path("harm").exists()
 
 

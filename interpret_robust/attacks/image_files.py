@@ -20,6 +20,7 @@ from interpret_robust.core.errors import UserError, reason_in_brackets
 from interpret_robust.core.files import check_readable
 from interpret_robust.core.plugins import first_words
 from interpret_robust.datasets.npz import UNREADABLE
+from interpret_robust.models.weight_files import read_tensors
 from interpret_robust.results.hdf5 import FORMAT
 
 Arrays = Mapping[str, Any]
@@ -130,7 +131,7 @@ def _npz(path: Path) -> Arrays:
 
 def _tensors(path: Path) -> Arrays:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        content = read_tensors(path, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # torch's unpickler raises what it likes
         raise UserError(
             f"{path} holds no tensors that torch reads with weights_only, and nothing else is unpickled: save the "

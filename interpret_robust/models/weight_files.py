@@ -6,6 +6,7 @@ two sets fit, the user chooses.
 """
 
 import re
+import warnings
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -296,13 +297,27 @@ def _shape_in(tensors: Mapping[str, Tensor], name: str) -> str:
     return f"shape {tuple(tensor.shape)}{kind}"
 
 
+def read_tensors(path: Path, *, mmap: bool = False) -> Any:
+    """Return what `torch.save` wrote: tensors, numbers, texts and what contains them, on the CPU; nothing is unpickled.
+
+    Raises whatever torch raises for another file, without its warnings.
+
+    Example:
+        >>> read_tensors(Path("weights.pt"))["classifier.bias"].shape
+        torch.Size([10])
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+
+
 def _read(path: Path) -> Any:
     """Return what a file holds. Raises UserError for a file that is missing, damaged, or of another kind."""
     check_weights(path)
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return read_tensors(path)
     except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
         raise UserError(
             f"{path} is damaged or holds no weights ({first_words(error)}): save model.state_dict() anew."
