@@ -300,7 +300,7 @@ def test_remarks_say_what_the_numbers_rest_on(answers: dict[str, list[Result]]) 
     from interpret_robust.study.report.overview import remarks
 
     sentences = [remark.text for remark in remarks(answers["robustness"])]
-    assert sentences[0].startswith("Trained with only one seed: at, at-att of cluttered-digits, small. Their intervals")
+    assert sentences[0].startswith("Trained with only one seed: at, at-att (cluttered-digits, small). Their intervals")
     assert sentences[1].startswith("These files do not show whether models hide their gradients")
     assert "these are `small`" in sentences[2] and len(sentences) == 3
     doubtful = answers["robustness"][0]
@@ -965,9 +965,12 @@ def test_a_report_of_a_folder_that_may_not_be_written_lies_elsewhere_and_is_the_
 def test_models_that_were_not_checked_for_hidden_gradients_are_not_counted_as_checked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    checks = {"a": [SimpleNamespace(id="x", is_raised=False)] * 3, "b": []}
+    checks: dict[str, list[SimpleNamespace]] = {"a": [SimpleNamespace(id="x", is_raised=False)] * 3, "b": []}
     monkeypatch.setattr("interpret_robust.study.flags.collect_flags", lambda results: checks)
     assert list(overview._remark_on_flags([])) == [
         ("No sign of hidden gradients: 3 checks of 1 model.", True),
         ("Not checked for hidden gradients: b.", False),
     ]
+    checks |= {name: [] for name in "cde"}
+    *_, remark = overview._remark_on_flags([])
+    assert remark.text == "Not checked for hidden gradients: 4 models, b among them."

@@ -24,6 +24,9 @@ PLURAL = (("does not hold", "do not hold"), ("holds", "hold"))
 PAPER_NETWORKS = ("narrow", "wide3")
 SEEDS_WANTED = 3
 
+MOST_NAMES = 3
+"""Models that a remark names one by one."""
+
 
 class Pill(NamedTuple):
     """Claims of one verdict, in one wording, and how many they are."""
@@ -102,7 +105,7 @@ def _remark_on_seeds(results: Sequence[Result]) -> Iterator[Remark]:
     if fewest == 1:
         alone = sorted(group for group, of_group in seeds.items() if len(of_group) == 1)
         kinds = {kind: [group[2] for group in alone if group[:2] == kind] for kind in (group[:2] for group in alone)}
-        names = "; ".join(f"{', '.join(variants)} of {', '.join(kind)}" for kind, variants in kinds.items())
+        names = "; ".join(f"{', '.join(variants)} ({', '.join(kind)})" for kind, variants in kinds.items())
         yield Remark(
             f"Trained with only one seed: {names}. Their intervals are over images, and do not say what another seed "
             "would give.",
@@ -127,7 +130,10 @@ def _remark_on_flags(results: Sequence[Result]) -> Iterator[Remark]:
         yield Remark(f"No sign of hidden gradients: {format_count(looked_at, 'check')} of {models}.", is_good=True)
         unknown = [model for model, model_checks in model_flags.items() if not model_checks]
         if unknown:
-            yield Remark(f"Not checked for hidden gradients: {', '.join(unknown)}.", is_good=False)
+            names = (
+                f"{len(unknown)} models, {unknown[0]} among them" if len(unknown) > MOST_NAMES else ", ".join(unknown)
+            )
+            yield Remark(f"Not checked for hidden gradients: {names}.", is_good=False)
     else:
         yield Remark(
             "These files do not show whether models hide their gradients: run `irt evaluate` with all its attacks, and "
