@@ -89,19 +89,19 @@ def test_the_picture_names_its_model_and_says_what_its_colors_mean(
         assert orange == EMPHASIS and bars.count(orange) == 2  # one in each list of classes
 
 
-@pytest.mark.parametrize("attacked", [0, 3])
+@pytest.mark.parametrize("attacked_class", [0, 3])
 @pytest.mark.parametrize("kind", ["Grad-CAM", "relevance", "attention"])
-def test_weights_of_the_predicted_class_say_of_which_class_they_are(kind: str, attacked: int) -> None:
+def test_weights_of_the_predicted_class_say_of_which_class_they_are(kind: str, attacked_class: int) -> None:
     def side(prediction: int) -> Side:
         image = np.full((4, 6, 3), 0.5)
         return Side(image, np.eye(4)[prediction], image, image, np.full((2, 3), 1 / 6))
 
     names, attack = ("cat", "dog", "frog", "long horn"), {"eps": 8 / 255, "norm": "linf", "steps": 2, "seed": 0}
-    drawing = draw(Explanation("a.png", "m", names, 0, True, attack, kind, "as it is", side(0), side(attacked)))
+    drawing = draw(Explanation("a.png", "m", names, 0, True, attack, kind, "as it is", side(0), side(attacked_class)))
     texts = [[text.get_text() for text in drawing.figure.axes[place].texts] for place in (2, 6)]
-    assert texts == ([[], []] if kind == "attention" else [["of cat"], [f"of {names[attacked]}"]])
+    assert texts == ([[], []] if kind == "attention" else [["of cat"], [f"of {names[attacked_class]}"]])
     sentence = "; above they are of 'cat', below of 'long horn', and are not to be compared."
-    assert (sentence in drawing.caption) == (kind != "attention" and attacked == 3)
+    assert (sentence in drawing.caption) == (kind != "attention" and attacked_class == 3)
 
 
 def test_the_attack_leads_away_from_the_predicted_class_and_a_drawing_is_not_replaced(

@@ -113,11 +113,11 @@ def expected_rows(explorer: Explorer, image: str, eps: float, steps: int = 20, n
             f"{percent(cell['answers'][0][1])}"
             for cell in cells
         ]
-        before, after = (album.dataset.class_names[cell["prediction"]] for cell in cells)
-        moved = percent(cells[1]["moved"]) + ("" if exhibit.weight == "attention" else " (Grad-CAM)")
-        if exhibit.weight != "attention" and before != after:
-            moved = f"\u2013 (Grad-CAM of {before}, then {after})"
-        rows.append([exhibit.subject.job["variant"], *sees, moved])
+        natural_class, attacked_class = (album.dataset.class_names[cell["prediction"]] for cell in cells)
+        share = percent(cells[1]["moved"]) + ("" if exhibit.weight == "attention" else " (Grad-CAM)")
+        if exhibit.weight != "attention" and natural_class != attacked_class:
+            share = f"\u2013 (Grad-CAM of {natural_class}, then {attacked_class})"
+        rows.append([exhibit.subject.job["variant"], *sees, share])
     return rows
 
 
@@ -547,7 +547,7 @@ def test_a_correlation_of_few_positions_says_so(window: Page, page: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("shown", "words"),
+    ("models", "words"),
     [
         ([("grad-cam", -0.5), ("attention", -0.25)], "does not hold in at-att (Spearman \u22120.25)."),
         (
@@ -559,11 +559,11 @@ def test_a_correlation_of_few_positions_says_so(window: Page, page: Path) -> Non
     ],
 )
 def test_the_page_says_whether_the_claim_on_attention_holds(
-    window: Page, page: Path, shown: list[tuple[str, float]], words: str
+    window: Page, page: Path, models: list[tuple[str, float]], words: str
 ) -> None:
     begin(window, page.as_uri())
     window.value(
-        f"{json.dumps(shown)}.forEach(([weights, spearman], place) => {{ setup.models[place].weights = weights;"
+        f"{json.dumps(models)}.forEach(([weights, spearman], place) => {{ setup.models[place].weights = weights;"
         " cellOf(place, view.eps).spearman = spearman; }); showVerdict()"
     )
     beginning = "The paper claims that more attention goes to more robust features. On this image, at eps 8/255, that "

@@ -495,14 +495,14 @@ def test_a_pickle_with_code_is_refused_and_not_run(with_torch: bool, folder: Pat
     else:
         Path("weights.pt").write_bytes(pickle.dumps(Harmful()))
     with (
-        warnings.catch_warnings(record=True, action="always") as warned,
+        warnings.catch_warnings(record=True, action="always") as warning_list,
         pytest.raises(
             UserError, match=r"weights\.pt is no state dict that torch reads .* nothing else is unpickled"
         ) as error,
     ):
         network_of(Card("mine_of_tests:net", weights="weights.pt"), K)
     assert "\n" not in str(error.value)
-    assert not warned, "a library's words beside the sentence"
+    assert not warning_list, "a library's words beside the sentence"
     assert not Path("harm").exists()
 
 

@@ -1098,7 +1098,7 @@ def test_draws_leave_random_numbers_as_they_were_and_reach_features() -> None:
     assert features.pooled.exp().sum(1).tolist() == pytest.approx([1.0, 1.0])
 
 
-class Shaken(nn.Module):
+class NoisyNetwork(nn.Module):
     """A network that draws from each of the generators that libraries draw from."""
 
     def __init__(self) -> None:
@@ -1113,7 +1113,7 @@ class Shaken(nn.Module):
 def test_draws_do_not_depend_on_what_was_asked_before(tmp_path: Path) -> None:
     """An answer comes out the same if it is asked for again, and if it is stopped in between and goes on."""
     analysis = analyses.get("robustness")
-    subject = bring(Shaken().eval(), Card("mine:net", label="mine", draws=3), DATA, "noise")
+    subject = bring(NoisyNetwork().eval(), Card("mine:net", label="mine", draws=3), DATA, "noise")
     states = generator_states(torch.device("cpu"))
 
     def work(folder: str) -> Work:
@@ -1134,14 +1134,14 @@ def test_draws_do_not_depend_on_what_was_asked_before(tmp_path: Path) -> None:
             raise RuntimeError("the machine goes down")
         return analysis.rows(model, batch, context)
 
-    whole, stopped = hdf5.read(work("whole").run()), work("parts")
-    stopped.analysis = replace(analysis, rows=fail_later)
+    whole, stopped_work = hdf5.read(work("whole").run()), work("parts")
+    stopped_work.analysis = replace(analysis, rows=fail_later)
     with pytest.raises(RuntimeError, match="goes down"):
-        stopped.run()
-    resumed = hdf5.read(work("parts").run())
+        stopped_work.run()
+    continued_answer = hdf5.read(work("parts").run())
     assert np.ptp(whole["per_image/margin"]) > 0
     for name in ("margin", "margin_natural", "prediction", "perturbation"):
-        np.testing.assert_array_equal(resumed[f"per_image/{name}"], whole[f"per_image/{name}"])
+        np.testing.assert_array_equal(continued_answer[f"per_image/{name}"], whole[f"per_image/{name}"])
     assert generator_states(torch.device("cpu")) == states
 
 
@@ -1415,7 +1415,9 @@ def test_what_wraps_a_layer_is_taken_off_in_the_copy(name: str, wrap: Any) -> No
     assert model.network.local_layer == try_network(seed_network(Convolutions)).wrapper.local_layer
     torch.testing.assert_close(model(images), seed_network(Convolutions)(images))
     assert getattr(network, name) is wrapped_layer and unwrap(wrapped_layer) is layer
-    assert not {tensor.data_ptr() for tensor in network.parameters()} & {one.data_ptr() for one in model.parameters()}
+    assert not {tensor.data_ptr() for tensor in network.parameters()} & {
+        weight.data_ptr() for weight in model.parameters()
+    }
 
 
 def test_a_network_that_cannot_be_copied_is_a_sentence() -> None:

@@ -1,4 +1,4 @@
-"""The words of the package and of the benchmarks: names that say what they name, and American spelling."""
+"""The words of the package, of the benchmarks and of the tests: names that say what they name, and American spelling."""
 
 import ast
 from pathlib import Path
@@ -7,9 +7,9 @@ import pytest
 from words import FUNCTION_WORDS, PACKAGE, bindings, british, empty_words, is_empty_word
 
 ROOT = PACKAGE.parent
-BENCHMARKS = ROOT / "benchmarks"
+BENCHMARKS, TESTS = ROOT / "benchmarks", ROOT / "tests"
 LIMIT = 0.002
-"""Share of bindings, in the package and in the benchmarks, whose name may be a function word or a participle; captum,
+"""Share of bindings, in each of these folders, whose name may be a function word or a participle; captum,
 timm and torchattacks: 0.002 too."""
 OLD_NAMES = (
     "interpret_robust/core/spelling.py",
@@ -60,7 +60,7 @@ def test_every_kind_of_binding_counts_once_and_reading_a_name_does_not(tmp_path:
     ]
 
 
-@pytest.mark.parametrize("folder", [PACKAGE, BENCHMARKS], ids=lambda folder: folder.name)
+@pytest.mark.parametrize("folder", [PACKAGE, BENCHMARKS, TESTS], ids=lambda folder: folder.name)
 def test_names_that_are_function_words_or_participles_are_few(folder: Path) -> None:
     names = bindings(folder)
     empty = empty_words(names)
