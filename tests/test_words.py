@@ -1,4 +1,4 @@
-"""The words of the package, of the benchmarks and of the tests: names that say what they name, and American spelling."""
+"""The words of the package, of its benchmarks and tests: names that say what they name, and American spelling."""
 
 import ast
 from pathlib import Path
