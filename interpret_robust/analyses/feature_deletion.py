@@ -118,7 +118,7 @@ def prepare(work: Work) -> Reference:
         with torch.no_grad():
             features = work.model.features(batch.images)
         means.append(position_mean(features))
-        with work.naming_images(batch, noun):
+        with work.name_images(batch, noun):
             weights.append(position_weights(work.model, batch.images, work.settings.spatial_weight, features))
     fill = mean_feature(means)
     if work.settings.fill == "zero":

@@ -215,7 +215,7 @@ class Work:
         with self._together():
             for batch in self.batches(firsts[ranks.index() :: ranks.count()]):
                 self._restart_draws(batch.indices.start)
-                with self.naming_images(batch):
+                with self.name_images(batch):
                     numbers_of_batch = measure(batch)
                 totals[batch.indices.start // self.batch_size] = torch.tensor(numbers_of_batch, dtype=torch.float64)
         return to_numpy(ranks.total(totals))
@@ -350,7 +350,7 @@ class Work:
             context = self.analysis.prepare(self)
             for batch in self.batches(own_firsts):
                 self._restart_draws(batch.indices.start)
-                with self.naming_images(batch):
+                with self.name_images(batch):
                     rows_of_batch = self.analysis.rows(self.model, batch, context)
                 sink.append(rows_of_batch)
                 bar.update(len(batch.indices) * ranks.count())
@@ -374,7 +374,7 @@ class Work:
                 yield name, watches.enter_context(doubt_about_large_batches(model))
 
     @contextmanager
-    def naming_images(self, batch: Batch, noun: str = "image") -> Iterator[None]:
+    def name_images(self, batch: Batch, noun: str = "image") -> Iterator[None]:
         """Make an error about numbers of a batch one that names the model, and the images as their split counts them.
 
         `noun` is what one of them is called.
