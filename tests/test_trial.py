@@ -877,7 +877,7 @@ def test_a_trial_leaves_random_numbers_and_weights_as_they_were() -> None:
     "change",
     [
         lambda logits: logits - logits.amax(1, keepdim=True),
-        lambda logits: logits + 1e6,
+        lambda logits: logits + 1e3,
         lambda logits: torch.cat([logits[:, 1:], torch.full((len(logits), 1), -torch.inf)], 1),
         lambda logits: torch.cat([logits[:, 1:], torch.full((len(logits), 1), -1e9)], 1),
         lambda logits: 0.01 * logits + 0.5,
@@ -889,6 +889,21 @@ def test_a_trial_leaves_random_numbers_and_weights_as_they_were() -> None:
 )
 def test_logits_of_any_size_and_place_are_not_doubted(change: Any) -> None:
     assert doubts_about(ChangedLogits(change)) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "count"),
+    [(lambda logits: logits.clamp(max=0.0), 8), (lambda logits: logits + 1e8, 8), (lambda logits: logits + 1e6, 5)],
+    ids=["clamped", "shifted far", "shifted"],
+)
+def test_logits_that_tie_are_doubted(change: Any, count: int) -> None:
+    images = torch.from_numpy(DATA.test.images[:8]).permute(0, 3, 1, 2) / 255
+    logits = change(seed_network(Convolutions)(images).detach()).sort().values
+    assert int((logits[:, -1] == logits[:, -2]).sum()) == count
+    (doubt,) = doubts_about(ChangedLogits(change))
+    assert doubt.startswith(
+        f"mine gives its highest logit to several classes on {count} of 8 test images, and the first"
+    )
 
 
 @pytest.mark.parametrize("change", [lambda z: F.dropout(z, 0.5), lambda z: z - z.mean(0)], ids=["random", "batch"])

@@ -115,14 +115,26 @@ def doubts_about_logits(model: Classifier, images: Tensor) -> Iterator[str]:
                 f"answers an image differently alone and in a batch of {len(answers.together)}: numbers depend on "
                 "--batch-size. Does a layer use statistics of its batch, or does the network remember earlier images?"
             )
-    if bool((logits != logits[0]).any()):
+    is_varied, dtype = bool((logits != logits[0]).any()), half_precision(logits)
+    if is_varied:
         yield from _probabilities(logits)
-        if (dtype := half_precision(logits)) and not torch.equal(logits, logits.round()):
-            yield (
-                f"answers with numbers of {str(dtype).removeprefix('torch.')}, of {HALF_BITS[dtype]} bits: its "
-                "gradients are as coarse, attacks may be too weak, and classes may tie. Without autocast or the cast "
-                "in its forward it is run in float32."
-            )
+    if is_varied and dtype and not torch.equal(logits, logits.round()):
+        yield (
+            f"answers with numbers of {str(dtype).removeprefix('torch.')}, of {HALF_BITS[dtype]} bits: its "
+            "gradients are as coarse, attacks may be too weak, and classes may tie. Without autocast or the cast "
+            "in its forward it is run in float32."
+        )
+    elif not is_random(answers) and (count := _count_ties(logits)):
+        yield (
+            f"gives its highest logit to several classes on {count} of {len(images)} test images, and the first of "
+            "them counts as its answer. Does its forward clamp, round or shift its logits? Return them as they were "
+            "before."
+        )
+
+
+def _count_ties(logits: Tensor) -> int:
+    """Return how many rows of logits (N, classes) have several highest ones."""
+    return int(((logits == logits.amax(1, keepdim=True)).sum(1) > 1).sum())
 
 
 def half_precision(logits: Tensor) -> torch.dtype | None:
