@@ -485,6 +485,7 @@ def test_a_model_is_called_like_any_network(digits_model: ir.Model) -> None:
         )
     assert labels.shape == (5,) and images.shape == (5, 3, 32, 32)
     assert len(repr(digits_model)) < 400 and "at-att" in repr(digits_model)
+    assert "dataset: cluttered-digits, 10 classes," in repr(digits_model)
     assert "at-att" in digits_model._repr_html_()
 
 

@@ -778,7 +778,7 @@ def test_evaluators_are_those_that_read_both_with_the_same_weights(tmp_path: Pat
     assert row["same sign"] == "in 1 of 2 evaluators"
     retraining = file_of(tmp_path / "retrained", "at-reg", 0, subset, weights={READERS[1]: "of another training"})
     (row,), *_ = compare([first, retraining], "clip")
-    assert (row["read by"], row["same sign"]) == ("cnn-natural-seed1", "in 0 of 1 evaluators")
+    assert (row["read by"], row["same sign"]) == ("cnn-natural-seed1", "in 0 of 1 evaluator")
     pair = [
         file_of(tmp_path / name, variant, 0, THREE[variant], jobs={READERS[0]: card_of(name)})
         for variant, name in (("at", "imagenet"), ("at-reg", "none"))
@@ -852,7 +852,7 @@ def test_the_first_table_shows_the_headline(tmp_path: Path) -> None:
         assert headline(result, view) == {key: value for key, value in row.items() if not key.startswith(other)}
     assert ANALYSIS.views == ("clip", "raw")
     alone = file_of(tmp_path / "alone", "at", 0, {READERS[0]: THREE["at"][READERS[0]]})
-    assert headline(alone)["clip -g, 1 evaluators"] == "65.0 %"
+    assert headline(alone)["clip -g, 1 evaluator"] == "65.0 %"
 
 
 def test_the_second_table_shows_the_controls(stored_result: Result, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from interpret_robust.api.help import card_fields, recipe_fields, with_options
 from interpret_robust.core.device import exact
 from interpret_robust.core.errors import DoubtWarning, UserError, describe, unknown
 from interpret_robust.core.folders import Folders
+from interpret_robust.core.parsing import format_count
 from interpret_robust.datasets import Dataset
 from interpret_robust.models import card as cards
 from interpret_robust.models import external
@@ -76,10 +77,11 @@ class Model(nn.Module):
         channels, height, width = job["image_shape"]
         features, rows, columns = self.subject.local_shape()
         weights = sum(parameter.numel() for parameter in self.network.parameters())
+        classes = format_count(len(job["class_names"]), "class")
         return {
             "name": self.name,
             "variant": job["variant"],
-            "dataset": f"{job['dataset']}, {len(job['class_names'])} classes, images {channels}x{height}x{width}",
+            "dataset": f"{job['dataset']}, {classes}, images {channels}x{height}x{width}",
             "architecture": f"{job['architecture']}, {weights:,} parameters",
             "local features": f"{features}x{rows}x{columns}" if features else "none",
             "seed": str(job["seed"]),

@@ -53,6 +53,7 @@ def data_get(name: str) -> None:
 
     dataset = load(name)
     train = f"{len(dataset.train)} train and " if dataset.is_for_training else ""
+    classes = format_count(len(dataset.class_names), "class")
     if dataset.test.pictures is not None:
         empty_classes = sorted({*range(len(dataset.class_names))} - {*dataset.test.labels.tolist()})
         rest = (
@@ -60,14 +61,13 @@ def data_get(name: str) -> None:
             if empty_classes
             else ""
         )
-        count, classes = len(dataset.test), len(dataset.class_names)
-        pictures = format_count(count, "test picture")
-        click.echo(f"{name}: {train}{pictures}, {classes} class{'es' if classes > 1 else ''}{rest}")
+        pictures = format_count(len(dataset.test), "test picture")
+        click.echo(f"{name}: {train}{pictures}, {classes}{rest}")
         return
     channels, height, width = dataset.image_shape
     click.echo(
         f"{name}: {train}{format_count(len(dataset.test), 'test image')} of {height}x{width}x{channels}, "
-        f"{len(dataset.class_names)} classes, "
+        f"{classes}, "
         f"{'from an installed package' if is_installed(name) else f'in {file_of(name)}'}"
     )
 

@@ -35,10 +35,11 @@ def format_count(count: int, noun: str) -> str:
     """Return a number of things as text.
 
     Example:
-        >>> format_count(1, "model"), format_count(1000, "test image")
-        ('1 model', '1000 test images')
+        >>> format_count(1, "model"), format_count(1000, "test image"), format_count(2, "class")
+        ('1 model', '1000 test images', '2 classes')
     """
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+    ending = "" if count == 1 else "es" if noun.endswith("s") else "s"
+    return f"{count} {noun}{ending}"
 
 
 def put_beside(cell: str, reference: str) -> str:

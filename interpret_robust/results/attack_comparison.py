@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from interpret_robust.core.parsing import format_count
 from interpret_robust.core.statistics import holm, mcnemar
 from interpret_robust.models.variants import is_adversarial, is_brought
 from interpret_robust.results import names as labels
@@ -113,7 +114,7 @@ def _effort(table: AttackTable, mean_gradients: float) -> str:
         return f"{mean_gradients:.0f} gradients for each image and attacked model, on average"
     total = max(map(gradients_asked, table.files))
     if round(mean_gradients) == total:
-        return f"{total} gradients for each image and attacked model"
+        return f"{format_count(total, 'gradient')} for each image and attacked model"
     return (
         f"{total} gradients for each image and attacked model, of which {mean_gradients:.0f} were computed on average: "
         "the others repeat earlier ones"
@@ -166,7 +167,8 @@ def _transfer_matrix(table: AttackTable) -> Table:
     reach = 100 * max(
         max(interval.value - interval.low, interval.high - interval.value) for interval in accuracies.values()
     )
-    note = f"{table.files[0].count} images; Wilson 95 % intervals reach at most {reach:.1f} points to either side"
+    images = format_count(table.files[0].count, "image")
+    note = f"{images}; Wilson 95 % intervals reach at most {reach:.1f} points to either side"
     return Table(rows, f"{reading} made on the row's model: accuracy in % of the column's", note)
 
 

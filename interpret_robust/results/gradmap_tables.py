@@ -6,7 +6,7 @@ from itertools import combinations
 import numpy as np
 
 from interpret_robust.core.arrays import AnyArray
-from interpret_robust.core.parsing import format_number, format_percent
+from interpret_robust.core.parsing import format_count, format_number, format_percent
 from interpret_robust.core.statistics import Interval, PairedDifference, holm, mcnemar
 from interpret_robust.models.variants import is_adversarial
 from interpret_robust.results.hdf5 import Result
@@ -25,7 +25,7 @@ def headline(result: Result, *views: str) -> dict[str, str]:
             row[f"{view} {mark}"] = Interval(*result["headline/accuracy"][place, sign]).percent()
         mean, deviation = (100 * result[f"headline/{name}"][place, 0] for name in ("mean", "deviation"))
         spread = f" \u00b1 {deviation:.1f}" if np.isfinite(deviation) else ""
-        row[f"{view} -g, {len(evaluators)} evaluators"] = format_number(mean, ".1f", f"{spread} %")
+        row[f"{view} -g, {format_count(len(evaluators), 'evaluator')}"] = format_number(mean, ".1f", f"{spread} %")
     return row | {"gray maps": str(result["degenerate/count"][0]), "images": str(result.count)}
 
 
@@ -88,7 +88,7 @@ def _pairs(results: Sequence[Result], views: Sequence[str]) -> Rows:
                 "only the first read": str(test.only_first),
                 "only the second": str(test.only_second),
                 "p (McNemar, Holm)": f"{p_value:.2g}",
-                "same sign": f"in {agreeing} of {len(tests)} evaluators",
+                "same sign": f"in {agreeing} of {format_count(len(tests), 'evaluator')}",
             }
         )
     return table
