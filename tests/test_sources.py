@@ -248,9 +248,9 @@ def test_when_all_fails_one_sentence_says_why_and_what_to_do(tmp_path: Path, mon
 
         return attempt
 
-    monkeypatch.setattr(sources, "_from_folder", fail_with(FileNotFoundError("no such thing.")))
-    monkeypatch.setattr(sources, "_from_host", fail_with(TimeoutError("timed\n  out")))
-    monkeypatch.setattr(sources, "_from_mirror", fail_with(RuntimeError()))
+    monkeypatch.setattr(sources, "_read_folder", fail_with(FileNotFoundError("no such thing.")))
+    monkeypatch.setattr(sources, "_download", fail_with(TimeoutError("timed\n  out")))
+    monkeypatch.setattr(sources, "_download_mirrored", fail_with(RuntimeError()))
     with pytest.raises(UserError) as error_info:
         fetch("cifar100", tmp_path)
     assert str(error_info.value) == (
