@@ -302,7 +302,7 @@ def test_remarks_say_what_the_numbers_rest_on(answers: dict[str, list[Result]]) 
     sentences = [remark.text for remark in remarks(answers["robustness"])]
     assert sentences[0].startswith("Trained with only one seed: at, at-att (cluttered-digits, small). Their intervals")
     assert sentences[1].startswith("These files do not show whether models hide their gradients")
-    assert "these are `small`" in sentences[2] and len(sentences) == 3
+    assert "Models of `small` are others" in sentences[2] and len(sentences) == 3
     doubtful = answers["robustness"][0]
     doubtful = replace(doubtful)
     doubtful.__dict__["run"] = doubtful.run | {"doubts": ["it is odd."]}

@@ -153,8 +153,8 @@ def _remark_on_networks(results: Sequence[Result]) -> Iterator[Remark]:
     )
     if architectures:
         yield Remark(
-            f"The paper's network is `narrow`; these are {' and '.join(f'`{name}`' for name in architectures)}: "
-            "compare only the signs of differences with the paper, not accuracies.",
+            f"The paper's network is `narrow`. Models of {' and '.join(f'`{name}`' for name in architectures)} are "
+            "others: compare only the signs of their differences with the paper, not accuracies.",
             is_good=False,
         )
 
