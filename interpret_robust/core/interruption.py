@@ -23,8 +23,8 @@ stop_order = threading.Event()
 def stop_requests() -> Iterator[threading.Event]:
     """Yield an event that the first SIGINT or SIGTERM sets, so that a step is never cut in two.
 
-    A second signal of the same kind acts at once. Outside the main thread signals are left alone. Where `stop_order` was
-    set before, the event is set from the beginning.
+    A second signal of the same kind acts at once. Outside the main thread signals are left alone. Where `stop_order`
+    was set before, the event is set from the beginning.
     """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
