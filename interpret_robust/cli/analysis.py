@@ -164,8 +164,10 @@ def analysis_command(name: str, command_line: str) -> click.Command:
     ]
     examples = MORE_EXAMPLES.get(name, ("checkpoints/NAME.safetensors --split train",))
     example = with_examples("\n  ".join([command_line, *(f"{command_line} {arguments}" for arguments in examples)]))
+    whole_name = f"irt analyze {name}"
+    note = "" if command_line == whole_name else f"\n\nThis is `{whole_name}` under a shorter name."
     return click.command(
-        command_line.rsplit(maxsplit=1)[-1], cls=AnalysisCommand, help=analyses.about(name), epilog=example
+        command_line.rsplit(maxsplit=1)[-1], cls=AnalysisCommand, help=analyses.about(name) + note, epilog=example
     )(options(*decorators, run_options)(command))
 
 
