@@ -168,6 +168,69 @@ def test_gradients_that_are_not_those_of_the_answers_are_doubted(change: Any) ->
     assert doubt.startswith("mine has gradients that are not those of its answers: along a random direction the answer")
 
 
+class Reversal(torch.autograd.Function):
+    """What is as it was, with a gradient of the other sign in batches of more than eight."""
+
+    @staticmethod
+    def forward(context: Any, images: Tensor) -> Tensor:
+        return images.clone()
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> Tensor:
+        (gradient,) = gradients
+        return gradient if len(gradient) <= 8 else -gradient
+
+
+def detach_later(images: Tensor) -> Tensor:
+    return torch.cat([images[:8], images[8:].detach()])
+
+
+def detach_first_half(images: Tensor) -> Tensor:
+    half = len(images) // 2
+    return torch.cat([images[:half].detach(), images[half:]])
+
+
+@pytest.mark.parametrize(
+    ("change", "count"),
+    [(Reversal.apply, 64), (detach_later, 56), (detach_first_half, 32)],
+    ids=["reversed", "detached later", "first half detached"],
+)
+def test_gradients_that_depend_on_the_batch_are_doubted(change: Any, count: int) -> None:
+    beginning = f"mine has gradients that depend on the batch: on {count} of 64 copies of one image they are others"
+    assert any(doubt.startswith(beginning) for doubt in doubts_about(ChangedImages(change)))
+
+
+def keep_even_levels(images: Tensor) -> Tensor:
+    """Images without a gradient where a pixel lies between the 256 levels of a file."""
+    is_between = (255 * images - (255 * images).round()).abs().amax((1, 2, 3), keepdim=True) > 1e-2
+    return torch.where(is_between, images.detach(), images)
+
+
+@pytest.mark.parametrize(
+    "change", [keep_even_levels, lambda images: images.detach() + 1e-30 * (images - images.detach())]
+)
+def test_gradients_that_vanish_beside_the_images_are_doubted(change: Any) -> None:
+    """Their length is zero or nearly so, which is not rounding: answers change."""
+    (doubt,) = doubts_about(ChangedImages(change))
+    assert "gradients that are not those of its answers" in doubt and "by more than 100% of such a change" in doubt
+
+
+def test_images_without_a_gradient_are_counted_where_answers_change_beside_them() -> None:
+    images = torch.from_numpy(DATA.test.images[:8]).permute(0, 3, 1, 2) / 255
+    highest = seed_network(Convolutions)(images).topk(2).values
+    gaps = (highest[:, 0] - highest[:, 1]).detach()
+    limit = float(gaps.sort().values[2:4].mean())
+
+    def detach_close(logits: Tensor) -> Tensor:
+        highest = logits.topk(2).values
+        return torch.where((highest[:, 0] - highest[:, 1] < limit)[:, None], logits.detach(), logits)
+
+    (doubt,) = doubts_about(ChangedLogits(detach_close))
+    assert doubt.startswith("mine has no gradient on 3 of 8 test images, though its answers change beside them")
+    flat = [doubt for doubt in doubts_about(ChangedLogits(lambda logits: logits.relu())) if "no gradient on" in doubt]
+    assert flat == []
+
+
 class Gate(nn.Module):
     """Two linear answers, of which the second is multiplied by a gate that sees the image: (3 + g . x) (f . x)."""
 
@@ -702,33 +765,44 @@ def test_what_grows_with_each_call_is_doubted() -> None:
     assert "it remembers earlier images, or has a generator of its own" in doubt and "--draws" not in doubt
 
 
-def test_a_stopped_run_does_not_go_on_with_a_network_that_answers_otherwise(tmp_path: Path) -> None:
-    """Their state dicts are the same, and a number beside it differs."""
+def robustness_work(subject: ExternalModel, folder: Path) -> Work:
+    """PGD-2 on the test images, four at a time."""
     analysis = analyses.get("robustness")
+    return Work(
+        analysis,
+        subject,
+        DATA,
+        folder,
+        settings=analysis.settings(pgd="2", cw="none"),
+        split="test",
+        limit=None,
+        batch_size=4,
+        device=torch.device("cpu"),
+    )
 
-    def work(factor: float, folder: Path = tmp_path) -> Work:
-        network = ChangedLogits(lambda logits: factor * logits).eval()
-        return Work(
-            analysis,
-            bring(network, Card("mine:net", label="mine"), DATA, "noise"),
-            DATA,
-            folder,
-            settings=analysis.settings(pgd="1", cw="none"),
-            split="test",
-            limit=None,
-            batch_size=4,
-            device=torch.device("cpu"),
-        )
+
+def stop_halfway(work: Work) -> None:
+    """Run an analysis that fails after its first batch."""
+    compute_rows = work.analysis.rows
 
     def fail_later(model: Classifier, batch: Batch, context: Any) -> Any:
         if batch.indices[0] > 0:
             raise RuntimeError("the machine goes down")
-        return analysis.rows(model, batch, context)
+        return compute_rows(model, batch, context)
 
-    job = work(1)
-    job.analysis = replace(analysis, rows=fail_later)
+    work.analysis = replace(work.analysis, rows=fail_later)
     with pytest.raises(RuntimeError, match="goes down"):
-        job.run()
+        work.run()
+
+
+def test_a_stopped_run_does_not_go_on_with_a_network_that_answers_otherwise(tmp_path: Path) -> None:
+    """Their state dicts are the same, and a number beside it differs."""
+
+    def work(factor: float, folder: Path = tmp_path) -> Work:
+        network = ChangedLogits(lambda logits: factor * logits).eval()
+        return robustness_work(bring(network, Card("mine:net", label="mine"), DATA, "noise"), folder)
+
+    stop_halfway(work(1))
     for _ in range(2):
         with pytest.raises(UserError, match=r"\.partial is of a network noise-mine of the same weights that answered"):
             work(2).run()
@@ -1125,35 +1199,19 @@ class NoisyNetwork(nn.Module):
         return logits * torch.rand(K) + 0.1 * np.random.rand() + 0.1 * random.random()
 
 
+def test_loading_leaves_the_random_numbers_of_the_program_as_they_were() -> None:
+    states = generator_states(torch.device("cpu"))
+    ir.load(NoisyNetwork(), DATA, label="mine")
+    assert generator_states(torch.device("cpu")) == states
+
+
 def test_draws_do_not_depend_on_what_was_asked_before(tmp_path: Path) -> None:
     """An answer comes out the same if it is asked for again, and if it is stopped in between and goes on."""
-    analysis = analyses.get("robustness")
     subject = bring(NoisyNetwork().eval(), Card("mine:net", label="mine", draws=3), DATA, "noise")
     states = generator_states(torch.device("cpu"))
-
-    def work(folder: str) -> Work:
-        return Work(
-            analysis,
-            subject,
-            DATA,
-            tmp_path / folder,
-            settings=analysis.settings(pgd="2", cw="none"),
-            split="test",
-            limit=None,
-            batch_size=4,
-            device=torch.device("cpu"),
-        )
-
-    def fail_later(model: Classifier, batch: Batch, context: Any) -> Any:
-        if batch.indices[0] > 3:
-            raise RuntimeError("the machine goes down")
-        return analysis.rows(model, batch, context)
-
-    whole, stopped_work = hdf5.read(work("whole").run()), work("parts")
-    stopped_work.analysis = replace(analysis, rows=fail_later)
-    with pytest.raises(RuntimeError, match="goes down"):
-        stopped_work.run()
-    continued_answer = hdf5.read(work("parts").run())
+    whole = hdf5.read(robustness_work(subject, tmp_path / "whole").run())
+    stop_halfway(robustness_work(subject, tmp_path / "parts"))
+    continued_answer = hdf5.read(robustness_work(subject, tmp_path / "parts").run())
     assert np.ptp(whole["per_image/margin"]) > 0
     for name in ("margin", "margin_natural", "prediction", "perturbation"):
         np.testing.assert_array_equal(continued_answer[f"per_image/{name}"], whole[f"per_image/{name}"])

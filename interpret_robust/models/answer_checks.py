@@ -246,6 +246,12 @@ def doubts_about_gradients(model: Classifier, images: Tensor) -> Iterator[str]:
             "its logits have one, as where they are so large that the loss is zero in float32: attacks by it fail. "
             "Trust the margin's (CW) and APGD-T, and see `irt flags`."
         )
+    if count := _count_blind(model, images[~has_slope]):
+        yield (
+            f"has no gradient on {count} of {len(images)} test images, though its answers change beside them: attacks "
+            "may fail there. Does its forward detach answers, or round?"
+        )
+    yield from _doubt_about_batches(model, images[has_slope][:1])
     if border := _blind_border(model, images):
         yield (
             f"does not see the outer pixels of an image ({border}): its positions are laid over the whole image, and "
@@ -306,6 +312,49 @@ def _doubt_about_modes(model: Classifier, images: Tensor) -> Iterator[str]:
             f"answers an image differently where its gradient is asked for ({count} of {len(images)} decisions "
             "changed): attacks and maps follow another network than the one that answers. Does its forward ask for "
             "torch.is_grad_enabled() or requires_grad? Let it compute the same in both cases."
+        )
+
+
+def _nearby(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Return pixels a little beside those of images, where no two are equal: maxima and rectifiers have kinks there."""
+    return images + JITTER * torch.rand(images.shape, generator=generator).to(images)
+
+
+@torch.no_grad()
+def _count_blind(model: Classifier, images: Tensor) -> int:
+    """Return how many of these images (N, C, H, W), on which a model has no gradient, have others beside them."""
+    if len(images) == 0:
+        return 0
+    logits, nearby_logits = model(images), model(_nearby(images, torch.Generator().manual_seed(0)))
+    return sum(not is_same(first[None], second[None]) for first, second in zip(logits, nearby_logits, strict=True))
+
+
+def _doubt_about_batches(model: Classifier, image: Tensor) -> Iterator[str]:
+    """Yield a sentence where the gradient of an image (1, C, H, W), if there is one, is another among its copies.
+
+    Answers that differ there, or each time, or are of half precision are told of by other checks.
+    """
+    if len(image) == 0:
+        return
+
+    def ask(images: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.enable_grad():
+            pixels = images.clone().requires_grad_()
+            logits = model(pixels)
+            (slope,) = torch.autograd.grad(_project(logits).sum(), pixels)
+        return logits, slope.flatten(1)
+
+    logits, slope = ask(image)
+    copies = image.repeat(tried_batch_size(image), 1, 1, 1)
+    copy_logits, copy_slopes = ask(copies)
+    if _is_coarse(model, logits) or not is_same(copy_logits, logits.expand_as(copy_logits)):
+        return
+    distances = (copy_slopes - slope).norm(dim=1)
+    if count := int((distances > LEAST_MISSING * slope.norm()).sum()):
+        yield (
+            f"has gradients that depend on the batch: on {count} of {len(copies)} copies of one image they are others "
+            "than on the image alone. Attacks are weaker or stronger with --batch-size. Does a part of its forward or "
+            "backward pass ask for the number of images, or leave some without gradients?"
         )
 
 
@@ -376,11 +425,10 @@ def _missing_share(model: Classifier, images: Tensor, logits: Tensor) -> float:
 def _compare_slopes(model: Classifier, images: Tensor) -> Callable[[torch.dtype, float], Tensor]:
     """Return what gives, at a step, how far central differences lie from what gradients say, over their length (N,).
 
-    NaN where rounding hides it. That is a little beside the images, where no two pixels are equal: maxima and
-    rectifiers have kinks where they are.
+    NaN where rounding hides it, which it does not where the differences alone show that there is a slope.
     """
     generator = torch.Generator().manual_seed(0)
-    nearby = images + JITTER * torch.rand(images.shape, generator=generator).to(images)
+    nearby = _nearby(images, generator)
     direction = torch.randn(images.shape, generator=generator).to(images)
     with torch.enable_grad():
         pixels = nearby.clone().requires_grad_()
@@ -398,8 +446,9 @@ def _compare_slopes(model: Classifier, images: Tensor) -> Callable[[torch.dtype,
             _project(functional_call(model, tensors, (middle + side * change,), tie_weights=False)) for side in (1, -1)
         ]
         rounding = ROUNDINGS * torch.finfo(dtype).eps * size / (2 * step)
-        distance = ((ends[0] - ends[1]) / (2 * step) - slope).abs() / length
-        return torch.where(rounding < LEAST_MISSING * length, distance, torch.nan)
+        measured_slope = (ends[0] - ends[1]) / (2 * step)
+        is_visible = rounding < LEAST_MISSING * torch.maximum(length, measured_slope.abs())
+        return torch.where(is_visible, (measured_slope - slope).abs() / length, torch.nan)
 
     return difference
 

@@ -25,6 +25,7 @@ from interpret_robust.core.errors import UserError
 from interpret_robust.core.file_names import file_part
 from interpret_robust.core.files import stamp
 from interpret_robust.core.plugins import first_words
+from interpret_robust.core.random_numbers import preserve_random_numbers
 from interpret_robust.datasets import Dataset, catalogue, load
 from interpret_robust.datasets.batches import to_device, to_pixels
 from interpret_robust.models import Classifier, checkpoint
@@ -102,7 +103,7 @@ class ExternalModel:
         card, data = self.card, self.data
         label, is_trained = card.label or card.model, card.weights != "random"
         lines = progress.lines(lambda: f"trying {label} on a few images of {data.name}")
-        with exact(), lines, _naming_batches(label, self.wrapper, data, self.wrapper.preprocess):
+        with exact(), lines, _explain_failure(label, self.wrapper, data, self.wrapper.preprocess.mean.device):
             outcome = try_out(
                 self.wrapper,
                 data,
@@ -174,31 +175,32 @@ def read(network: nn.Module, card: Card, data: Dataset, source: str, remarks: Se
     device = next((weights.device for weights in network.parameters()), torch.device("cpu"))
     preprocess = preprocess_of(card, network, data.image_shape[0]).to(device)
     image = trial_image(data).to(device)
-    remarks = tuple(f"{label} {remark}" for remark in (*remarks, *make_float32(network, preprocess(image))))
-    memory = Memory(network)
-    part = locate_logits(network, preprocess, image, card, data)
+    with preserve_random_numbers(device):
+        remarks = tuple(f"{label} {remark}" for remark in (*remarks, *make_float32(network, preprocess(image))))
+        memory = Memory(network)
+        part = locate_logits(network, preprocess, image, card, data)
 
-    def ask(images: Tensor) -> Tensor:
-        return as_logits(network(preprocess(images)), part, len(data.class_names))
+        def ask(images: Tensor) -> Tensor:
+            return as_logits(network(preprocess(images)), part, len(data.class_names))
 
-    with _naming_batches(label, ask, data, preprocess):
-        layer = _layer(network, preprocess, image, card.local_layer)
-    wrapper = WrappedModel(
-        network,
-        preprocess,
-        layer and layer.name,
-        card.attention_layer,
-        first_token=layer and layer.first,
-        is_last=layer is not None and layer.is_last,
-        part=part,
-        classes=len(data.class_names),
-        draws=card.draws,
-    )
-    shape = (0, 0, 0)
-    if layer is not None:
-        with torch.no_grad():
-            channels, height, width = wrapper.features(image).local.shape[1:]
-        shape = (channels, height, width)
+        with _explain_failure(label, ask, data, device):
+            layer = _layer(network, preprocess, image, card.local_layer)
+        wrapper = WrappedModel(
+            network,
+            preprocess,
+            layer and layer.name,
+            card.attention_layer,
+            first_token=layer and layer.first,
+            is_last=layer is not None and layer.is_last,
+            part=part,
+            classes=len(data.class_names),
+            draws=card.draws,
+        )
+        shape = (0, 0, 0)
+        if layer is not None:
+            with torch.no_grad():
+                channels, height, width = wrapper.features(image).local.shape[1:]
+            shape = (channels, height, width)
     # What was left open is filled in, so that a file tells what was done.
     card = replace(card, normalize=card.normalize or _numbers_of(preprocess), logits=part)
     tensors = {name: tensor for name, tensor in network.state_dict().items() if isinstance(tensor, Tensor)}
@@ -220,8 +222,8 @@ def read(network: nn.Module, card: Card, data: Dataset, source: str, remarks: Se
 
 
 @contextmanager
-def _naming_batches(
-    label: str, ask: Callable[[Tensor], Tensor], data: Dataset, preprocess: Preprocess
+def _explain_failure(
+    label: str, ask: Callable[[Tensor], Tensor], data: Dataset, device: torch.device
 ) -> Iterator[None]:
     """Make an error of a network, which has answered one image, a sentence about what else it cannot do."""
     try:
@@ -229,11 +231,11 @@ def _naming_batches(
     except UserError:
         raise
     except Exception as error:
-        images = _first_pixels(data)[:2].to(preprocess.mean.device)
-        raise UserError(f"{label} {_failure(ask, images, first_words(error))}") from error
+        images = _first_pixels(data)[:2].to(device)
+        raise UserError(f"{label} {_find_reason(ask, images, first_words(error))}") from error
 
 
-def _failure(ask: Callable[[Tensor], Tensor], images: Tensor, words: str) -> str:
+def _find_reason(ask: Callable[[Tensor], Tensor], images: Tensor, words: str) -> str:
     """Return why a network may have failed, of whose error these are the first words: it is asked two images."""
     try:
         with torch.no_grad():

@@ -244,18 +244,22 @@ def _check_normalization(
             f"{summary}, hardly more than {guess} ({chance:.0%}): are its normalization and the order of its "
             "classes right?",
         )
-    return accuracy, count, _of_close_logits(logits[torch.from_numpy(right).to(device)], label)
+    return accuracy, count, _doubt_about_close_logits(logits[torch.from_numpy(right).to(device)], label)
 
 
-def _of_close_logits(logits: Tensor, label: str) -> str | None:
+LEAST_LEAD = 0.05
+"""By how much the largest logit of a wrong class exceeds their median on some image, of most trained networks."""
+
+
+def _doubt_about_close_logits(logits: Tensor, label: str) -> str | None:
     """Return a doubt where the logits (N, classes) of right images lie so close that the cross-entropy is a weak loss.
 
     Its gradient weighs all wrong classes alike then, near or far.
     """
     if logits.shape[1] < 3 or len(logits) == 0:
         return None
-    others = logits.sort(dim=1, descending=True).values[:, 1:]
-    lead = float((others[:, 0] - others.median(dim=1).values).max())
+    rivals = logits.sort(dim=1, descending=True).values[:, 1:]
+    lead = float((rivals[:, 0] - rivals.median(dim=1).values).max())
     if not lead < LEAST_LEAD:
         return None
     return (
@@ -264,10 +268,6 @@ def _of_close_logits(logits: Tensor, label: str) -> str | None:
         "weaker and robustness may be overstated. Trust the margin's (CW) and APGD-T, or return logits without the "
         "factor that makes them small."
     )
-
-
-LEAST_LEAD = 0.05
-"""By how much the largest logit of a wrong class exceeds their median on some image, of most trained networks."""
 
 
 MOSTLY_SAME = 0.7
