@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from anyone import network_of, save_tiny
 from command import Irt
+from PIL import Image
 
 from interpret_robust import cli
 from interpret_robust.analyses.engine import validation
@@ -254,9 +255,9 @@ def test_a_model_that_guesses_is_doubted_on_stderr_before_it_is_asked(place: Pat
     assert "In doubt: doubtful is right on" in " ".join(out.split())
 
 
-def test_what_a_network_prints_does_not_get_into_a_table(
-    place: Path, irt: Irt, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def talkative(place: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The words that name a network which prints in each call, and its data."""
     (place / "talkative.py").write_text(
         "import torch\n"
         "class Talkative(torch.nn.Linear):\n"
@@ -266,10 +267,28 @@ def test_what_a_network_prints_does_not_get_into_a_table(
         "        return super().forward(images.flatten(1))\n"
     )
     monkeypatch.syspath_prepend(place)
-    words = ["--model", "talkative:Talkative", "--dataset", place / "tiny.npz", "--limit", "2", "--root", place]
+    return ["--model", "talkative:Talkative", "--dataset", place / "tiny.npz"]
+
+
+def test_what_a_network_prints_does_not_get_into_a_table(talkative: list[Any], place: Path, irt: Irt) -> None:
+    words = [*talkative, "--limit", "2", "--root", place]
     code, out, err = irt("evaluate", *words, "--pgd", "1", "--cw", "none", "--form", "json")
     assert code == 0
     assert json.loads(out) and "images of (2, 3, 32, 32)" in err
+
+
+def test_no_command_shows_what_a_network_prints_on_stdout(talkative: list[Any], place: Path, irt: Irt) -> None:
+    images = load(str(place / "tiny.npz")).test.images[:2]
+    np.save(place / "clean.npy", images)
+    Image.fromarray(images[0]).save(place / "one.png")
+    for command in (
+        ["model", "card", "-o", place / "talkative.json"],  # first: what was tried is not tried again
+        ["verify", place / "clean.npy", "--eps", "0.1"],
+        ["explain", place / "one.png", "--root", place],
+        ["model", "layers"],
+    ):
+        code, out, err = irt(*command, *talkative)
+        assert (code, "images of" in err, "images of" in out) == (0, True, False), (command, out, err)
 
 
 def test_layers_are_listed_by_the_command(place: Path, irt: Irt) -> None:

@@ -231,6 +231,36 @@ def test_images_without_a_gradient_are_counted_where_answers_change_beside_them(
     assert flat == []
 
 
+@pytest.mark.parametrize(
+    ("left", "sentence"),
+    [(0.0, "on 4 of 4 images after 5 steps of PGD"), (0.1, "to the median of the images after 5 steps of PGD")],
+    ids=["none", "a tenth"],
+)
+def test_gradients_are_tried_where_an_attack_goes(left: float, sentence: str) -> None:
+    """They are left out of images that lie more than 4/255 from those of the trial."""
+    known_images = torch.from_numpy(DATA.test.images[:8]).permute(0, 3, 1, 2) / 255
+
+    def detach_far(images: Tensor) -> Tensor:
+        is_far = (images[:, None] - known_images).abs().amax((2, 3, 4)).amin(1) > 4 / 255
+        return torch.where(is_far[:, None, None, None], images.detach() + left * (images - images.detach()), images)
+
+    (doubt,) = doubts_about(ChangedImages(detach_far))
+    assert sentence in doubt
+
+
+def test_no_pixel_outside_of_0_to_1_is_asked_in_a_trial() -> None:
+    lowest: list[Tensor] = []
+    highest: list[Tensor] = []
+
+    def look(images: Tensor) -> Tensor:
+        lowest.append(images.detach().min())
+        highest.append(images.detach().max())
+        return images
+
+    assert doubts_about(ChangedImages(look)) == []
+    assert min(lowest) >= 0 and max(highest) <= 1 and max(highest) - min(lowest) > 0.99
+
+
 class Gate(nn.Module):
     """Two linear answers, of which the second is multiplied by a gate that sees the image: (3 + g . x) (f . x)."""
 
@@ -535,16 +565,16 @@ class Tiring(nn.Module):
         return logits if self.passes < self.limit else logits.flip(1)
 
 
-@pytest.mark.parametrize("limit", [5, 1000])
+@pytest.mark.parametrize("limit", [1, 5, 1000], ids=["since loading", "inside", "later"])
 def test_answers_that_change_while_they_are_asked_are_told_in_the_file(limit: int) -> None:
     network = Tiring(1000)
     model = Model(bring(network.eval(), Card("mine:net", label="mine"), DATA, "noise"))
-    network.passes, network.limit = 0, limit  # two of them before the analysis
+    network.passes, network.limit = 0, limit  # the first of them takes the first logits
     answer = ir.analyze("robustness", model, limit=9, pgd=1, cw="none")
     doubts = [doubt for doubt in answer.result.doubts if "after this analysis" in doubt]
-    assert len(doubts) == (limit == 5)
+    assert len(doubts) == (limit <= 5)
     for doubt in doubts:
-        assert doubt.startswith("noise-mine answered 8 images differently after this analysis than before it")
+        assert doubt.startswith("noise-mine answered 8 images differently after this analysis than when it was loaded")
         assert doubt in " ".join(str(answer).split())
 
 
@@ -583,6 +613,49 @@ def test_answers_in_batches_larger_than_those_tried_are_compared_with_few(
             )
             assert doubt in " ".join(str(answer).split())
     assert not model.network._forward_hooks
+
+
+class LargeReversal(torch.autograd.Function):
+    """What is as it was, with a gradient of the other sign in batches of more than 64."""
+
+    @staticmethod
+    def forward(context: Any, images: Tensor) -> Tensor:
+        return images.clone()
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> Tensor:
+        (gradient,) = gradients
+        return gradient if len(gradient) <= 64 else -gradient
+
+
+@pytest.mark.parametrize(("limit", "is_doubted"), [(70, True), (64, False)])
+def test_gradients_in_batches_larger_than_those_tried_are_compared_with_few(limit: int, is_doubted: bool) -> None:
+    network = ChangedImages(LargeReversal.apply).eval()
+    model = Model(bring(network, Card("mine:net", label="mine"), noise(count=70), "noise"))
+    answer = ir.analyze("robustness", model, limit=limit, pgd=2, cw="none")
+    doubts = [doubt for doubt in answer.result.doubts if "gradients that depend on the batch" in doubt]
+    assert len(doubts) == is_doubted
+    for doubt in doubts:
+        assert "on 8 of 8 images they are others in a batch of 70 than in one of 8" in doubt
+
+
+def test_images_that_have_no_gradient_in_an_analysis_alone_are_counted() -> None:
+    """Those that are as bright as none of the trial's images, with PGD of two steps of 2/255."""
+    data = noise(count=70)
+    images = torch.from_numpy(data.test.images).permute(0, 3, 1, 2) / 255
+    brightness = images.mean((1, 2, 3))
+    limit = float(brightness[:8].max()) + 5 * 2 / 255
+
+    def detach_bright(images: Tensor) -> Tensor:
+        is_bright = images.mean((1, 2, 3), keepdim=True) > limit
+        return torch.where(is_bright, images.detach(), images)
+
+    data.test.images[60:63] = 255 - data.test.images[60:63] // 4
+    model = Model(bring(ChangedImages(detach_bright).eval(), Card("mine:net", label="mine"), data, "noise"))
+    assert not any("gradient" in doubt for doubt in model.doubts)
+    answer = ir.analyze("robustness", model, pgd=2, cw="none")
+    (doubt,) = [doubt for doubt in answer.result.doubts if "gradient" in doubt]
+    assert doubt.startswith("noise-mine had no gradient on 3 of 70 images, the last ones of this analysis")
 
 
 def test_an_evaluator_is_watched_in_large_batches_too() -> None:
@@ -1084,6 +1157,7 @@ def tried_as_it_is(network: Any) -> ExternalModel:
             "has no numbers in 2 of its 2 tensors",
         ),
         (ChangedLogits(lambda logits: logits.reshape(1, K)), "answers one image, and not several at once"),
+        (ChangedLogits(lambda logits: logits.reshape(16, K)), "takes 16 images at once, and not one"),
     ],
 )
 def test_networks_that_cannot_be_asked_are_one_sentence(network: nn.Module, sentence: str) -> None:
@@ -1663,6 +1737,7 @@ def settings() -> tuple[Any, ...]:
         backends.cudnn.benchmark,
         backends.cudnn.deterministic,
         torch.get_default_dtype(),
+        torch.get_default_device(),
         torch.is_grad_enabled(),
         torch.get_float32_matmul_precision(),
     )
@@ -1670,12 +1745,15 @@ def settings() -> tuple[Any, ...]:
 
 @pytest.fixture
 def unusual() -> Any:
-    """Settings of a program that is fast and not exact."""
+    """Settings of a program that is fast and not exact, and whose new tensors lie on another device."""
     originals = torch.get_float32_matmul_precision(), torch.backends.cudnn.benchmark, torch.get_default_dtype()
+    device = torch.get_default_device()
     torch.set_float32_matmul_precision("medium")
     torch.backends.cudnn.benchmark = True
     torch.set_default_dtype(torch.float64)
+    torch.set_default_device("meta")
     yield settings()
+    torch.set_default_device(device)
     torch.set_float32_matmul_precision(originals[0])
     torch.backends.cudnn.benchmark = originals[1]
     torch.set_default_dtype(originals[2])
@@ -1688,7 +1766,8 @@ def test_arithmetic_is_exact_inside_and_settings_are_as_they_were_after(unusual:
             assert {backends.cuda.matmul.fp32_precision, backends.mkldnn.matmul.fp32_precision} == {"ieee"}
             assert torch.get_default_dtype() == torch.float32 and torch.is_grad_enabled()
             assert (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32) == (False, False)
-            assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+            product = torch.ones(2, 2) @ torch.ones(2, 2)
+            assert (product.dtype, product.device.type) == (torch.float32, "cpu")
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -1697,11 +1776,14 @@ def test_arithmetic_is_exact_inside_and_settings_are_as_they_were_after(unusual:
 
 
 def test_a_question_leaves_settings_as_they_were_and_does_not_depend_on_them(unusual: tuple[Any, ...]) -> None:
-    plain_model = ir.load(seed_network(Convolutions).float(), DATA, label="mine")
+    with torch.device("cpu"):
+        network = seed_network(Convolutions).float()
+    plain_model = ir.load(network, DATA, label="mine")
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         cosine = ir.analyze("alignment", plain_model, limit=4)["per_image/cosine"]
     assert settings() == unusual
     torch.set_default_dtype(torch.float32)
+    torch.set_default_device("cpu")
     torch.set_float32_matmul_precision("highest")
     np.testing.assert_array_equal(ir.analyze("alignment", plain_model, limit=4)["per_image/cosine"], cosine)
 

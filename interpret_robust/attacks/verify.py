@@ -25,8 +25,8 @@ from interpret_robust.core.statistics import Interval, rate
 from interpret_robust.datasets import Dataset, Split
 from interpret_robust.datasets.batches import batch_places, make_batch
 from interpret_robust.models.classifier import predicted_classes
-from interpret_robust.models.large_batches import doubt_about_large_batches
 from interpret_robust.models.subject import Subject, check_fit
+from interpret_robust.models.watch import watch
 from interpret_robust.results.attack_outcomes import Outcomes
 from interpret_robust.results.names import length
 
@@ -261,13 +261,13 @@ def _answers(
     """Return which clean images (N,) are classified rightly, which of the file's, and a doubt about large batches."""
     model = subject.model(device)
     natural, adversarial = np.empty(len(clean), bool), np.empty(len(clean), bool)
-    with doubt_about_large_batches(model) as ask_again:
+    with watch(model) as doubts:
         for span in _parts(clean, "classifying"):
             batch = make_batch(clean, range(span.start, span.stop), device)
             tensors = torch.from_numpy(images.part(span).astype(np.float32)).to(device)
             for pixels, right in ((batch.images, natural), (tensors, adversarial)):
                 right[span] = (predicted_classes(model(pixels)) == batch.labels).cpu().numpy()
-        return natural, adversarial, None if model.answers_alone else ask_again()
+        return natural, adversarial, None if model.answers_alone else next(doubts(), None)
 
 
 def _parts(clean: Split, activity: str) -> Iterator[slice]:

@@ -1,5 +1,7 @@
 """`irt explain`: what a model makes of one picture, with and without an attack, as a PNG for a slide."""
 
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,9 +93,10 @@ def explain(
 
     from interpret_robust.study import explain as explanations  # which loads torch
 
-    subject = _subject(reference, pictures, dataset, size, classes)
-    for doubt in subject.doubts:
-        warn(doubt)
+    with redirect_stdout(sys.stderr):  # what a network prints must not get among the names of the pictures
+        subject = _subject(reference, pictures, dataset, size, classes)
+        for doubt in subject.doubts:
+            warn(doubt)
     label = None if class_name is None else explanations.class_of(class_name, subject.job["class_names"])
     if label is None:
         say("no --class is given: the attack leads away from the predicted class, right or wrong")
@@ -104,13 +107,14 @@ def explain(
         for slide in slides:
             slide.check_free(with_pdf=with_pdf)
     table = Table([])
-    for explanation, slide in explanations.explain(subject, slides, attack, label, device, spatial_weight):
-        table.append(explanation.row())
-        table.note = (
-            f"Attack: {explanation.attack_text}. The attacked class is the one that the attack leads away from, with "
-            "its probability under attack."
-        )
-        slide.keep(explanation, say, overwrite=overwrite, with_pdf=with_pdf)
+    with redirect_stdout(sys.stderr):
+        for explanation, slide in explanations.explain(subject, slides, attack, label, device, spatial_weight):
+            table.append(explanation.row())
+            table.note = (
+                f"Attack: {explanation.attack_text}. The attacked class is the one that the attack leads away from, "
+                "with its probability under attack."
+            )
+            slide.keep(explanation, say, overwrite=overwrite, with_pdf=with_pdf)
     click.echo(with_caption(table))
     for slide in slides:
         click.echo(slide.path)

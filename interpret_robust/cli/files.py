@@ -1,6 +1,7 @@
 """`irt show`, `validate`, `verify` and `export`: what files hold, and whether it is good."""
 
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -107,11 +108,12 @@ def verify(
     from interpret_robust.datasets import load
     from interpret_robust.models import external
 
-    subject = external.subject(models[0], dataset)
-    data = load(dataset or subject.source)
-    for doubt in subject.doubts:
-        warn(doubt)
-    good = verification.verify(file, subject, data, split, eps=eps, norm=norm, key=key, device=resolve(device))
+    with redirect_stdout(sys.stderr):  # what a network prints must not get into a table
+        subject = external.subject(models[0], dataset)
+        data = load(dataset or subject.source)
+        for doubt in subject.doubts:
+            warn(doubt)
+        good = verification.verify(file, subject, data, split, eps=eps, norm=norm, key=key, device=resolve(device))
     if good.doubt:
         warn(f"{subject.location} {good.doubt}")
     click.echo(render([{"model": subject.name, **good.cells()}]))

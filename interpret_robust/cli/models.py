@@ -1,5 +1,7 @@
 """`irt checkpoints` and `irt model`: the models that are here, and models from elsewhere."""
 
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +78,10 @@ def model_layers(model: str, dataset: str, with_all_layers: bool, **card: Any) -
     cards.check_files(reference)
     from interpret_robust.models.layer_table import attention_words, layer_rows  # which loads torch
 
-    click.echo(render(layer_rows(reference, dataset, with_all=with_all_layers)))
-    if words := attention_words(reference, dataset):
+    with redirect_stdout(sys.stderr):  # what a network prints must not get into a table
+        rows, words = layer_rows(reference, dataset, with_all=with_all_layers), attention_words(reference, dataset)
+    click.echo(render(rows))
+    if words:
         click.echo(words)
 
 
@@ -103,10 +107,11 @@ def model_card(model: str, dataset: str, overwrite: bool, output: Path, **card: 
     cards.check_files(reference)
     from interpret_robust.models import external
 
-    subject = external.subject(reference, dataset)
-    if not isinstance(subject, external.ExternalModel):
-        raise UserError(f"{model} is a checkpoint of `irt train`, which needs no card: give it to `irt analyze`.")
-    outcome = subject.trial  # before a card is written
+    with redirect_stdout(sys.stderr):
+        subject = external.subject(reference, dataset)
+        if not isinstance(subject, external.ExternalModel):
+            raise UserError(f"{model} is a checkpoint of `irt train`, which needs no card: give it to `irt analyze`.")
+        outcome = subject.trial  # before a card is written
     subject.card.write(output, overwrite=overwrite)
     for doubt in subject.doubts:
         warn(doubt)

@@ -34,7 +34,8 @@ def resolve(name: str | torch.device) -> torch.device:
 def exact() -> Iterator[None]:
     """Compute in full float32, deterministically and with gradients, whatever the process does otherwise.
 
-    Inside neither TF32, bfloat16 nor autocast shorten numbers, new tensors are float32, and gradients are recorded.
+    Inside neither TF32, bfloat16 nor autocast shorten numbers, new tensors are float32 and on the CPU unless their
+    device is named, and gradients are recorded.
     All settings are afterwards as they were before, also after an exception.
 
     Example:
@@ -48,6 +49,8 @@ def exact() -> Iterator[None]:
     with ExitStack() as settings:
         settings.enter_context(torch.inference_mode(mode=False))
         settings.enter_context(torch.enable_grad())
+        if torch.get_default_device().type != "cpu":  # it makes each call slower
+            settings.enter_context(torch.device("cpu"))
         for kind in ("cpu", "cuda"):
             settings.enter_context(torch.autocast(kind, enabled=False))
         try:

@@ -35,7 +35,10 @@ FLOAT32_STEP, FLOAT64_STEP = 1e-4, 1e-6
 """Typical changes of a pixel, in [0, 1], by which gradients are compared with differences; 1/255 is 4e-3."""
 
 JITTER = 2e-3
-"""How far from the images that is done, at most."""
+"""How far from the images that is done: at least this from 0 and 1, and at most thrice this from each pixel."""
+
+ATTACK_STEPS, ATTACK_STEP = 5, 2 / 255
+"""Steps of signed gradients to the images of an attack, where gradients are looked at too."""
 
 ROUNDINGS = 30
 """By how much more than the last digit an answer is taken to be rounded: a gradient that this hides is not judged."""
@@ -202,6 +205,43 @@ def _probabilities(logits: Tensor) -> Iterator[str]:
         )
 
 
+class Gradients(NamedTuple):
+    """What a model answers to images (N, C, H, W): logits (N, classes), and gradients as large as the images.
+
+    `loss` is that of the cross-entropy of the classes that it answers with, `slope` that of a projection of the logits.
+    Both are None where none reaches the pixels.
+    """
+
+    images: Tensor
+    logits: Tensor
+    loss: Tensor | None
+    slope: Tensor | None
+
+    def has_slope(self) -> Tensor:
+        """Return which images (N,) have a gradient of the projection."""
+        if self.slope is None:
+            return torch.zeros(len(self.images), dtype=torch.bool, device=self.images.device)
+        return (self.slope.flatten(1) != 0).any(1)
+
+
+@torch.enable_grad()
+def differentiate(model: Classifier, images: Tensor) -> Gradients:
+    """Return what a model answers to images (N, C, H, W), and its gradients.
+
+    Example:
+        >>> differentiate(model, images).has_slope().all()
+        tensor(True)
+    """
+    pixels = images.clone().requires_grad_()
+    logits = model(pixels)
+    if not logits.requires_grad:
+        return Gradients(images, logits, None, None)
+    loss = F.cross_entropy(logits, logits.argmax(1), reduction="sum")
+    (gradient,) = torch.autograd.grad(loss, pixels, allow_unused=True, retain_graph=True)
+    (slope,) = torch.autograd.grad(_project(logits).sum(), pixels, allow_unused=True)
+    return Gradients(images, logits, gradient, slope)
+
+
 def doubts_about_gradients(model: Classifier, images: Tensor) -> Iterator[str]:
     """Yield what is doubtful about gradients with respect to the pixels of images (N, C, H, W).
 
@@ -209,14 +249,8 @@ def doubts_about_gradients(model: Classifier, images: Tensor) -> Iterator[str]:
     """
     with torch.no_grad():
         plain_logits = model(images)
-    with torch.enable_grad():
-        pixels = images.clone().requires_grad_()
-        logits = model(pixels)
-        gradient = slope = None
-        if logits.requires_grad:
-            loss = F.cross_entropy(logits, logits.argmax(1), reduction="sum")
-            (gradient,) = torch.autograd.grad(loss, pixels, allow_unused=True, retain_graph=True)
-            (slope,) = torch.autograd.grad(_project(logits).sum(), pixels, allow_unused=True)
+    gradients = differentiate(model, images)
+    logits, gradient, slope = gradients.logits, gradients.loss, gradients.slope
     if gradient is None or slope is None:
         _refuse_kept_answers(model, images, logits)
         raise UserError(
@@ -236,7 +270,7 @@ def doubts_about_gradients(model: Classifier, images: Tensor) -> Iterator[str]:
     if count := int((~gradient.isfinite()).flatten(1).any(1).sum()):
         yield f"has gradients that are not numbers on {count} of {len(images)} test images."
         return
-    has_slope = (slope.flatten(1) != 0).any(1)
+    has_slope = gradients.has_slope()
     zero_count = int(((gradient.flatten(1) == 0).all(1) & has_slope).sum())
     if logits.shape[1] == 1:
         yield "has one class: every image is right, attacked or not, whatever it answers. Give images of two or more."
@@ -246,21 +280,45 @@ def doubts_about_gradients(model: Classifier, images: Tensor) -> Iterator[str]:
             "its logits have one, as where they are so large that the loss is zero in float32: attacks by it fail. "
             "Trust the margin's (CW) and APGD-T, and see `irt flags`."
         )
-    if count := _count_blind(model, images[~has_slope]):
-        yield (
-            f"has no gradient on {count} of {len(images)} test images, though its answers change beside them: attacks "
-            "may fail there. Does its forward detach answers, or round?"
-        )
     yield from _doubt_about_batches(model, images[has_slope][:1])
     if border := _blind_border(model, images):
         yield (
             f"does not see the outer pixels of an image ({border}): its positions are laid over the whole image, and "
             "lie elsewhere where its forward crops. Crop the images of the data instead."
         )
-    if share := _missing_share(model, images, logits):
+    if doubts := list(_doubt_about_slopes(model, gradients, "test images")):
+        yield from doubts
+        return
+    attacked = attack_briefly(model, images[: _few(images)])
+    yield from _doubt_about_slopes(model, differentiate(model, attacked), f"images after {ATTACK_STEPS} steps of PGD")
+
+
+def _few(images: Tensor) -> int:
+    """Return how many of images (N, C, H, W) are attacked: half of them, of large ones a quarter, and at least one."""
+    return max(len(images) // (2 if images[0, 0].numel() <= SMALL else 4), 1)
+
+
+def _doubt_about_slopes(model: Classifier, gradients: Gradients, kind: str) -> Iterator[str]:
+    """Yield a sentence where gradients are none, or not those of the answers, on images of a kind.
+
+    A network whose answers differ each time, or depend on the batch, is not judged.
+    """
+    images = gradients.images
+    half = (len(images) + 1) // 2
+    with torch.no_grad():
+        repeated_logits = model(images[:half])
+    if not is_same(repeated_logits, gradients.logits[:half]) and not _is_coarse(model, gradients.logits):
+        return
+    count = count_blind(model, images[~gradients.has_slope()])
+    if count:
+        yield (
+            f"has no gradient on {count} of {len(images)} {kind}, though its answers change beside them: attacks "
+            "may fail there. Does its forward detach answers, or round?"
+        )
+    if 2 * count < len(images) and (share := _missing_share(model, images, gradients.logits)):
         yield (
             "has gradients that are not those of its answers: along a random direction the answer to the median of the "
-            f"test images changes otherwise than they say, by {_percent(share)} of such a change. Attacks may be "
+            f"{kind} changes otherwise than they say, by {_percent(share)} of such a change. Attacks may be "
             "too weak, and maps those of another network: does its forward round, detach, or replace gradients? "
             "`irt analyze masking` also asks without gradients."
         )
@@ -316,12 +374,31 @@ def _doubt_about_modes(model: Classifier, images: Tensor) -> Iterator[str]:
 
 
 def _nearby(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Return pixels a little beside those of images, where no two are equal: maxima and rectifiers have kinks there."""
-    return images + JITTER * torch.rand(images.shape, generator=generator).to(images)
+    """Return pixels in [JITTER, 1 - JITTER] a little beside those of images, no two of which are equal.
+
+    Maxima and rectifiers have kinks where they are, and a network may refuse pixels outside of [0, 1].
+    """
+    return (1 - 3 * JITTER) * images + JITTER * (1 + torch.rand(images.shape, generator=generator).to(images))
+
+
+def attack_briefly(model: Classifier, images: Tensor) -> Tensor:
+    """Return images (N, C, H, W) in [0, 1] after ATTACK_STEPS steps of the sign of the gradient of the cross-entropy.
+
+    The loss is that of the classes that the model answers with.
+    """
+    attacked, labels = images, None
+    for _ in range(ATTACK_STEPS):
+        with torch.enable_grad():
+            pixels = attacked.clone().requires_grad_()
+            logits = model(pixels)
+            labels = logits.argmax(1) if labels is None else labels
+            (gradient,) = torch.autograd.grad(F.cross_entropy(logits, labels, reduction="sum"), pixels)
+        attacked = (attacked + ATTACK_STEP * gradient.sign()).clamp(0, 1)
+    return attacked
 
 
 @torch.no_grad()
-def _count_blind(model: Classifier, images: Tensor) -> int:
+def count_blind(model: Classifier, images: Tensor) -> int:
     """Return how many of these images (N, C, H, W), on which a model has no gradient, have others beside them."""
     if len(images) == 0:
         return 0
@@ -336,26 +413,29 @@ def _doubt_about_batches(model: Classifier, image: Tensor) -> Iterator[str]:
     """
     if len(image) == 0:
         return
-
-    def ask(images: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.enable_grad():
-            pixels = images.clone().requires_grad_()
-            logits = model(pixels)
-            (slope,) = torch.autograd.grad(_project(logits).sum(), pixels)
-        return logits, slope.flatten(1)
-
-    logits, slope = ask(image)
-    copies = image.repeat(tried_batch_size(image), 1, 1, 1)
-    copy_logits, copy_slopes = ask(copies)
-    if _is_coarse(model, logits) or not is_same(copy_logits, logits.expand_as(copy_logits)):
+    single, copies = (differentiate(model, image.repeat(count, 1, 1, 1)) for count in (1, tried_batch_size(image)))
+    if single.slope is None or copies.slope is None or _is_coarse(model, single.logits):
         return
-    distances = (copy_slopes - slope).norm(dim=1)
-    if count := int((distances > LEAST_MISSING * slope.norm()).sum()):
+    if not is_same(copies.logits, single.logits.expand_as(copies.logits)):
+        return
+    if count := int(differs_in_slope(copies.slope, single.slope).sum()):
         yield (
-            f"has gradients that depend on the batch: on {count} of {len(copies)} copies of one image they are others "
-            "than on the image alone. Attacks are weaker or stronger with --batch-size. Does a part of its forward or "
-            "backward pass ask for the number of images, or leave some without gradients?"
+            f"has gradients that depend on the batch: on {count} of {len(copies.images)} copies of one image they are "
+            "others than on the image alone. Attacks are weaker or stronger with --batch-size. Does a part of its "
+            "forward or backward pass ask for the number of images, or leave some without gradients?"
         )
+
+
+def differs_in_slope(slopes: Tensor, references: Tensor) -> Tensor:
+    """Return which gradients (N, C, H, W) miss LEAST_MISSING or more of their references, of the same shape or of one.
+
+    Example:
+        >>> differs_in_slope(-slopes, slopes).all()
+        tensor(True)
+    """
+    distances, lengths = (tensor.flatten(1).norm(dim=1) for tensor in (slopes - references, references))
+    is_other: Tensor = distances > LEAST_MISSING * lengths
+    return is_other
 
 
 def _percent(share: float) -> str:
@@ -397,14 +477,9 @@ def _missing_share(model: Classifier, images: Tensor, logits: Tensor) -> float:
     Along a random direction v of independent pixels the answer's slope differs from g . v by a normal number, whose
     deviation is the length of what the gradient g leaves out, in units in which that of g . v is |g|. Where the slope
     in float32 does not agree with the gradient, that in float64 tells, where the network computes so. A network whose
-    answers differ each time or depend on the batch, or are of half precision, as its weights may be, is not judged.
+    answers are of half precision, as its weights may be, is not judged.
     """
     if _is_coarse(model, logits):
-        return 0.0
-    half = images[: (len(images) + 1) // 2]
-    with torch.no_grad():
-        repeated_logits = model(half)
-    if not is_same(repeated_logits, logits[: len(half)]):
         return 0.0
     difference = _compare_slopes(model, images if images[0, 0].numel() <= SMALL else images[: len(images) // 2])
     if torch.float64 not in _precisions(model):

@@ -240,6 +240,8 @@ def _find_reason(ask: Callable[[Tensor], Tensor], images: Tensor, words: str) ->
     try:
         with torch.no_grad():
             answers, other_answers = ask(images), ask(1 - images)
+    except UserError as refusal:
+        return f"answers one image, and fails on two: {refusal}"
     except Exception:
         return f"answers one image, and not several at once ({words}): is its batch size fixed?"
     if torch.equal(answers, other_answers):

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 
 import torch
 from torch import Tensor, nn
@@ -84,6 +85,20 @@ def _runs(network: nn.Module, pixels: Tensor) -> bool:
     return True
 
 
+COUNTS = (2, 4, 8, 16, 32, 64, 128)
+"""Numbers of images for which networks are made that take no other."""
+
+
+@torch.no_grad()
+def _working_count(network: nn.Module, image: Tensor) -> int | None:
+    """Return how many copies of an image (1, C, H, W) a network takes at once that does not take one of them."""
+    for count in COUNTS:
+        with suppress(Exception):
+            network(image.repeat(count, 1, 1, 1))
+            return count
+    return None
+
+
 def locate_logits(network: nn.Module, preprocess: Preprocess, image: Tensor, card: Card, data: Dataset) -> str | None:
     """Return which part of a network's answer are the logits, None for the answer itself.
 
@@ -103,6 +118,11 @@ def locate_logits(network: nn.Module, preprocess: Preprocess, image: Tensor, car
             raise UserError(
                 f"{card.model} does not run with pixels and weights in float32 ({first_words(error)}): its forward "
                 "casts to another precision. Take the cast out, or give it weights of that precision."
+            ) from error
+        if count := _working_count(network, preprocess(image)):
+            raise UserError(
+                f"{card.model} takes {count} images at once, and not one ({first_words(error)}): is its batch size "
+                "fixed? Let it take any number of images, since each is also asked alone here."
             ) from error
         images_resized = "" if card.resize is None else f" resized to {card.resize}"
         raise UserError(

@@ -93,6 +93,7 @@ def try_out(
         if layer is not None:
             doubts += _check_layer(layer, label)
         accuracy, count, doubt = _check_normalization(model, data, label, normalize, STATISTICS if is_trained else {})
+        model.ask_again = doubt_about_change(model, images)
     return Trial(accuracy, count, (*doubts, *filter(None, [doubt])))
 
 
@@ -113,7 +114,7 @@ def doubts_about_answers(model: Classifier, images: Tensor, label: str) -> Itera
         raise UserError(f"{label}: {error}") from error
 
 
-def doubt_about_change(model: Classifier, images: Tensor) -> Callable[[], str | None]:
+def doubt_about_change(model: WrappedModel, images: Tensor) -> Callable[[], str | None]:
     """Ask a model a few images (N, C, H, W), and return what asks it again later and says whether its answers changed.
 
     None is said of a model whose answers differ at once, which the trial tells of. Sentences begin with a verb, to be
@@ -126,8 +127,9 @@ def doubt_about_change(model: Classifier, images: Tensor) -> Callable[[], str | 
 
     @torch.no_grad()
     def ask() -> Tensor:
-        with preserve_random_numbers(images.device):
-            logits: Tensor = model(images)
+        device = model.preprocess.mean.device
+        with preserve_random_numbers(device):
+            logits: Tensor = model(images.to(device)).cpu()
             return logits
 
     first_answers = ask()
@@ -139,7 +141,7 @@ def doubt_about_change(model: Classifier, images: Tensor) -> Callable[[], str | 
             return None
         count = int((predicted_classes(first_answers) != predicted_classes(last_answers)).sum())
         return (
-            f"answered {len(images)} images differently after this analysis than before it ({count} "
+            f"answered {len(images)} images differently after this analysis than when it was loaded ({count} "
             "decisions changed): its answers change from call to call, so these numbers cannot be repeated. Does it "
             "count its passes, or remember earlier images?"
         )

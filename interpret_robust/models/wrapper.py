@@ -31,8 +31,9 @@ class WrappedModel(Classifier):
         classes: how many there are; 2 takes a network that answers with one number.
         draws: of a network that draws random numbers, how many passes stand for their expectation; None for one pass.
 
-    Its `pooled` features are the logits: what lies behind the local features is not taken apart. Raises UserError for
-    a name that no layer has.
+    Its `pooled` features are the logits: what lies behind the local features is not taken apart. After its trial
+    `ask_again` gives a sentence, to be read behind its name, if its answers have changed since, else None. Raises
+    UserError for a name that no layer has.
     """
 
     is_folded = True  # it is used as it is
@@ -59,6 +60,7 @@ class WrappedModel(Classifier):
         self.local_layer, self.attention_layer = local_layer, attention_layer
         self.first_token, self.is_last = first_token, is_last
         self.part, self.classes, self.draws = part, classes, draws
+        self.ask_again: Callable[[], str | None] = lambda: None
         self.restart_draws(0)
         self.eval().requires_grad_(False)
 

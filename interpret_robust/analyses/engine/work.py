@@ -33,11 +33,11 @@ from interpret_robust.datasets.batches import Batch, default_batch_size, make_ba
 from interpret_robust.models import Classifier, checkpoint
 from interpret_robust.models.classifier import NO_CLASS
 from interpret_robust.models.folding import fold
-from interpret_robust.models.large_batches import doubt_about_large_batches
 from interpret_robust.models.reinitialize import doubt_about_random
 from interpret_robust.models.subject import Subject, check_fit, doubt_about_classes
 from interpret_robust.models.traits import OF_OTHERS_THAN_LOGITS, traits
-from interpret_robust.models.trial import ANSWER_IMAGES, doubt_about_change
+from interpret_robust.models.trial import ANSWER_IMAGES
+from interpret_robust.models.watch import watch
 from interpret_robust.models.wrapper import WrappedModel
 from interpret_robust.results import hdf5, writer
 from interpret_robust.results.hdf5 import Columns, Places
@@ -343,9 +343,8 @@ class Work:
             self._together(),
             cache.shared_attacks(self.model, self._identity()),
             self._sink(rows, missing_images, own_firsts) as sink,
-            ExitStack() as watches,
+            self._watch(),
         ):
-            doubts_later = list(self._ask_before(watches))
             self._restart_draws(len(self.split))
             context = self.analysis.prepare(self)
             for batch in self.batches(own_firsts):
@@ -354,7 +353,6 @@ class Work:
                     rows_of_batch = self.analysis.rows(self.model, batch, context)
                 sink.append(rows_of_batch)
                 bar.update(len(batch.indices) * ranks.count())
-            self._late_doubts += [f"{name} {doubt}" for name, ask_again in doubts_later if (doubt := ask_again())]
 
     def _restart_draws(self, first: int) -> None:
         """Let the next draws of networks with `--draws` depend on a batch's first image alone."""
@@ -362,16 +360,19 @@ class Work:
             if isinstance(model, WrappedModel):
                 model.restart_draws(first)
 
-    def _ask_before(self, watches: ExitStack) -> Iterator[tuple[str, Callable[[], str | None]]]:
-        """Ask each model from elsewhere a few images, and yield its name and what asks it again afterwards.
-
-        Its batches are watched as long as `watches` are open. Models of ours keep no state.
-        """
-        images = self._first_images().images
-        for name, model in ((self._subject.name, self.model), *self.evaluators.items()):
-            if isinstance(model, WrappedModel):
-                yield name, doubt_about_change(model, images)
-                yield name, watches.enter_context(doubt_about_large_batches(model))
+    @contextmanager
+    def _watch(self) -> Iterator[None]:
+        """Watch the models from elsewhere inside, and keep what became doubtful. Models of ours keep no state."""
+        models = [(self._subject.name, self.model), *self.evaluators.items()]
+        with ExitStack() as watches:
+            watched = [
+                (name, model, watches.enter_context(watch(model)))
+                for name, model in models
+                if isinstance(model, WrappedModel)
+            ]
+            yield
+            for name, model, doubts in watched:
+                self._late_doubts += [f"{name} {doubt}" for doubt in (model.ask_again(), *doubts()) if doubt]
 
     @contextmanager
     def name_images(self, batch: Batch, noun: str = "image") -> Iterator[None]:
