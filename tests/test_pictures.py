@@ -22,7 +22,7 @@ from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.read_ahead import read_ahead
 from interpret_robust.datasets import Dataset, Split, load
-from interpret_robust.datasets.batches import TrainingBatches, make_batch
+from interpret_robust.datasets.batches import TrainingBatches, make_batch, to_device, to_pixels
 from interpret_robust.datasets.framing import Framing
 from interpret_robust.datasets.pictures import Files, PictureArray, picture, size_of, upright
 from interpret_robust.datasets.reference import Reference, merge
@@ -204,6 +204,19 @@ def test_places_are_those_of_numpy_and_batches_do_not_change_pictures(photos: Pa
         images = torch.cat([batch.images for batch in batches])
         np.testing.assert_array_equal((255 * images).round().permute(0, 2, 3, 1), whole)
         assert torch.cat([batch.labels for batch in batches]).tolist() == split.labels.tolist()
+
+
+def test_pixels_of_decoded_batches_are_those_of_arrays_bit_by_bit(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (5, 31, 43, 3), np.uint8)
+    assert len(np.unique(noise)) == 256
+    for place, pixels in enumerate(noise):
+        png = tmp_path / "set" / "cat" / f"{place}.png"
+        png.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(png)
+    expected = to_pixels(to_device(Split(noise[1:5], np.zeros(4, np.int64)), CPU)[0])
+    images = make_batch(load(str(tmp_path / "set")).test, range(1, 5), CPU).images
+    assert images.dtype == torch.float32 and images.stride() == expected.stride()
+    assert torch.equal(images.view(torch.int32), expected.view(torch.int32))
 
 
 def test_the_size_of_pictures_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -494,6 +507,8 @@ def test_a_picture_that_turns_bad_later_is_named(photos: Path) -> None:
     (photos / "dog" / "01.jpg").write_bytes(b"\xff\xd8 no more")
     with pytest.raises(UserError, match=r"the test split of photos: a picture cannot be read, dog/01.jpg \("):
         _ = split.images[:]
+    with pytest.raises(UserError, match=r"the test split of photos: a picture cannot be read, dog/01.jpg \("):
+        make_batch(split, range(len(split)), CPU)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
