@@ -5,6 +5,7 @@ import os
 import struct
 import sys
 import threading
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -217,6 +218,13 @@ def test_pixels_of_decoded_batches_are_those_of_arrays_bit_by_bit(tmp_path: Path
     images = make_batch(load(str(tmp_path / "set")).test, range(1, 5), CPU).images
     assert images.dtype == torch.float32 and images.stride() == expected.stride()
     assert torch.equal(images.view(torch.int32), expected.view(torch.int32))
+
+
+def test_only_warnings_of_pil_are_quiet_after_threads_have_read_pictures(photos: Path) -> None:
+    for _ in range(20):
+        _ = load(f"{photos}?size=20").test.images[:]
+    with pytest.raises(UserWarning, match="seen"):
+        warnings.warn("seen", stacklevel=1)
 
 
 def test_the_size_of_pictures_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

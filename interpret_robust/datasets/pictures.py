@@ -126,15 +126,23 @@ def picture(pictures: Pictures, place: int) -> Iterator[Image.Image]:
     """Yield a picture of which only the header is read. Raises UserError where it is none, or has 16 bits a channel."""
     name = pictures.name(place)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of sizes and palettes
-            with pictures.open(place) as file, _image(file) as image:
-                if is_too_deep(image):
-                    raise ValueError(f"mode {image.mode}, more than eight bits a channel")
-                yield image
+        _hush_pil()
+        with pictures.open(place) as file, _image(file) as image:
+            if is_too_deep(image):
+                raise ValueError(f"mode {image.mode}, more than eight bits a channel")
+            yield image
     except UNREADABLE as error:
         reason = "no picture" if isinstance(error, UnidentifiedImageError) else first_line(error)
         raise UserError(f"{name} ({reason})") from error
+
+
+def _hush_pil() -> None:
+    """Ignore what PIL warns of from now on: sizes, palettes, EXIF that is cut off.
+
+    The filter stays. `warnings.catch_warnings` in threads would restore the filters of other threads, and ignore all
+    warnings in the end.
+    """
+    warnings.filterwarnings("ignore", module="PIL")
 
 
 def is_too_deep(image: Image.Image) -> bool:
@@ -177,10 +185,8 @@ SIDEWAYS = (5, 6, 7, 8)
 def _orientation(image: Image.Image) -> int:
     """Return the orientation that EXIF notes before the pixels, 1 where it notes none or cannot be read."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of EXIF that is cut off
-            exif = Image.Image.getexif(image)  # that of PNG would decode the picture, to look behind its pixels
-            return int(exif.get(ExifTags.Base.Orientation, 1))
+        exif = Image.Image.getexif(image)  # that of PNG would decode the picture, to look behind its pixels
+        return int(exif.get(ExifTags.Base.Orientation, 1))
     except (SyntaxError, ValueError, TypeError, struct.error):
         return 1
 
