@@ -366,7 +366,9 @@ class PictureArray:
             raise UserError(f"{self.name}: {self.remedy.format(error)}.") from error
 
     def _pixels(self, image: Image.Image) -> AnyArray:
-        color = _eight_bits(image).convert("RGB")
+        color = _eight_bits(image)
+        if color.mode != "RGB":  # else PIL would copy it
+            color = color.convert("RGB")
         return np.asarray(color if self.framing is None else self.framing(color))
 
     def take(self, places: Any) -> Self:
