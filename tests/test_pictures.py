@@ -21,9 +21,8 @@ from torch import nn
 import interpret_robust as ir
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
-from interpret_robust.core.read_ahead import read_ahead
 from interpret_robust.datasets import Dataset, Split, load
-from interpret_robust.datasets.batches import TrainingBatches, make_batch, to_device, to_pixels
+from interpret_robust.datasets.batches import TrainingBatches, make_batch, read_batches, to_device, to_pixels
 from interpret_robust.datasets.framing import Framing
 from interpret_robust.datasets.pictures import Files, PictureArray, picture, size_of, upright
 from interpret_robust.datasets.reference import Reference, merge
@@ -690,24 +689,36 @@ def test_splits_of_two_sizes_are_framed_by_a_library_and_else_not_trained_on(tmp
         Job(data, "small", variant("natural"), 0, Recipe("test", epochs=1, batch_size=2, learning_rate=0.1)).describe()
 
 
-def test_the_next_is_begun_before_the_last_is_taken() -> None:
-    starts: list[int] = []
-    second_is_begun = threading.Event()
+def test_batches_are_decoded_ahead_in_order_and_a_damaged_picture_ends_its_own(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split = load(f"{photos}?size=16").test
+    whole, threads = split.images[:], threading.active_count()
+    (photos / "dog" / "03.jpg").write_bytes(b"\xff\xd8 no more")
+    third_is_begun, decoded, decode = threading.Event(), [], PictureArray._decode
 
-    def make(number: int) -> int:
-        starts.append(number)
-        if number == 1:
-            second_is_begun.set()
-        if number == 3:
-            raise ValueError(number)
-        return number**2
+    def record(array: PictureArray, place: int) -> AnyArray:
+        decoded.append(place)
+        if place == 5:
+            third_is_begun.set()
+        return decode(array, place)
 
-    squares = read_ahead(make, range(5))
-    assert next(squares) == 0 and second_is_begun.wait(10)
-    assert [next(squares), next(squares)] == [1, 4]
-    with pytest.raises(ValueError, match="3"):
-        next(squares)
-    assert starts[:4] == [0, 1, 2, 3] and list(read_ahead(make, [])) == []
+    monkeypatch.setattr(PictureArray, "_decode", record)
+    batches = read_batches(split, [range(first, min(first + 2, 11)) for first in range(0, 11, 2)], CPU)
+    for first in (0, 2):
+        batch = next(batches)
+        assert batch.indices == range(first, first + 2) and batch.labels.tolist() == split.labels[first:][:2].tolist()
+        np.testing.assert_array_equal((255 * batch.images).round().permute(0, 2, 3, 1), whole[first : first + 2])
+        if first == 0:
+            assert third_is_begun.wait(10) and max(decoded) <= 5  # one batch is used, and two are made
+    rest: list[int] = []
+    with pytest.raises(UserError, match=r"the test split of photos: a picture cannot be read, dog/03.jpg \("):
+        rest.extend(batch.indices.start for batch in batches)
+    assert rest == [4, 6] and threading.active_count() == threads
+    batches = read_batches(split, (range(first, first + 1) for first in range(9)), CPU)
+    next(batches)
+    cast(Any, batches).close()
+    assert threading.active_count() == threads
 
 
 def test_an_answer_does_not_depend_on_the_size_of_batches(photos: Path) -> None:

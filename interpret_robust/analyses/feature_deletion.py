@@ -29,7 +29,7 @@ from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.random_numbers import streams
 from interpret_robust.core.statistics import Interval, area_under, column_means, rates
 from interpret_robust.datasets import Dataset, Split
-from interpret_robust.datasets.batches import Batch, batch_places, make_batch, to_numpy
+from interpret_robust.datasets.batches import Batch, batch_places, read_batches, to_numpy
 from interpret_robust.models import Classifier
 from interpret_robust.models.classifier import Features, position_norm, predicted_classes
 from interpret_robust.results.hdf5 import Axes, Columns, Result
@@ -127,10 +127,9 @@ def prepare(work: Work) -> Reference:
 
 
 def reference_batches(dataset: Dataset, batch_size: int, device: torch.device) -> Iterator[Batch]:
-    """Yield the images, in batches, whose mean feature stands for a removed one, see `Dataset.reference`."""
+    """Return the images, in batches, whose mean feature stands for a removed one, see `Dataset.reference`."""
     train = dataset.reference.draw(REFERENCE_IMAGES)
-    for places in batch_places(train, batch_size):
-        yield make_batch(train, places, device)
+    return read_batches(train, batch_places(train, batch_size), device)
 
 
 def position_mean(features: Features) -> Tensor:

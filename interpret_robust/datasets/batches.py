@@ -5,7 +5,9 @@ Shuffled, cropped, flipped, then floats.
 Everything random is a function of (seed, epoch) or (seed, step), so a run can be taken up at any step.
 """
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -16,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from interpret_robust.core.arrays import AnyArray
+from interpret_robust.core.process_pool import cores
 from interpret_robust.datasets.base import Split
 
 SHUFFLE, AUGMENT, ATTACK = range(3)
@@ -141,22 +144,70 @@ class Batch:
     masks: AnyArray | None
 
 
+AHEAD = 2
+"""Batches of pictures that are decoded while one is used; with one alone, a thread would wait for the other's last."""
+
+
+def read_batches(split: Split, places: Iterable[range], device: torch.device) -> Iterator[Batch]:
+    """Yield the images of a split at each of some places, on `device`; pictures are decoded ahead, by a thread a core.
+
+    Raises UserError for a damaged picture when its batch is asked for.
+    """
+    if split.pictures is None:
+        yield from (_move_batch(split, indices, device) for indices in places)
+        return
+    pool, begun = ThreadPoolExecutor(cores()), deque[Callable[[], Batch]]()
+    try:
+        for indices in places:
+            begun.append(_begin_batch(split, indices, device, pool))
+            if len(begun) > AHEAD:
+                yield begun.popleft()()
+        while begun:
+            yield begun.popleft()()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
 def make_batch(split: Split, indices: range, device: torch.device) -> Batch:
     """Return the images of a split at `indices`, on `device`."""
-    part = slice(indices.start, indices.stop)
-    masks = None if split.masks is None else split.masks[part]
-    if split.pictures is not None and device.type == "cpu":
-        return Batch(_decode_pixels(split, part), torch.from_numpy(split.labels[part]), indices, masks)
-    images, labels = to_device(Split(split.images[part], split.labels[part]), device)
-    return Batch(to_pixels(images), labels, indices, masks)
+    (batch,) = read_batches(split, [indices], device)
+    return batch
 
 
-def _decode_pixels(split: Split, part: slice) -> Tensor:
-    """Return what `to_pixels` makes of pictures, of each in the thread that decodes it."""
-    pictures: Any = split.take(part).images
-    pixels = np.empty(pictures.shape, np.float32)  # NumPy asks for large pages of memory, which torch does not
-    pictures.decode_each(slice(None), lambda row, image: np.divide(image, np.float32(255), out=pixels[row]))
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2)
+def _move_batch(split: Split, indices: range, device: torch.device) -> Batch:
+    part = split.take(slice(indices.start, indices.stop))
+    images, labels = to_device(part, device)
+    return Batch(to_pixels(images), labels, indices, part.masks)
+
+
+def _begin_batch(split: Split, indices: range, device: torch.device, pool: Executor) -> Callable[[], Batch]:
+    """Begin to decode pictures, and their masks, in threads; return what waits for the batch.
+
+    For the CPU these threads also do what `to_pixels` does.
+    """
+    are_bytes = device.type != "cpu"
+    # NumPy asks for large pages of memory, which torch does not.
+    images = np.empty((len(indices), *split.images.shape[1:]), np.uint8 if are_bytes else np.float32)
+    masks = None if split.masks is None else np.empty((len(indices), *split.masks.shape[1:]), np.bool_)
+    part: Any = split.take(slice(indices.start, indices.stop))
+
+    def fill(row: int, image: AnyArray) -> None:
+        if are_bytes:
+            images[row] = image
+        else:
+            np.divide(image, np.float32(255), out=images[row])
+
+    waits = [part.images.decode(pool, fill)]
+    if masks is not None:
+        waits.append(part.masks.decode(pool, masks.__setitem__))
+
+    def finish() -> Batch:
+        for wait in waits:
+            list(wait)
+        pixels, labels = to_device(Split(images, part.labels), device)
+        return Batch(to_pixels(pixels) if are_bytes else pixels, labels, indices, masks)
+
+    return finish
 
 
 BATCH_SIZE, BATCH_PIXELS = 250, 2**20

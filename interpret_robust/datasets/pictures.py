@@ -6,7 +6,7 @@ import re
 import struct
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -346,17 +346,16 @@ class PictureArray:
         if np.ndim(chosen_places) == 0:
             return self._decode(int(chosen_places))
         images = np.empty((len(chosen_places), *self.size, *self.channels), self.dtype)
-        self.decode_each(places, images.__setitem__)
+        with ThreadPoolExecutor(cores()) as pool:
+            list(self.take(places).decode(pool, images.__setitem__))
         return images
 
-    def decode_each(self, places: Any, use: Callable[[int, AnyArray], None]) -> None:
-        """Give `use` the number of each of some pictures among these, from 0 on, and the picture, in a thread a core.
+    def decode(self, pool: Executor, use: Callable[[int, AnyArray], None]) -> Iterator[None]:
+        """Begin to give `use` the number of each picture and the picture, in threads; what is returned waits for each.
 
-        Raises UserError for a damaged one.
+        Raises UserError for a damaged one, then.
         """
-        chosen_places = self.places[places].tolist()
-        with ThreadPoolExecutor(cores()) as pool:
-            list(pool.map(lambda row: use(row, self._decode(chosen_places[row])), range(len(chosen_places))))
+        return pool.map(lambda row: use(row, self._decode(int(self.places[row]))), range(len(self)))
 
     def _decode(self, place: int) -> AnyArray:
         try:

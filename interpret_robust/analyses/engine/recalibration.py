@@ -15,7 +15,7 @@ from interpret_robust.attacks.ball import default_step
 from interpret_robust.attacks.pgd import PGD, per_image_noise
 from interpret_robust.core.errors import UserError, unknown
 from interpret_robust.datasets import Split
-from interpret_robust.datasets.batches import batch_places, make_batch
+from interpret_robust.datasets.batches import batch_places, read_batches
 from interpret_robust.models import Classifier
 from interpret_robust.models.folding import fold
 from interpret_robust.models.recalibrate import recalibrate
@@ -79,8 +79,7 @@ def recalibrated_network(subject: Subject, device: torch.device, kind: str, trai
 
 def _batches(network: Classifier, kind: str, split: Split, attack: PGD, device: torch.device) -> Iterator[Tensor]:
     target = fold(network)
-    for places in batch_places(split):
-        batch = make_batch(split, places, device)
+    for batch in read_batches(split, batch_places(split), device):
         if kind in ("clean", "both"):
             yield batch.images
         if kind in ("adversarial", "both"):

@@ -27,9 +27,8 @@ from interpret_robust.core.configs import as_stored, config_sha256
 from interpret_robust.core.errors import NotFiniteError, UserError
 from interpret_robust.core.interruption import Stopped, stop_requests
 from interpret_robust.core.locks import Lock
-from interpret_robust.core.read_ahead import read_ahead
 from interpret_robust.datasets import Dataset
-from interpret_robust.datasets.batches import Batch, default_batch_size, make_batch, to_numpy
+from interpret_robust.datasets.batches import Batch, default_batch_size, make_batch, read_batches, to_numpy
 from interpret_robust.models import Classifier, checkpoint
 from interpret_robust.models.classifier import NO_CLASS
 from interpret_robust.models.folding import fold
@@ -221,19 +220,17 @@ class Work:
         return to_numpy(ranks.total(totals))
 
     def batches(self, firsts: Iterable[int] | None = None) -> Iterator[Batch]:
-        """Yield the batches that begin at these images, by default all; pictures are decoded one batch ahead.
+        """Yield the batches that begin at these images, by default all; pictures are decoded ahead.
 
         Raises Stopped on a signal or when it is late.
         """
         places = [*(range(0, len(self.split), self.batch_size) if firsts is None else firsts)]
-        batches = map(self._batch, places) if self.split.pictures is None else read_ahead(self._batch, places)
+        ends = (min(first + self.batch_size, len(self.split)) for first in places)
+        batches = read_batches(self.split, map(range, places, ends), self.device)
         for first in places:
             if self._stop.is_set() or time.monotonic() > self._deadline:
                 raise Stopped(f"{self.path.stem} stopped before image {first} of {len(self.split)}")
             yield next(batches)
-
-    def _batch(self, first: int) -> Batch:
-        return make_batch(self.split, range(first, min(first + self.batch_size, len(self.split))), self.device)
 
     @contextmanager
     def _together(self) -> Iterator[None]:
