@@ -8,51 +8,32 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import torch
+import tqdm
+from pool_tasks import STAND_IN, Answer, Surroundings
 
 import interpret_robust
 from interpret_robust.core import process_pool
 from interpret_robust.core.errors import UserError
-from interpret_robust.core.interruption import Stopped, stop_requests
+from interpret_robust.core.interruption import Stopped
 from interpret_robust.core.process_pool import Outcome
 
 PATIENCE = 8.0
-ALONE = "test_process_pool as t; t.process_pool.SERVER_MODULES = ('interpret_robust.core.fork_server', 'torch')"
-"""This module in a process of its own, whose server of workers loads no more than these here need."""
+ALONE = (
+    "pool_tasks as t; from interpret_robust.core import process_pool; "
+    "process_pool.SERVER_MODULES = ('interpret_robust.core.fork_server', 'torch')"
+)
+"""The tasks and the pool in a process of its own, whose server of workers loads no more than these here need."""
 
 
-@dataclass(frozen=True)
-class Answer:
-    """Says its word with its line, its process and the threads of torch there; or fails, for some words."""
-
-    word: str
-
-    def __call__(self, position: int | None) -> str:
-        import torch
-
-        if self.word == "mistake":
-            raise UserError("a mistake of the user's.")
-        if self.word == "stop":
-            raise Stopped("stopped by a signal")
-        if self.word == "fault":
-            raise OSError(28, "No space left on device", "somewhere")
-        return f"{self.word} {position} {os.getpid()} {torch.get_num_threads()}"
-
-
-@dataclass(frozen=True)
-class Sleep:
-    """Writes its process id into `folder` and sleeps far longer than any test."""
-
-    folder: Path
-
-    def __call__(self, position: int | None) -> str:
-        (self.folder / str(os.getpid())).touch()
-        time.sleep(60)
-        return "awake"
+@pytest.fixture
+def without_torch(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of processes that find a stand-in for torch, which would take seconds to load."""
+    folder = tmp_path_factory.mktemp("stand-in")
+    (folder / "torch.py").write_text(STAND_IN)
+    return os.environ | {"PYTHONPATH": f"{folder}{os.pathsep}{Path(process_pool.__file__).parents[2]}"}
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -74,16 +55,6 @@ def test_answers_and_exceptions_come_back_with_their_tasks(monkeypatch: pytest.M
             assert (position in ("0", "1"), process != str(os.getpid()), threads) == (True, True, "1")
 
 
-@dataclass(frozen=True)
-class Surroundings:
-    """Says the process that has begun its worker, and the variables that it finds there."""
-
-    number: int
-
-    def __call__(self, position: int | None) -> str:
-        return f"{os.getppid()} {os.environ['IRT_TEST']} {os.environ.get('OMP_WAIT_POLICY')}"
-
-
 @pytest.mark.skipif("forkserver" not in multiprocessing.get_all_start_methods(), reason="workers are begun one by one")
 def test_workers_come_of_one_server_and_have_the_environment_of_now(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
@@ -97,23 +68,11 @@ def test_workers_come_of_one_server_and_have_the_environment_of_now(monkeypatch:
     assert len(servers) == 1 and os.getpid() not in servers
 
 
-@dataclass(frozen=True)
-class Origin:
-    """Says where its worker has found the packages, and what its environment says of where to look."""
-
-    number: int
-
-    def __call__(self, position: int | None) -> str:
-        return f"{interpret_robust.__file__} {torch.__file__} {variables()}"
-
-
-def variables() -> list[str | None]:
-    return [os.environ.get(name) for name in ("PYTHONPATH", "PYTHONSAFEPATH")]
-
-
-def test_workers_import_what_their_parent_does_whatever_the_current_folder_holds(tmp_path: Path) -> None:
+def test_workers_import_what_their_parent_does_whatever_the_current_folder_holds(
+    without_torch: dict[str, str], tmp_path: Path
+) -> None:
     folder, script = tmp_path / "current", tmp_path / "elsewhere" / "script.py"
-    for name in ("interpret_robust", "torch", "signal"):
+    for name in ("interpret_robust", "torch", "tqdm", "signal"):
         (folder / name).mkdir(parents=True)
         (folder / name / "__init__.py").write_text("decoy = True\n")
     script.parent.mkdir()
@@ -121,15 +80,15 @@ def test_workers_import_what_their_parent_does_whatever_the_current_folder_holds
         f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\nimport {ALONE}\n"
         "if __name__ == '__main__':\n"
         "    here = t.Origin(0)(None)\n"
-        "    print([here, *(answer for _, answer in t.process_pool.run([t.Origin(1), t.Origin(2)], 2))])\n"
+        "    print([here, *(answer for _, answer in process_pool.run([t.Origin(1), t.Origin(2)], 2))])\n"
         "    print(here == t.Origin(0)(None))\n"
     )
-    environment = os.environ | {"PYTHONPATH": str(Path(process_pool.__file__).parents[2])}
-    environment.pop("PYTHONSAFEPATH", None)
+    environment = {name: value for name, value in without_torch.items() if name != "PYTHONSAFEPATH"}
     command = [sys.executable, str(script)]
     process = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
+    stand_in = Path(environment["PYTHONPATH"].partition(os.pathsep)[0], "torch.py")
     answers, is_restored = process.stdout.splitlines()
-    expected = f"{interpret_robust.__file__} {torch.__file__} {[environment['PYTHONPATH'], None]}"
+    expected = f"{interpret_robust.__file__} {stand_in} {tqdm.__file__} {[environment['PYTHONPATH'], None]}"
     assert (answers, is_restored) == (repr([expected] * 3), "True")
 
 
@@ -166,8 +125,7 @@ def test_one_worker_begins_nothing_after_it_was_stopped() -> None:
 def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
     """Their end shows as the end of the output, which they inherit: none holds it any more."""
     script = (
-        f"import sys, {ALONE}\n"
-        "list(t.process_pool.run([t.Sleep(t.Path(sys.argv[1])), t.Sleep(t.Path(sys.argv[1]))], 2))"
+        f"import sys, {ALONE}\nlist(process_pool.run([t.Sleep(t.Path(sys.argv[1])), t.Sleep(t.Path(sys.argv[1]))], 2))"
     )
     parent = subprocess.Popen(
         [sys.executable, "-c", script, str(tmp_path)],
@@ -190,29 +148,19 @@ def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
             os.kill(int(worker.name), signal.SIGKILL)
 
 
-@dataclass(frozen=True)
-class Wait:
-    """Writes its own name into `folder` and waits until it is asked to stop, as training does."""
-
-    folder: Path
-    name: str
-
-    def __call__(self, position: int | None) -> str:
-        with stop_requests() as stop:
-            (self.folder / self.name).touch()
-            stop.wait(60)
-        raise Stopped("asked to")
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signals_that_come_twice_and_to_everybody_end_it_too(tmp_path: Path, number: int) -> None:
+def test_signals_that_come_twice_and_to_everybody_end_it_too(
+    without_torch: dict[str, str], tmp_path: Path, number: int
+) -> None:
     script = (
         f"import signal, sys, {ALONE}\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background\n"
-        "list(t.process_pool.run([t.Wait(t.Path(sys.argv[1]), str(n)) for n in range(6)], 2))"
+        "list(process_pool.run([t.Wait(t.Path(sys.argv[1]), str(n)) for n in range(6)], 2))"
     )
     command = [sys.executable, "-c", script, str(tmp_path)]
-    parent = subprocess.Popen(command, cwd=Path(__file__).parent, stderr=subprocess.DEVNULL, start_new_session=True)
+    parent = subprocess.Popen(
+        command, cwd=Path(__file__).parent, env=without_torch, stderr=subprocess.DEVNULL, start_new_session=True
+    )
     try:
         while len(list(tmp_path.iterdir())) < 2:
             assert parent.poll() is None
@@ -226,30 +174,19 @@ def test_signals_that_come_twice_and_to_everybody_end_it_too(tmp_path: Path, num
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1"]
 
 
-@dataclass(frozen=True)
-class Load:
-    """Writes its own name into `folder`, loads a model for two seconds, and waits until it is asked to stop."""
-
-    folder: Path
-    name: str
-
-    def __call__(self, position: int | None) -> str:
-        (self.folder / self.name).touch()
-        time.sleep(2)
-        with stop_requests() as stop:
-            stop.wait(60)
-        raise Stopped("asked to")
-
-
 @pytest.mark.parametrize(("number", "is_group"), [(signal.SIGTERM, False), (signal.SIGINT, True)])
-def test_work_that_was_not_listening_yet_stops_once_it_does(tmp_path: Path, number: int, *, is_group: bool) -> None:
+def test_work_that_was_not_listening_yet_stops_once_it_does(
+    without_torch: dict[str, str], tmp_path: Path, number: int, *, is_group: bool
+) -> None:
     script = (
         f"import signal, sys, {ALONE}\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "list(t.process_pool.run([t.Load(t.Path(sys.argv[1]), str(n)) for n in range(2)], 2))"
+        "list(process_pool.run([t.Load(t.Path(sys.argv[1]), str(n)) for n in range(2)], 2))"
     )
     command = [sys.executable, "-c", script, str(tmp_path)]
-    parent = subprocess.Popen(command, cwd=Path(__file__).parent, stderr=subprocess.DEVNULL, start_new_session=True)
+    parent = subprocess.Popen(
+        command, cwd=Path(__file__).parent, env=without_torch, stderr=subprocess.DEVNULL, start_new_session=True
+    )
     try:
         while len(list(tmp_path.iterdir())) < 2:
             assert parent.poll() is None
@@ -283,11 +220,11 @@ def test_a_signal_while_the_server_loads_its_libraries_ends_all_without_a_traceb
         f"import pathlib, time\npathlib.Path({str(tmp_path / 'begun')!r}).touch()\ntime.sleep(60)\n"
     )
     script = (
-        "import signal, sys, test_process_pool as t\n"
+        "import signal, sys, pool_tasks as t\nfrom interpret_robust.core import process_pool\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"sys.path.append({str(tmp_path)!r})\n"
-        "t.process_pool.SERVER_MODULES = ('interpret_robust.core.fork_server', 'library')\n"
-        "try:\n    list(t.process_pool.run([t.Answer('a'), t.Answer('b')], 2))\n"
+        "process_pool.SERVER_MODULES = ('interpret_robust.core.fork_server', 'library')\n"
+        "try:\n    list(process_pool.run([t.Answer('a'), t.Answer('b')], 2))\n"
         "except KeyboardInterrupt:\n    print('interrupted', file=sys.stderr)\n"
     )
     command, folder = [sys.executable, "-c", script], Path(__file__).parent
@@ -304,12 +241,12 @@ def test_a_signal_while_the_server_loads_its_libraries_ends_all_without_a_traceb
     assert parent.returncode == 0
 
 
-def test_tasks_that_wait_in_line_are_not_begun_once_the_parent_is_asked_to_stop(tmp_path: Path) -> None:
-    script = (
-        f"import sys, {ALONE}\nlist(t.process_pool.run([t.Wait(t.Path(sys.argv[1]), str(n)) for n in range(6)], 2))"
-    )
+def test_tasks_that_wait_in_line_are_not_begun_once_the_parent_is_asked_to_stop(
+    without_torch: dict[str, str], tmp_path: Path
+) -> None:
+    script = f"import sys, {ALONE}\nlist(process_pool.run([t.Wait(t.Path(sys.argv[1]), str(n)) for n in range(6)], 2))"
     command = [sys.executable, "-c", script, str(tmp_path)]
-    parent = subprocess.Popen(command, cwd=Path(__file__).parent, stderr=subprocess.DEVNULL)
+    parent = subprocess.Popen(command, cwd=Path(__file__).parent, env=without_torch, stderr=subprocess.DEVNULL)
     try:
         while len(list(tmp_path.iterdir())) < 2:
             assert parent.poll() is None
