@@ -58,16 +58,30 @@ def one_thread() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def type_3_fonts() -> Iterator[None]:
-    """Fonts are written into a PDF as they are: to cut TrueType fonts to size takes a third of the time of a picture.
+def quick_pictures() -> Iterator[Callable[[pytest.MonkeyPatch], None]]:
+    """Pictures are written with few pixels, not laid out, and fonts as they are: this takes a third of the time.
 
-    `test_figures.py` draws with those that users get.
+    What this gives draws again as users do, until its patch is undone. `test_golden.py` and `test_figure_files.py` lay
+    out every figure, and `test_figures.py` draws with the fonts that users get.
     """
     from interpret_robust.figures import style
 
+    lay_out, dpi, fonts = style._lay_out, style.FORMATS[".png"]["dpi"], style.RC["pdf.fonttype"]
+
+    def patch_all(patch: pytest.MonkeyPatch, lay_out: Callable[..., None], dpi: int, fonts: int) -> None:
+        patch.setattr(style, "_lay_out", lay_out)
+        patch.setitem(style.FORMATS[".png"], "dpi", dpi)
+        patch.setitem(style.RC, "pdf.fonttype", fonts)
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(style.RC, "pdf.fonttype", 3)
-        yield
+        patch_all(patch, lambda figure: figure.set_layout_engine("none"), 50, 3)
+        yield partial(patch_all, lay_out=lay_out, dpi=dpi, fonts=fonts)
+
+
+@pytest.fixture
+def users_pictures(quick_pictures: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures are those that users get."""
+    quick_pictures(monkeypatch)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -35,6 +35,7 @@ def picture(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.usefixtures("users_pictures")
 def test_numbers_are_those_of_pgd_and_the_gradient(
     irt: command.Irt, checkpoint: Path, picture: Path, digits: Dataset, tmp_path: Path
 ) -> None:

@@ -28,6 +28,7 @@ def figure(*words: object) -> None:
     cli.irt.main(["figure", *map(str, words)], standalone_mode=False)
 
 
+@pytest.mark.usefixtures("users_pictures")
 @pytest.mark.parametrize("inches", [3.3, 6.75, 10])
 def test_a_picture_is_as_wide_as_asked_and_its_text_stays_readable(tmp_path: Path, inches: float) -> None:
     path = tmp_path / "rank.png"

@@ -61,12 +61,16 @@ def files(folder: Path, name: str) -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def pictures(analyses_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with both pictures, drawn in this process, in the fonts of users and with nothing global changed."""
+def pictures(
+    analyses_folder: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    quick_pictures: Callable[[pytest.MonkeyPatch], None],
+) -> Path:
+    """A folder with both pictures, drawn in this process as users do and with nothing global changed."""
     folder = tmp_path_factory.mktemp("drawn")
     settings = mpl.rcParams.copy()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(style.RC, "pdf.fonttype", 42)
+        quick_pictures(patch)
         for name in NAMES:
             lines: list[str] = []
             paths = drawing.draw(name, files(analyses_folder, name), folder, lines.append)

@@ -36,7 +36,7 @@ from interpret_robust.core.folders import Folders
 from interpret_robust.core.statistics import Interval
 from interpret_robust.datasets import Dataset
 from interpret_robust.datasets.npz import write_npz
-from interpret_robust.figures import drawing, style
+from interpret_robust.figures import drawing
 from interpret_robust.models import checkpoint
 from interpret_robust.results import hdf5, writer
 from interpret_robust.results.hdf5 import Result
@@ -71,6 +71,14 @@ def one_picture() -> Iterator[None]:
     """Other pictures take seconds to draw, and have tests of their own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(figures, "names", lambda: ["robustness"])
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def users_pictures_here(quick_pictures: Callable[[pytest.MonkeyPatch], None]) -> Iterator[None]:
+    """Pictures of the page are measured, and drawn by workers too, which know nothing of tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        quick_pictures(patch)
         yield
 
 
@@ -651,7 +659,6 @@ def test_pictures_drawn_side_by_side_are_those_drawn_one_by_one(
     folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(figures, "names", lambda: ["attention-rank", "robustness"])
-    monkeypatch.setitem(style.RC, "pdf.fonttype", 42)  # as in processes that know nothing of tests
     outputs = []
     for workers in (1, 2):
         copy, messages = Folders(tmp_path / str(workers)), list[str]()
