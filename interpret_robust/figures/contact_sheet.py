@@ -3,9 +3,10 @@
 import matplotlib as mpl
 import numpy as np
 
+from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.parsing import format_count
 from interpret_robust.datasets import Dataset, Split
-from interpret_robust.figures.style import RC, Drawing, bare, new_figure
+from interpret_robust.figures.style import RC, Drawing, bare, new_figure, strip
 
 COLUMNS = 12
 MOST_ROWS = 20
@@ -19,13 +20,17 @@ def draw(dataset: Dataset, split: str) -> Drawing:
     classes = all_classes[:MOST_ROWS]
     figure = new_figure(0.5 * len(classes) + 0.3)
     with mpl.rc_context(RC):
-        grid = figure.subplots(len(classes), COLUMNS, squeeze=False)
-        for row, label in enumerate(classes):
-            for axes, picture in zip(grid[row], _pictures(images, int(label)), strict=False):
-                axes.imshow(picture.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="none")
+        rows = figure.subplots(len(classes), 1, squeeze=False).ravel()
+        for axes, label in zip(rows, classes, strict=True):
+            pictures = _pictures(images, int(label))
+            height, width = pictures.shape[1:3]
+            gap = -(-width // 16)
+            row = strip(pictures, (height, width), gap).squeeze(axis=2 if pictures.shape[3] == 1 else ())
+            axes.imshow(row, cmap="gray", vmin=0, vmax=255, interpolation="none")
+            axes.set_xlim(-0.5, COLUMNS * (width + gap) - 0.5)
+            axes.set_anchor("W")  # beside its name, for which the layout leaves room
             name = f"{dataset.class_names[label]} ({counts[label]})"
-            grid[row, 0].set_ylabel(name, rotation=0, ha="right", va="center")
-        for axes in grid.flat:
+            axes.set_ylabel(name, rotation=0, ha="right", va="center")
             bare(axes)
     masks = "" if images.masks is None else " Beside each image: the same with everything off the object dimmed."
     rest = len(all_classes) - len(classes)
@@ -38,12 +43,13 @@ def draw(dataset: Dataset, split: str) -> Drawing:
     return Drawing(figure, caption)
 
 
-def _pictures(split: Split, label: int) -> list[np.ndarray]:
+def _pictures(split: Split, label: int) -> AnyArray:
+    """Return pictures (M, height, width, C) of a class, at most `COLUMNS`."""
     indices = np.flatnonzero(split.labels == label)
     if split.masks is None:
-        return list(split.images[indices[:COLUMNS]])
+        return np.asarray(split.images[indices[:COLUMNS]])
     pairs = []
     for index in indices[: COLUMNS // 2]:
         image, mask = split.images[index], split.masks[index]
         pairs += [image, np.where(mask[..., None], image, image // 5)]
-    return pairs
+    return np.stack(pairs)

@@ -219,16 +219,16 @@ def log_ticks(low: float, high: float) -> list[float]:
     return ticks
 
 
-def strip(pictures: AnyArray, size: tuple[int, int]) -> AnyArray:
+def strip(pictures: AnyArray, size: tuple[int, int], gap: int | None = None) -> AnyArray:
     """Return pictures of `size` (M, height, width, ...), or maps (M, y, x), in a row, each map drawn to that size.
 
     A pixel shows the place that it lies in, or several by area. One image is laid out and drawn many times faster
-    than M axes. The gaps between are NaN, or white where pictures are bytes.
+    than M axes. The gaps between, of so many pixels or see `pitch`, are NaN, or white where pictures are bytes.
     """
     width = size[1]
     large = pictures if pictures.shape[1:3] == size else cell_means(pictures, size).astype(pictures.dtype)
     gaps = [(0, 0)] * large.ndim
-    gaps[2] = (0, pitch(width) - width)
+    gaps[2] = (0, pitch(width) - width if gap is None else gap)
     empty = 255 if pictures.dtype == np.uint8 else np.nan
     return np.concatenate(list(np.pad(large, gaps, constant_values=empty)), axis=1)
 
