@@ -75,13 +75,16 @@ def reader(place: Path, make_checkpoint: Callable[..., Path]) -> Path:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def two_blocks() -> Iterator[None]:
-    """Networks of torchvision's VisionTransformer have two blocks, whatever their name: more only take longer."""
-    from torchvision.models import vision_transformer as library
+def few_blocks() -> Iterator[None]:
+    """Networks of torchvision have two blocks, or one a stage, whatever their name: more only take longer."""
+    from torchvision.models import resnet, vision_transformer
 
-    build = library.VisionTransformer
+    transformer, residual = vision_transformer.VisionTransformer, resnet.ResNet
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(library, "VisionTransformer", lambda **arguments: build(**arguments | {"num_layers": 2}))
+        patch.setattr(
+            vision_transformer, "VisionTransformer", lambda **arguments: transformer(**arguments | {"num_layers": 2})
+        )
+        patch.setattr(resnet, "ResNet", lambda block, _, **arguments: residual(block, [1] * 4, **arguments))
         yield
 
 
