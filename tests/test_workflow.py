@@ -178,7 +178,7 @@ def test_one_file_of_a_study_is_made_by_itself(
     assert re.fullmatch(
         r"irt: there is no checkpoint .*at-att-seed0.*\n", mistake([*command, answer], capfd, monkeypatch)
     )
-    subprocess.run([PROGRAMS / "irt", *command, f"checkpoints/{model}"], env=environment, check=True)
+    irt.main([*command, f"checkpoints/{model}"], standalone_mode=False)
     irt.main([*command, answer], standalone_mode=False)
     assert contents(tmp_path) == {name: content for name, content in contents(whole).items() if name in (model, answer)}
     assert not (tmp_path / "figures").exists()
