@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any, ClassVar, Protocol, Self
+from typing import IO, Any, ClassVar, Protocol, Self, TypeVar
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
@@ -292,9 +292,22 @@ def _ends_well(image: Image.Image) -> bool:
 
 def damages(pictures: Pictures, *, decodes: bool) -> dict[int, str]:
     """Return what is wrong with each damaged picture, by its place; see `damage`."""
+    answers = _ask_each(lambda place: damage(pictures, place, decodes=decodes), range(len(pictures)))
+    return {place: answer for place, answer in enumerate(answers) if answer is not None}
+
+
+BLOCK = 16
+"""Pictures that a thread is asked about at once: a request for each would take more memory than its name."""
+
+T = TypeVar("T")
+
+
+def _ask_each(ask: Callable[[int], T], places: Sequence[int]) -> Iterator[T]:
+    """Yield what `ask` answers about each of some places, in their order, by a thread a core."""
+    blocks = (places[first : first + BLOCK] for first in range(0, len(places), BLOCK))
     with ThreadPoolExecutor(cores()) as pool:
-        answers = pool.map(lambda place: damage(pictures, place, decodes=decodes), range(len(pictures)))
-        return {place: answer for place, answer in enumerate(answers) if answer is not None}
+        for answers in pool.map(lambda block: [ask(place) for place in block], blocks):
+            yield from answers
 
 
 @dataclass(frozen=True, eq=False)
@@ -331,9 +344,7 @@ class PictureArray:
         """Return height and width. Raises UserError for pictures of several sizes without a framing."""
         if self.framing is not None:
             return self.framing.crop
-        with ThreadPoolExecutor(cores()) as pool:
-            sizes = pool.map(lambda place: size_of(self.pictures, place), self.places.tolist())
-            return common_size([*sizes], self.name)
+        return common_size([*_ask_each(lambda place: size_of(self.pictures, place), self.places.tolist())], self.name)
 
     @property
     def shape(self) -> tuple[int, ...]:
