@@ -74,7 +74,7 @@ def quick_pictures() -> Iterator[Callable[[pytest.MonkeyPatch], None]]:
         patch.setitem(style.RC, "pdf.fonttype", fonts)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch_all(patch, lambda figure: figure.set_layout_engine("none"), 50, 3)
+        patch_all(patch, lambda figure: figure.set_layout_engine(None), 50, 3)
         yield partial(patch_all, lay_out=lay_out, dpi=dpi, fonts=fonts)
 
 
