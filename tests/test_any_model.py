@@ -166,7 +166,7 @@ def test_what_was_asked_is_not_asked_again(
         raise AssertionError("a model is tried for a question that is answered")
 
     monkeypatch.setattr(external, "try_out", fail)
-    external._external_model.cache_clear()
+    external._shared_model.cache_clear()
     stamp = files["alignment"].stat().st_mtime_ns
     code, out, err = irt(
         *["analyze", "alignment", *MODELS[name], *LIMIT, "--dataset", place / "tiny.npz", "--root", place]
@@ -469,7 +469,7 @@ def test_a_network_whose_code_changed_is_not_taken_for_the_one_that_answered(
         monkeypatch.delitem(sys.modules, "code_of_tests", raising=False)
         importlib.invalidate_caches()
         shutil.rmtree(tmp_path / "__pycache__", ignore_errors=True)
-        external._external_model.cache_clear()
+        external._shared_model.cache_clear()
         return irt(*words, *arguments)
 
     assert ask(0.5)[0] == 0

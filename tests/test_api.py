@@ -141,6 +141,15 @@ def test_an_answer_that_is_forgotten_warns_of_nothing(place: Path) -> None:
     assert [str(record.message) for record in records] == []
 
 
+def test_a_model_that_is_loaded_twice_is_not_shared(place: Path) -> None:
+    first, second = (ir.load("torchvision:resnet18", place / "tiny.npz", **RESNET) for _ in range(2))
+    with torch.no_grad():
+        for weights in first.network.parameters():
+            weights.zero_()
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert first(images).std() == 0 and second(images).std() > 0
+
+
 def test_a_checkpoint_is_loaded_with_its_own_data(make_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
     model = ir.load(make_checkpoint(tmp_path))
     assert isinstance(model.subject, Checkpoint) and model.subject.job["variant"] == "at-att"

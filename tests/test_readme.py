@@ -73,10 +73,10 @@ def small_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pat
     work = tmp_path / "work"
     work.mkdir()
     monkeypatch.chdir(work)
-    external._external_model.cache_clear()
+    external._shared_model.cache_clear()
     yield work
     catalogue._load.cache_clear()
-    external._external_model.cache_clear()
+    external._shared_model.cache_clear()
 
 
 def test_every_command_runs_and_the_study_is_done_once(

@@ -1144,6 +1144,39 @@ def test_networks_as_people_have_them_are_taken() -> None:
     assert tried_as_it_is(View()).wrapper(images.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)).shape == (2, K)
 
 
+class Averaged(Convolutions):
+    """It swaps in an average of its weights when it is to be evaluated, by the method that people call."""
+
+    def eval(self) -> Any:
+        with torch.no_grad():
+            self.answer.weight.copy_(2 * torch.eye(K, len(self.answer.weight[0])))
+        return super().eval()
+
+
+def test_a_network_is_put_into_eval_mode_by_the_method_that_people_call() -> None:
+    images, network = pixels(2, C, H, W), Averaged()
+    wrapper = tried_as_it_is(copy.deepcopy(network)).wrapper
+    torch.testing.assert_close(wrapper(images), network.eval()(images))
+
+
+class Adapted(Convolutions):
+    """Its adapter counts while its weight is trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.adapter = nn.Linear(C * H * W, K)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = super().forward(images)
+        return logits + self.adapter(images.flatten(1)) if self.adapter.weight.requires_grad else logits
+
+
+def test_an_answer_that_depends_on_frozen_weights_is_doubted() -> None:
+    (doubt,) = doubts_about(seed_network(Adapted))
+    assert doubt.startswith("mine answers otherwise where its weights are frozen")
+    assert doubts_about(seed_network(Adapted).requires_grad_(False)) == []  # the user's choice
+
+
 def tried_as_it_is(network: Any) -> ExternalModel:
     return bring(network, Card("mine:net", label="mine"), DATA, "noise")
 
@@ -1327,6 +1360,14 @@ def test_the_only_part_that_can_be_logits_is_taken_and_kept_in_the_card(change: 
     model, images = try_network(ChangedLogits(change)), pixels(2, C, H, W)
     assert model.card.logits == part
     torch.testing.assert_close(model.wrapper(images), seed_network(Convolutions)(images))
+
+
+@pytest.mark.parametrize("change", [lambda logits: (logits[..., None, None], -logits)])
+def test_logits_of_convolutions_alone_are_a_part_that_can_be_named(change: Any) -> None:
+    network, images = ChangedLogits(change), pixels(2, C, H, W)
+    with pytest.raises(UserError, match=r"its tensors are 0 \(1, 7, 1, 1\), 1 \(1, 7\)"):
+        try_network(network)
+    torch.testing.assert_close(try_network(network, logits="0").wrapper(images), seed_network(Convolutions)(images))
 
 
 def test_of_two_parts_that_can_be_logits_one_is_named() -> None:

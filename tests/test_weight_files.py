@@ -265,6 +265,33 @@ def test_layers_that_the_network_lacks_are_left_aside_and_said(kind: str, prefix
     torch.testing.assert_close(network(pixels(3, C, H, W)), expected())
 
 
+@pytest.mark.parametrize(
+    ("entry", "names"),
+    [
+        ({"masks": {"stem": torch.zeros(4, C, 3, 3)}}, ["masks.stem"]),
+        ({"lora": {"A": torch.zeros(7, 2), "B": torch.zeros(2, 9)}}, ["lora.A", "lora.B"]),
+        ({"optimizer": {"state": {0: {"exp_avg": torch.zeros(4, 3)}}}, "lr_schedule": [torch.zeros(9)]}, []),
+        ({"losses": torch.zeros(30), "epoch": torch.tensor(3), "accuracy": torch.zeros(30)}, []),
+    ],
+    ids=["masks", "adapters", "optimizer", "curves"],
+)
+def test_tensors_at_other_keys_are_said(entry: dict[str, Any], names: list[str], tmp_path: Path) -> None:
+    path, network = tmp_path / "weights.pt", seed_network(Convolutions, seed=0)
+    torch.save({"model": weights()} | entry, path)
+    assert load_weights(network, "mine", path) == names
+    torch.testing.assert_close(network(pixels(3, C, H, W)), expected())
+    assert load_weights(network, "mine", path, "model") == []
+
+
+@pytest.mark.parametrize("name", ["polyak", "avg_params"])
+def test_an_average_in_another_form_is_a_choice(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    torch.save({"model": weights(1), name: list(weights(2).values())}, path)
+    with pytest.raises(UserError, match=f"at '{name}.0' what looks like a moving average"):
+        answers_of(path)
+    torch.testing.assert_close(answers_of(path, "model"), expected(1))
+
+
 def test_an_equal_moving_average_is_nothing_left_aside(tmp_path: Path) -> None:
     path, network = tmp_path / "weights.safetensors", seed_network(Convolutions, seed=0)
     save_file(weights() | add_prefix("ema.", weights()) | {"criterion.weight": torch.ones(7)}, path)

@@ -139,7 +139,8 @@ def _load(model: str | Path | nn.Module, data: Data | None, card: dict[str, Any]
     if isinstance(data, Dataset) and isinstance(reference, Card):
         network, remarks = build_network(reference, len(data.class_names))
         return Model(external.bring(network, reference, data, data.name, remarks))
-    return Model(external.subject(reference, None if data is None or isinstance(data, Dataset) else str(data)))
+    source = None if data is None or isinstance(data, Dataset) else str(data)
+    return Model(external.subject(reference, source, is_shared=False))
 
 
 def _as_entry(name: str, value: Any) -> Any:

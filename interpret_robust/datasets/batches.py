@@ -156,14 +156,14 @@ def read_batches(split: Split, places: Iterable[range], device: torch.device) ->
     if split.pictures is None:
         yield from (_move_batch(split, indices, device) for indices in places)
         return
-    pool, begun = ThreadPoolExecutor(cores()), deque[Callable[[], Batch]]()
+    pool, pending = ThreadPoolExecutor(cores()), deque[Callable[[], Batch]]()
     try:
         for indices in places:
-            begun.append(_begin_batch(split, indices, device, pool))
-            if len(begun) > AHEAD:
-                yield begun.popleft()()
-        while begun:
-            yield begun.popleft()()
+            pending.append(_begin_batch(split, indices, device, pool))
+            if len(pending) > AHEAD:
+                yield pending.popleft()()
+        while pending:
+            yield pending.popleft()()
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -289,11 +289,13 @@ def doubts_about_gradients(model: Classifier, images: Tensor) -> Iterator[str]:
     if doubts := list(_doubt_about_slopes(model, gradients, "test images")):
         yield from doubts
         return
-    attacked = attack_briefly(model, images[: _few(images)])
-    yield from _doubt_about_slopes(model, differentiate(model, attacked), f"images after {ATTACK_STEPS} steps of PGD")
+    adversarial = attack_briefly(model, images[: _attack_count(images)])
+    yield from _doubt_about_slopes(
+        model, differentiate(model, adversarial), f"images after {ATTACK_STEPS} steps of PGD"
+    )
 
 
-def _few(images: Tensor) -> int:
+def _attack_count(images: Tensor) -> int:
     """Return how many of images (N, C, H, W) are attacked: half of them, of large ones a quarter, and at least one."""
     return max(len(images) // (2 if images[0, 0].numel() <= SMALL else 4), 1)
 
@@ -386,15 +388,15 @@ def attack_briefly(model: Classifier, images: Tensor) -> Tensor:
 
     The loss is that of the classes that the model answers with.
     """
-    attacked, labels = images, None
+    adversarial, labels = images, None
     for _ in range(ATTACK_STEPS):
         with torch.enable_grad():
-            pixels = attacked.clone().requires_grad_()
+            pixels = adversarial.clone().requires_grad_()
             logits = model(pixels)
             labels = logits.argmax(1) if labels is None else labels
             (gradient,) = torch.autograd.grad(F.cross_entropy(logits, labels, reduction="sum"), pixels)
-        attacked = (attacked + ATTACK_STEP * gradient.sign()).clamp(0, 1)
-    return attacked
+        adversarial = (adversarial + ATTACK_STEP * gradient.sign()).clamp(0, 1)
+    return adversarial
 
 
 @torch.no_grad()

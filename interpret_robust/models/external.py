@@ -37,7 +37,7 @@ from interpret_robust.models.library_settings import view
 from interpret_robust.models.logits import as_logits
 from interpret_robust.models.memory import Memory
 from interpret_robust.models.model_names import explain
-from interpret_robust.models.preparation import locate_logits, make_float32, prepare
+from interpret_robust.models.preparation import freeze, locate_logits, make_float32, prepare
 from interpret_robust.models.preprocess import Preprocess
 from interpret_robust.models.subject import Subject
 from interpret_robust.models.trial import Trial, try_out
@@ -47,9 +47,12 @@ EPS = 8 / 255
 """The radius of attacks on a model of which no training radius is known."""
 
 
-def subject(reference: Reference, source: str | None = None) -> Subject:
+def subject(reference: Reference, source: str | None = None, *, is_shared: bool = True) -> Subject:
     """Return the model that is referred to; `source` is the name or path of the data that one from elsewhere is
     brought with.
+
+    One from elsewhere is built once and shared by all that ask for it, unless `is_shared` is false: a program may
+    change what it got, or the code that builds it.
 
     Raises UserError where it cannot be had, and for a model from elsewhere without data or that does not fit them.
     """
@@ -63,11 +66,17 @@ def subject(reference: Reference, source: str | None = None) -> Subject:
         raise UserError(
             f"{reference.model} does not say which images it is for: give --dataset NAME, or the path of its files."
         )
-    return _external_model(reference, source, stamp(reference.weights), catalogue.version(source))
+    if not is_shared:
+        return _build(reference, source)
+    return _shared_model(reference, source, stamp(reference.weights), catalogue.version(source))
 
 
 @lru_cache(maxsize=8)
-def _external_model(card: Card, source: str, *_: object) -> "ExternalModel":
+def _shared_model(card: Card, source: str, *_: object) -> "ExternalModel":
+    return _build(card, source)
+
+
+def _build(card: Card, source: str) -> "ExternalModel":
     data = load(source)
     network, remarks = build_network(card, len(data.class_names))
     return read(network, card, data, source, remarks)
@@ -176,8 +185,9 @@ def read(network: nn.Module, card: Card, data: Dataset, source: str, remarks: Se
     preprocess = preprocess_of(card, network, data.image_shape[0]).to(device)
     image = trial_image(data).to(device)
     with preserve_random_numbers(device):
-        remarks = tuple(f"{label} {remark}" for remark in (*remarks, *make_float32(network, preprocess(image))))
+        remarks = (*remarks, *make_float32(network, preprocess(image)))
         memory = Memory(network)
+        remarks = tuple(f"{label} {remark}" for remark in (*remarks, *freeze(network, preprocess(image))))
         part = locate_logits(network, preprocess, image, card, data)
 
         def ask(images: Tensor) -> Tensor:

@@ -66,10 +66,11 @@ def logits_part(answer: Any, classes: int) -> str | None:
     """Return the only part of an answer that can be logits of so many classes; None for a tensor, and where none is or
     several are.
     """
+    shape = (classes,)
     candidates = [
         name
         for name, part in _parts(answer).items()
-        if isinstance(part, Tensor) and part.is_floating_point() and part.ndim == 2 and part.shape[1] == classes
+        if isinstance(part, Tensor) and part.is_floating_point() and tuple(part.shape[1:]) in (shape, (*shape, 1, 1))
     ]
     return candidates[0] if len({id(_parts(answer)[name]) for name in candidates}) == 1 else None
 

@@ -13,21 +13,20 @@ from interpret_robust.core.plugins import first_words
 from interpret_robust.datasets import Dataset
 from interpret_robust.models.card import Card
 from interpret_robust.models.copying import check_python
-from interpret_robust.models.logits import as_logits, kind, logits_part
+from interpret_robust.models.logits import as_logits, kind, logits_part, tensors_of
 from interpret_robust.models.preprocess import Preprocess
 from interpret_robust.models.recomputation import disable_recomputation
 
 
 def prepare(network: nn.Module, card: Card) -> Iterator[str]:
-    """Freeze a network in eval mode, and yield what is doubtful about its weights."""
+    """Put a network into eval mode, and yield what is doubtful about its weights."""
     check_python(network, card.model)
     tensors = (*network.parameters(), *network.buffers())
     if any(is_lazy(tensor) for tensor in tensors):
         raise UserError(f"{card.model} has layers whose sizes are open until they see an image: call it on one first.")
     _check_numbers(network, card)
-    network.train(mode=False)  # people override train and eval, and forget to return the network
-    for weights in network.parameters():
-        weights.requires_grad_(False)  # not at once: an overridden method may give nothing back
+    network.eval()  # people override train and eval, to merge or to swap weights, and forget to call the other's
+    network.train(mode=False)
     if (
         card.weight_file is not None
         and card.model.startswith("torchvision:")
@@ -37,6 +36,31 @@ def prepare(network: nn.Module, card: Card) -> Iterator[str]:
             "takes its pixels as they are: torchvision's own weights need --model-arg transform_input=true, which a "
             "file of weights does not hold."
         )
+
+
+def freeze(network: nn.Module, pixels: Tensor) -> Iterator[str]:
+    """Freeze the weights of a network, and yield whether its answers to preprocessed images change by it."""
+
+    @torch.no_grad()
+    def answers() -> list[Tensor]:
+        torch.manual_seed(0)
+        return [tensor.clone() for tensor in tensors_of(network(pixels.clone()))]
+
+    with suppress(Exception):  # what a network cannot do is told of later
+        first, second = answers(), answers()
+        for weights in network.parameters():
+            weights.requires_grad_(False)  # not at once: an overridden method may give nothing back
+        if _are_close(first, second) and not _are_close(first, answers()):
+            yield (
+                "answers otherwise where its weights are frozen, as they are here: these numbers are of the frozen "
+                "network. Does its forward ask for requires_grad of a weight?"
+            )
+    for weights in network.parameters():
+        weights.requires_grad_(False)
+
+
+def _are_close(first: list[Tensor], second: list[Tensor]) -> bool:
+    return all(torch.allclose(*pair, rtol=1e-4, atol=1e-5, equal_nan=True) for pair in zip(first, second, strict=True))
 
 
 def _check_numbers(network: nn.Module, card: Card) -> None:

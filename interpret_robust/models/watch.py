@@ -66,7 +66,7 @@ class Watch:
         if self._model.draws:
             return
         largest, last = [*self._largest.items()], self._last  # as they are now: the questions below are looked at too
-        answers = (_doubt_about_answers(self._model, batch, has_gradient=has) for has, batch in largest)
+        answers = (_doubt_about_answers(self._model, batch, has_gradient=kind) for kind, batch in largest)
         if doubt := next(filter(None, answers), None):
             yield doubt
         elif last is not None:
@@ -122,14 +122,14 @@ def _doubt_about_answers(model: Classifier, batch: _Batch, *, has_gradient: bool
 
 def _doubt_about_gradients(model: Classifier, images: Tensor) -> Iterator[str]:
     """Yield a sentence where images (N, C, H, W) of a batch have no gradient in it, or others than a few of them."""
-    whole, few = differentiate(model, images), differentiate(model, _ends(images))
-    if whole.slope is None or few.slope is None or not is_same(few.logits, _ends(whole.logits)):
+    whole, part = differentiate(model, images), differentiate(model, _ends(images))
+    if whole.slope is None or part.slope is None or not is_same(part.logits, _ends(whole.logits)):
         return
-    is_large = len(images) > tried_batch_size(images) and not half_precision(few.logits)
-    if is_large and (count := int(differs_in_slope(_ends(whole.slope), few.slope).sum())):
+    is_large = len(images) > tried_batch_size(images) and not half_precision(part.logits)
+    if is_large and (count := int(differs_in_slope(_ends(whole.slope), part.slope).sum())):
         yield (
-            f"has gradients that depend on the batch: on {count} of {len(few.images)} images they are others in a "
-            f"batch of {len(images)} than in one of {len(few.images)}, and the answers are not. Attacks are weaker or "
+            f"has gradients that depend on the batch: on {count} of {len(part.images)} images they are others in a "
+            f"batch of {len(images)} than in one of {len(part.images)}, and the answers are not. Attacks are weaker or "
             "stronger with --batch-size. Does a part of its forward or backward pass ask for the number of images, or "
             f"leave some without gradients? --batch-size {tried_batch_size(images)} is as large as was tried."
         )

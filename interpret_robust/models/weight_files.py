@@ -48,8 +48,8 @@ def load_weights(
 ) -> list[str]:
     """Load a file's weights into a network, all of them, and return the names of tensors beside them that it lacks.
 
-    Those are of layers that the network has nothing like, as a loss or a head that only training used. Tensors at other
-    keys or behind other prefixes are not listed.
+    Those are of layers that the network has nothing like, as a loss or a head that only training used; without a `key`
+    also those at other keys, as masks or adapters, but not what an optimizer and the like keep.
 
     Args:
         network: whose names and shapes they must have, behind whatever prefix.
@@ -87,20 +87,22 @@ def load_weights(
         listing = ", ".join(repr(place) if place else "the top" for place in candidates)
         raise UserError(f"{path} holds several weights of {label}, at {listing}: --weights-key chooses one of them.")
     used_paths = {_path(place, name) for place in candidates for name in expected}
-    if not is_normalized and (name := _find_other(content, used_paths, _is_of_colors)):
+    other_tensors = {path: tensor for path, tensor in _tensors_by_path(content) if path not in used_paths}
+    if not is_normalized and (name := _first(other_tensors, _is_of_colors)):
         raise UserError(
             f"{path} holds weights of {label}, and at '{name}' what looks like the normalization that they were "
             "trained with: --normalize says which one is right."
         )
-    if key is None and (average := _find_other(content, used_paths, _is_average)):
+    if key is None and (average := _first(other_tensors, _is_average)):
         raise UserError(
             f"{path} holds weights of {label}, and at '{average}' what looks like a moving average of them in another "
             f"form: --weights-key '{place}' takes the weights as they are."
         )
     _check_tied(path, label, first.tensors, tied_names)
     _load(network, state, first)
-    paths = [_path(place, name) for name in first.tensors if not name.endswith((COUNTER, EXTRA))]
-    return [name for name in paths if name not in used_paths]
+    leftovers = [_path(place, name) for name in first.tensors if not name.endswith((COUNTER, EXTRA))]
+    extras = [path for path, tensor in other_tensors.items() if key is None and _is_of_network(path, tensor)]
+    return [path for path in dict.fromkeys([*leftovers, *extras]) if path not in used_paths]
 
 
 def _load(network: nn.Module, state: Mapping[str, Any], weights: WeightSet) -> None:
@@ -147,7 +149,7 @@ def _path(place: str, name: str) -> str:
     return WRAPPER_PREFIX.sub("", ".".join(filter(None, [place, name])))
 
 
-_AVERAGE = re.compile(r"(^|[._])(ema|shadow|averages?|averaged|swa)([._]|$)|ema_|shadow_")
+_AVERAGE = re.compile(r"(^|[._])(ema|shadow|averages?|averaged|avg_params|avg_model|polyak|swa)([._]|$)|ema_|shadow_")
 """What keys of moving averages of weights are called."""
 
 _OF_COLORS = re.compile(r"(^|[._])(mean|std|mu|sigma)$")
@@ -162,19 +164,32 @@ def _is_of_colors(name: str, tensor: Tensor) -> bool:
     return tensor.numel() in (1, 3) and tensor.is_floating_point() and bool(_OF_COLORS.search(name))
 
 
-def _find_other(
-    content: Any, used_paths: Collection[str], is_like: Callable[[str, Tensor], bool], place: str = ""
-) -> str | None:
-    """Return where the first tensor lies that is like what is looked for and is not used; None where none does."""
+_OF_TRAINING = re.compile(
+    r"optim|sched|scaler|amp|rng|random|loss|criterion|queue|metric|histor|callback|hyper|args|config|loops|ema|train",
+    re.IGNORECASE,
+)
+"""What keys hold that training alone used; moving averages are told of by `_is_average`."""
+
+
+def _is_of_network(path: str, tensor: Tensor) -> bool:
+    is_inner = "." in path  # a number or a curve at the top is no part of a network
+    return is_inner and tensor.numel() > 1 and not path.endswith((COUNTER, EXTRA)) and not _OF_TRAINING.search(path)
+
+
+def _first(tensors: Mapping[str, Tensor], is_like: Callable[[str, Tensor], bool]) -> str | None:
+    """Return the path of the first tensor that is like what is looked for; None where none is."""
+    return next((path for path, tensor in tensors.items() if is_like(path, tensor)), None)
+
+
+def _tensors_by_path(content: Any, place: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Yield the path of each tensor in mappings and lists, and the tensor."""
     items = content.items() if isinstance(content, Mapping) else enumerate(content) if isinstance(content, list) else ()
     for name, item in items:
         path = _path(place, str(name))
         if isinstance(item, Tensor):
-            if is_like(path, item) and path not in used_paths:
-                return path
-        elif inner_path := _find_other(item, used_paths, is_like, path):
-            return inner_path
-    return None
+            yield path, item
+        else:
+            yield from _tensors_by_path(item, path)
 
 
 def _sets(

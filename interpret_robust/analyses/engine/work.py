@@ -362,13 +362,13 @@ class Work:
         """Watch the models from elsewhere inside, and keep what became doubtful. Models of ours keep no state."""
         models = [(self._subject.name, self.model), *self.evaluators.items()]
         with ExitStack() as watches:
-            watched = [
+            pairs = [
                 (name, model, watches.enter_context(watch(model)))
                 for name, model in models
                 if isinstance(model, WrappedModel)
             ]
             yield
-            for name, model, doubts in watched:
+            for name, model, doubts in pairs:
                 self._late_doubts += [f"{name} {doubt}" for doubt in (model.ask_again(), *doubts()) if doubt]
 
     @contextmanager
