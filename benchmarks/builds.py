@@ -34,11 +34,16 @@ from interpret_robust.results.tables import render
 
 DRIVER = """
 import json, sys
-from interpret_robust.cli import irt
+from interpret_robust.cli import main
 for arguments in json.loads(sys.argv[1]):
-    irt(arguments, prog_name="irt", standalone_mode=False)
+    sys.argv = ["irt", *arguments]
+    try:
+        main()
+    except SystemExit as end:
+        if end.code:
+            raise
 """
-"""What a process of a case does."""
+"""What a process of a case does: all that `irt` does from its first line to its last."""
 
 Arguments = list[list[str]]
 

@@ -1,4 +1,4 @@
-"""What the server that workers are forked of imports first: how signals end it.
+"""What the server that workers are forked of imports first: how signals end it, and what it does with memory.
 
 While it loads libraries a signal ends it at once, without a traceback. Once it has workers, a signal to the whole group
 must not: workers tell by its pipes that they have ended. Their parent ends them, and the server goes away with the
@@ -9,6 +9,8 @@ import ctypes
 import os
 import signal
 import sys
+
+from interpret_robust.core import memory
 
 PR_SET_PDEATHSIG = 1
 
@@ -30,3 +32,5 @@ def _listen() -> None:
 
 if any("multiprocessing.forkserver" in argument for argument in sys.orig_argv):  # no other process is to be changed
     _listen()
+    memory.keep_freed()
+    memory.collect_seldom()
