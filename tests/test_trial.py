@@ -887,6 +887,37 @@ def test_a_stopped_run_does_not_go_on_with_a_network_that_answers_otherwise(tmp_
     assert fresh.run["first_logits"] == repeat.run["first_logits"]
 
 
+def test_a_file_of_other_gradients_is_not_taken_for_this_network_s(tmp_path: Path) -> None:
+    """Their answers are the same, and the gradient of one is reversed."""
+
+    class Negated(Rounding):
+        @staticmethod
+        def forward(_: Any, images: Tensor) -> Tensor:
+            return images.clone()
+
+        @staticmethod
+        def backward(_: Any, gradient: Tensor) -> Tensor:
+            return -gradient
+
+    def work(change: Any) -> Work:
+        return robustness_work(
+            bring(ChangedImages(change).eval(), Card("mine:net", label="mine"), DATA, "noise"), tmp_path
+        )
+
+    path = work(Negated.apply).run()
+    with pytest.raises(UserError, match=r"is of a network noise-mine of the same weights that had other gradients"):
+        work(Tensor.clone).run()
+    assert work(Negated.apply).run() == path
+    maps = hdf5.read(path).run["first_logits"]["noise-mine, gradient"]
+    images = (torch.from_numpy(DATA.test.images[:1]).permute(0, 3, 1, 2) / 255).requires_grad_()
+    factors = torch.randn(K, generator=torch.Generator().manual_seed(0))
+    (gradient,) = torch.autograd.grad((seed_network(Convolutions)(images) @ factors).sum(), images)
+    assert maps[0] == pytest.approx(float(gradient.norm()), rel=1e-4)
+    generator = torch.Generator().manual_seed(0)
+    products = torch.randn(4, C * H * W, generator=generator) @ -gradient.flatten()
+    assert maps[1:] == pytest.approx(products.tolist(), rel=1e-3)
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
@@ -1157,6 +1188,16 @@ def test_a_network_is_put_into_eval_mode_by_the_method_that_people_call() -> Non
     images, network = pixels(2, C, H, W), Averaged()
     wrapper = tried_as_it_is(copy.deepcopy(network)).wrapper
     torch.testing.assert_close(wrapper(images), network.eval()(images))
+
+
+def test_layers_that_were_in_training_mode_on_purpose_are_said() -> None:
+    network = nn.Sequential(seed_network(Convolutions), nn.Dropout()).eval()
+    assert doubts_about(copy.deepcopy(network)) == []
+    network[1].train()
+    (doubt,) = [
+        doubt for doubt in bring(network, Card("mine:net", label="mine"), DATA, "noise").doubts if "mode" in doubt
+    ]
+    assert doubt.startswith("mine was given in eval mode but for '1', in training mode")
 
 
 class Adapted(Convolutions):

@@ -25,6 +25,13 @@ def prepare(network: nn.Module, card: Card) -> Iterator[str]:
     if any(is_lazy(tensor) for tensor in tensors):
         raise UserError(f"{card.model} has layers whose sizes are open until they see an image: call it on one first.")
     _check_numbers(network, card)
+    layers = [path for path, layer in network.named_modules() if path and layer.training]
+    if layers and not network.training:
+        listing = f"'{layers[0]}'" + (f" and {len(layers) - 1} more" if len(layers) > 1 else "")
+        yield (
+            f"was given in eval mode but for {listing}, in training mode, which is put into eval mode too. If its "
+            "randomness is meant to stay, let its forward draw it in eval mode, and ask with --draws 20."
+        )
     network.eval()  # people override train and eval, to merge or to swap weights, and forget to call the other's
     network.train(mode=False)
     if (
