@@ -184,6 +184,12 @@ def network_in(model: ir.Model) -> Shift:
     return network
 
 
+FIRST_IMAGE, LAST_BATCH = 1, 2
+"""Gradients beside those of an attack, of a network that does not draw: of the first image, which the file keeps where
+answers repeat; and of the last batch whose gradient was taken, and of its ends.
+"""
+
+
 def passes_of(model: ir.Model) -> int:
     return network_in(model).passes
 
@@ -197,11 +203,11 @@ def load_model(network: nn.Module, **card: Any) -> ir.Model:
 
 @pytest.mark.filterwarnings("ignore::interpret_robust.core.errors.DoubtWarning")
 @pytest.mark.parametrize(
-    ("dropout", "card", "steps"),
-    [(0.0, {}, 0), (0.5, {}, 3), (0.5, {"draws": 2}, 6)],
+    ("dropout", "card", "steps", "checks"),
+    [(0.0, {}, 0, FIRST_IMAGE), (0.5, {}, 3, LAST_BATCH), (0.5, {"draws": 2}, 6, 0)],
 )
 def test_a_network_in_a_program_is_attacked_once_unless_it_is_random(
-    dropout: float, card: dict[str, Any], steps: int
+    dropout: float, card: dict[str, Any], steps: int, checks: int
 ) -> None:
     model = load_model(Shift(dropout=dropout), **card)
     answers = []
@@ -209,7 +215,7 @@ def test_a_network_in_a_program_is_attacked_once_unless_it_is_random(
         passes_before = passes_of(model)
         answers.append(ir.analyze("robustness", model, pgd=3, cw=None))
         passes = passes_of(model) - passes_before
-    assert passes == steps
+    assert passes == steps + checks
     assert dropout or answers[0].arrays["margin"].tolist() == answers[1].arrays["margin"].tolist()
 
 
@@ -221,11 +227,11 @@ def test_weights_that_change_and_another_network_of_the_same_weights_are_attacke
     other = load_model(Shift(shift=2.0))
     passes_before = passes_of(other)
     ir.analyze("robustness", other, pgd=3, cw=None)
-    assert passes_of(other) - passes_before == 3
+    assert passes_of(other) - passes_before == 3 + FIRST_IMAGE + LAST_BATCH
     with torch.no_grad():
         network_in(other).layer.weight.neg_()
     ir.analyze("robustness", other, pgd=3, cw=None)
-    assert passes_of(other) - passes_before == 6
+    assert passes_of(other) - passes_before == 2 * (3 + FIRST_IMAGE + LAST_BATCH)
 
 
 def test_attacks_outside_an_analysis_are_not_kept(checkpoint_path: Path, digits: Dataset) -> None:
