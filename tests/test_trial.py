@@ -168,17 +168,20 @@ def test_gradients_that_are_not_those_of_the_answers_are_doubted(change: Any) ->
     assert doubt.startswith("mine has gradients that are not those of its answers: along a random direction the answer")
 
 
-class Reversal(torch.autograd.Function):
-    """What is as it was, with a gradient of the other sign in batches of more than eight."""
+def reverse_gradients(most: int) -> Any:
+    """What is as it was, with a gradient of the other sign in batches of more than so many."""
 
-    @staticmethod
-    def forward(context: Any, images: Tensor) -> Tensor:
-        return images.clone()
+    class Reversal(torch.autograd.Function):
+        @staticmethod
+        def forward(context: Any, images: Tensor) -> Tensor:
+            return images.clone()
 
-    @staticmethod
-    def backward(context: Any, *gradients: Tensor) -> Tensor:
-        (gradient,) = gradients
-        return gradient if len(gradient) <= 8 else -gradient
+        @staticmethod
+        def backward(context: Any, *gradients: Tensor) -> Tensor:
+            (gradient,) = gradients
+            return gradient if len(gradient) <= most else -gradient
+
+    return Reversal.apply
 
 
 def detach_later(images: Tensor) -> Tensor:
@@ -192,7 +195,7 @@ def detach_first_half(images: Tensor) -> Tensor:
 
 @pytest.mark.parametrize(
     ("change", "count"),
-    [(Reversal.apply, 64), (detach_later, 56), (detach_first_half, 32)],
+    [(reverse_gradients(8), 64), (detach_later, 56), (detach_first_half, 32)],
     ids=["reversed", "detached later", "first half detached"],
 )
 def test_gradients_that_depend_on_the_batch_are_doubted(change: Any, count: int) -> None:
@@ -615,22 +618,9 @@ def test_answers_in_batches_larger_than_those_tried_are_compared_with_few(
     assert not model.network._forward_hooks
 
 
-class LargeReversal(torch.autograd.Function):
-    """What is as it was, with a gradient of the other sign in batches of more than 64."""
-
-    @staticmethod
-    def forward(context: Any, images: Tensor) -> Tensor:
-        return images.clone()
-
-    @staticmethod
-    def backward(context: Any, *gradients: Tensor) -> Tensor:
-        (gradient,) = gradients
-        return gradient if len(gradient) <= 64 else -gradient
-
-
 @pytest.mark.parametrize(("limit", "is_doubted"), [(70, True), (64, False)])
 def test_gradients_in_batches_larger_than_those_tried_are_compared_with_few(limit: int, is_doubted: bool) -> None:
-    network = ChangedImages(LargeReversal.apply).eval()
+    network = ChangedImages(reverse_gradients(64)).eval()
     model = Model(bring(network, Card("mine:net", label="mine"), noise(count=70), "noise"))
     answer = ir.analyze("robustness", model, limit=limit, pgd=2, cw="none")
     doubts = [doubt for doubt in answer.result.doubts if "gradients that depend on the batch" in doubt]
@@ -890,24 +880,15 @@ def test_a_stopped_run_does_not_go_on_with_a_network_that_answers_otherwise(tmp_
 def test_a_file_of_other_gradients_is_not_taken_for_this_network_s(tmp_path: Path) -> None:
     """Their answers are the same, and the gradient of one is reversed."""
 
-    class Negated(Rounding):
-        @staticmethod
-        def forward(_: Any, images: Tensor) -> Tensor:
-            return images.clone()
-
-        @staticmethod
-        def backward(_: Any, gradient: Tensor) -> Tensor:
-            return -gradient
-
     def work(change: Any) -> Work:
         return robustness_work(
             bring(ChangedImages(change).eval(), Card("mine:net", label="mine"), DATA, "noise"), tmp_path
         )
 
-    path = work(Negated.apply).run()
+    path = work(reverse_gradients(0)).run()
     with pytest.raises(UserError, match=r"is of a network noise-mine of the same weights that had other gradients"):
         work(Tensor.clone).run()
-    assert work(Negated.apply).run() == path
+    assert work(reverse_gradients(0)).run() == path
     maps = hdf5.read(path).run["first_logits"]["noise-mine, gradient"]
     images = (torch.from_numpy(DATA.test.images[:1]).permute(0, 3, 1, 2) / 255).requires_grad_()
     factors = torch.randn(K, generator=torch.Generator().manual_seed(0))

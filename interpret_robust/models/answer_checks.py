@@ -206,15 +206,13 @@ def _probabilities(logits: Tensor) -> Iterator[str]:
 
 
 class Gradients(NamedTuple):
-    """What a model answers to images (N, C, H, W): logits (N, classes), and gradients as large as the images.
+    """What a model answers to images (N, C, H, W): logits (N, classes), and the gradient of their projection.
 
-    `loss` is that of the cross-entropy of the classes that it answers with, `slope` that of a projection of the logits.
-    Both are None where none reaches the pixels.
+    `slope` is as large as the images, and None where none reaches the pixels.
     """
 
     images: Tensor
     logits: Tensor
-    loss: Tensor | None
     slope: Tensor | None
 
     def has_slope(self) -> Tensor:
@@ -226,7 +224,7 @@ class Gradients(NamedTuple):
 
 @torch.enable_grad()
 def differentiate(model: Classifier, images: Tensor) -> Gradients:
-    """Return what a model answers to images (N, C, H, W), and its gradients.
+    """Return what a model answers to images (N, C, H, W), and its gradient.
 
     Example:
         >>> differentiate(model, images).has_slope().all()
@@ -235,11 +233,17 @@ def differentiate(model: Classifier, images: Tensor) -> Gradients:
     pixels = images.clone().requires_grad_()
     logits = model(pixels)
     if not logits.requires_grad:
-        return Gradients(images, logits, None, None)
-    loss = F.cross_entropy(logits, logits.argmax(1), reduction="sum")
-    (gradient,) = torch.autograd.grad(loss, pixels, allow_unused=True, retain_graph=True)
+        return Gradients(images, logits, None)
     (slope,) = torch.autograd.grad(_project(logits).sum(), pixels, allow_unused=True)
-    return Gradients(images, logits, gradient, slope)
+    return Gradients(images, logits, slope)
+
+
+@torch.enable_grad()
+def _loss_gradient(model: Classifier, images: Tensor, labels: Tensor) -> Tensor:
+    """Return the gradient of the cross-entropy of labels (N,) with respect to images (N, C, H, W)."""
+    pixels = images.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(F.cross_entropy(model(pixels), labels, reduction="sum"), pixels)
+    return gradient
 
 
 def doubts_about_gradients(model: Classifier, images: Tensor) -> Iterator[str]:
@@ -250,8 +254,8 @@ def doubts_about_gradients(model: Classifier, images: Tensor) -> Iterator[str]:
     with torch.no_grad():
         plain_logits = model(images)
     gradients = differentiate(model, images)
-    logits, gradient, slope = gradients.logits, gradients.loss, gradients.slope
-    if gradient is None or slope is None:
+    logits, slope = gradients.logits, gradients.slope
+    if slope is None:
         _refuse_kept_answers(model, images, logits)
         raise UserError(
             "no gradient of the answer reaches the pixels, so that attacks and maps would mean nothing: does the "
@@ -267,6 +271,7 @@ def doubts_about_gradients(model: Classifier, images: Tensor) -> Iterator[str]:
             f"the gradient of the answer is zero in every pixel of {len(images)} images, though their answers differ, "
             "so that attacks and maps would mean nothing: does the network's forward round the pixels?"
         )
+    gradient = _loss_gradient(model, images, logits.argmax(1))
     if count := int((~gradient.isfinite()).flatten(1).any(1).sum()):
         yield f"has gradients that are not numbers on {count} of {len(images)} test images."
         return
@@ -289,7 +294,8 @@ def doubts_about_gradients(model: Classifier, images: Tensor) -> Iterator[str]:
     if doubts := list(_doubt_about_slopes(model, gradients, "test images")):
         yield from doubts
         return
-    adversarial = attack_briefly(model, images[: _attack_count(images)])
+    count = _attack_count(images)
+    adversarial = _attack_briefly(model, images[:count], logits[:count].argmax(1))
     yield from _doubt_about_slopes(
         model, differentiate(model, adversarial), f"images after {ATTACK_STEPS} steps of PGD"
     )
@@ -383,19 +389,11 @@ def _nearby(images: Tensor, generator: torch.Generator) -> Tensor:
     return (1 - 3 * JITTER) * images + JITTER * (1 + torch.rand(images.shape, generator=generator).to(images))
 
 
-def attack_briefly(model: Classifier, images: Tensor) -> Tensor:
-    """Return images (N, C, H, W) in [0, 1] after ATTACK_STEPS steps of the sign of the gradient of the cross-entropy.
-
-    The loss is that of the classes that the model answers with.
-    """
-    adversarial, labels = images, None
+def _attack_briefly(model: Classifier, images: Tensor, labels: Tensor) -> Tensor:
+    """Return images (N, C, H, W) in [0, 1] after ATTACK_STEPS steps of PGD from labels (N,)."""
+    adversarial = images
     for _ in range(ATTACK_STEPS):
-        with torch.enable_grad():
-            pixels = adversarial.clone().requires_grad_()
-            logits = model(pixels)
-            labels = logits.argmax(1) if labels is None else labels
-            (gradient,) = torch.autograd.grad(F.cross_entropy(logits, labels, reduction="sum"), pixels)
-        adversarial = (adversarial + ATTACK_STEP * gradient.sign()).clamp(0, 1)
+        adversarial = (adversarial + ATTACK_STEP * _loss_gradient(model, adversarial, labels).sign()).clamp(0, 1)
     return adversarial
 
 

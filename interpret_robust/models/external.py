@@ -187,13 +187,13 @@ def read(network: nn.Module, card: Card, data: Dataset, source: str, remarks: Se
     with preserve_random_numbers(device):
         remarks = (*remarks, *make_float32(network, preprocess(image)))
         memory = Memory(network)
-        remarks = tuple(f"{label} {remark}" for remark in (*remarks, *freeze(network, preprocess(image))))
         part = locate_logits(network, preprocess, image, card, data)
 
         def ask(images: Tensor) -> Tensor:
             return as_logits(network(preprocess(images)), part, len(data.class_names))
 
         with _explain_failure(label, ask, data, device):
+            remarks = tuple(f"{label} {remark}" for remark in (*remarks, *freeze(network, lambda: ask(image))))
             layer = _layer(network, preprocess, image, card.local_layer)
         wrapper = WrappedModel(
             network,

@@ -1,7 +1,7 @@
 """Whether a network from elsewhere runs: frozen, in float32, on the images of a dataset, with logits in its answer."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 import torch
@@ -11,9 +11,10 @@ from torch.nn.parameter import is_lazy
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.plugins import first_words
 from interpret_robust.datasets import Dataset
+from interpret_robust.models.answer_checks import is_same
 from interpret_robust.models.card import Card
 from interpret_robust.models.copying import check_python
-from interpret_robust.models.logits import as_logits, kind, logits_part, tensors_of
+from interpret_robust.models.logits import as_logits, kind, logits_part
 from interpret_robust.models.preprocess import Preprocess
 from interpret_robust.models.recomputation import disable_recomputation
 
@@ -45,29 +46,19 @@ def prepare(network: nn.Module, card: Card) -> Iterator[str]:
         )
 
 
-def freeze(network: nn.Module, pixels: Tensor) -> Iterator[str]:
-    """Freeze the weights of a network, and yield whether its answers to preprocessed images change by it."""
-
-    @torch.no_grad()
-    def answers() -> list[Tensor]:
-        torch.manual_seed(0)
-        return [tensor.clone() for tensor in tensors_of(network(pixels.clone()))]
-
-    with suppress(Exception):  # what a network cannot do is told of later
-        first, second = answers(), answers()
+@torch.no_grad()
+def freeze(network: nn.Module, ask: Callable[[], Tensor]) -> Iterator[str]:
+    """Freeze the weights of a network, and yield whether the logits (N, classes) that `ask` gives change by it."""
+    with disable_recomputation():
+        first, second = ask(), ask()
         for weights in network.parameters():
             weights.requires_grad_(False)  # not at once: an overridden method may give nothing back
-        if _are_close(first, second) and not _are_close(first, answers()):
-            yield (
-                "answers otherwise where its weights are frozen, as they are here: these numbers are of the frozen "
-                "network. Does its forward ask for requires_grad of a weight?"
-            )
-    for weights in network.parameters():
-        weights.requires_grad_(False)
-
-
-def _are_close(first: list[Tensor], second: list[Tensor]) -> bool:
-    return all(torch.allclose(*pair, rtol=1e-4, atol=1e-5, equal_nan=True) for pair in zip(first, second, strict=True))
+        third = ask()
+    if is_same(first, second) and not is_same(first, third):
+        yield (
+            "answers otherwise where its weights are frozen, as they are here: these numbers are of the frozen "
+            "network. Does its forward ask for requires_grad of a weight?"
+        )
 
 
 def _check_numbers(network: nn.Module, card: Card) -> None:

@@ -165,7 +165,8 @@ def _is_of_colors(name: str, tensor: Tensor) -> bool:
 
 
 _OF_TRAINING = re.compile(
-    r"optim|sched|scaler|amp|rng|random|loss|criterion|queue|metric|histor|callback|hyper|args|config|loops|ema|train",
+    r"(^|[._])(optim|(lr_?)?sched|scaler|amp|rng|random|loss|criterion|queue|metric|histor|callback|hyper|args|config|"
+    r"loops|ema|train)",
     re.IGNORECASE,
 )
 """What keys hold that training alone used; moving averages are told of by `_is_average`."""

@@ -42,7 +42,8 @@ def first_logits(models: Iterable[Subject], split: Split) -> dict[str, list[floa
             image = make_batch(split, range(1), model.wrapper.preprocess.mean.device).images
             with torch.no_grad(), preserve_random_numbers(image.device):
                 first_answer, second_answer = model.wrapper(image), model.wrapper(image)
-            if torch.equal(first_answer, second_answer) and bool(first_answer.isfinite().all()):
+                if not (torch.equal(first_answer, second_answer) and bool(first_answer.isfinite().all())):
+                    continue
                 logits[model.name] = _rounded(first_answer[0])
                 slope = differentiate(model.wrapper, image).slope
                 if slope is not None and bool(slope.isfinite().all()):
