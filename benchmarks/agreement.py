@@ -29,13 +29,14 @@ from torch import Tensor, nn
 
 from interpret_robust import analyses
 from interpret_robust.analyses.engine.work import Work
-from interpret_robust.attacks.pgd import check_adversarial, margin_loss
+from interpret_robust.attacks.pgd import check_adversarial
 from interpret_robust.core import provenance
 from interpret_robust.core.device import describe, resolve
 from interpret_robust.core.statistics import Interval, holm, mcnemar, rate
 from interpret_robust.datasets import load
 from interpret_robust.models import checkpoint
 from interpret_robust.models.classifier import predicted_classes
+from interpret_robust.models.losses import margin_loss
 from interpret_robust.results import hdf5
 from interpret_robust.results.attack_outcomes import Outcomes, right
 from interpret_robust.results.autoattack_tables import weaker_than_ours

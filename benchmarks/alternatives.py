@@ -17,10 +17,10 @@ from scipy.stats import entropy, page_trend_test, spearmanr
 from torch import Tensor, nn
 
 from interpret_robust.analyses.engine.work import Work
-from interpret_robust.attacks.pgd import margin_loss
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.datasets.batches import TrainingBatches
 from interpret_robust.models import Classifier, build, checkpoint, resnet
+from interpret_robust.models.losses import margin_loss
 from interpret_robust.training.job import Job
 
 Attack = Callable[[nn.Module, Tensor, Tensor, float, float], Tensor]

@@ -22,12 +22,12 @@ from interpret_robust.attacks.pgd import (
     check_adversarial,
     generator_noise,
     image_gradient,
-    margin_loss,
     per_image_noise,
 )
 from interpret_robust.core.errors import NotFiniteError, UserError
 from interpret_robust.models import build
 from interpret_robust.models.classifier import NO_CLASS, predicted_classes
+from interpret_robust.models.losses import margin_loss
 
 EPS, STEP = 8 / 255, 2 / 255
 SHAPE = (3, 4, 5)

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from interpret_robust.attacks.ball import Norm
 from interpret_robust.attacks.norms import TOLERANCE, make_ball
-from interpret_robust.attacks.pgd import margin_loss
 from interpret_robust.attacks.proposals import make_proposals
 from interpret_robust.attacks.square import RandomSearch
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.random_numbers import streams
 from interpret_robust.models import build
+from interpret_robust.models.losses import margin_loss
 
 SHAPE = (3, 6, 8)
 

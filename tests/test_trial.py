@@ -22,7 +22,6 @@ import interpret_robust as ir
 from interpret_robust import analyses
 from interpret_robust.analyses.engine.work import Work
 from interpret_robust.api.model import Model
-from interpret_robust.attacks.pgd import cross_entropy
 from interpret_robust.attribution.gradients import _noise_images, gradient_map, loss_gradient, position_weights
 from interpret_robust.attribution.token_maps import token_weights
 from interpret_robust.core.device import exact
@@ -42,6 +41,7 @@ from interpret_robust.models.copying import copy_of, unwrap
 from interpret_robust.models.external import ExternalModel, bring, trial_image
 from interpret_robust.models.layers import default_layer, depend, locality, reading
 from interpret_robust.models.logits import as_logits, logits_part
+from interpret_robust.models.losses import cross_entropy
 from interpret_robust.models.preprocess import Preprocess
 from interpret_robust.models.self_attention import attend, tokens
 from interpret_robust.models.trial import MOSTLY_SAME, _is_moved
@@ -1096,18 +1096,59 @@ def test_a_random_network_is_not_blamed_for_its_normalization() -> None:
     assert not any("--normalize" in doubt for doubt in doubts)
 
 
-@pytest.mark.parametrize(("factor", "is_doubted"), [(1e-3, True), (1, False), (30, False)])
-def test_small_logits_that_the_cross_entropy_does_not_tell_apart_are_doubted(factor: float, is_doubted: bool) -> None:
+class Rivals(nn.Module):
+    """Five classes, of which one is near and grows with the red of an image, and three are far and shrink with it.
+
+    The class is told by the blue, of whose small changes nothing depends.
+    """
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor, self.identity = factor, nn.Identity()
+
+    def forward(self, images: Tensor) -> Tensor:
+        red, blue = self.identity(images)[:, 0].mean((1, 2)) - 0.5, images[:, 2].mean((1, 2)).detach()
+        logits = torch.stack([0 * red, red - 0.3, *(-red - 0.5,) * 3], dim=1)
+        order = (torch.arange(5) - (5 * blue).long()[:, None]) % 5
+        return self.factor * logits.gather(1, order)
+
+
+def rivals() -> Dataset:
+    """Return images of five classes, as `Rivals` tells apart, with a red near 0.5."""
+    labels = np.arange(100) % 5
+    images = np.full((100, 12, 18, 3), 128, np.uint8)
+    images[..., 0] += np.arange(100, dtype=np.uint8)[:, None, None] % 9
+    images[..., 2] = np.round(255 * (labels + 0.5) / 5)[:, None, None]
+    split = Split(images, labels)
+    return Dataset("rivals", split, split, tuple("abcde"))
+
+
+@pytest.mark.parametrize(("factor", "is_doubted"), [(1e-3, True), (1, True), (30, False)])
+def test_logits_by_which_the_cross_entropy_leads_elsewhere_than_the_margin_are_doubted(
+    factor: float, is_doubted: bool
+) -> None:
+    """With small logits all wrong classes count alike: three far ones shrink where the near one grows.
+
+    The cross-entropy makes the image less red then, and the margin as much redder: minus all of the way.
+    """
+    doubts = bring(Rivals(factor), Card("mine:net", label="mine"), rivals(), "rivals").doubts
+    expected = "mine is attacked less well by the cross-entropy than by the margin: 5 steps of PGD by the one change"
+    assert [doubt.startswith(expected) for doubt in doubts] == [True] * is_doubted
+    if is_doubted:
+        assert (
+            "the median of 16 images by -100% of what the other does, and that of the lower quartile by -100%"
+            in (doubts[0])
+        )
+
+
+def test_small_logits_whose_classes_lie_on_a_line_are_attacked_as_well_by_the_cross_entropy() -> None:
+    """One number decides, and both losses lead it away from its class."""
+
     class Small(Levels):
         def forward(self, images: Tensor) -> Tensor:
-            return factor * super().forward(images)
+            return 1e-3 * super().forward(images)
 
-    doubts = bring(Small(20), Card("mine:net", label="mine"), levels(), "levels").doubts
-    assert [doubt for doubt in doubts if "logits that lie close to each other" in doubt] == [*doubts][: int(is_doubted)]
-    assert len(doubts) == int(is_doubted)
-    if is_doubted:
-        # At the edge the nearest wrong class is 0.05 away, and the median of 19, the tenth, 0.5: 0.45 times the factor.
-        assert "the largest is at most 0.0004 above their median" in doubts[0] or "at most 0.0005 above" in doubts[0]
+    assert bring(Small(20), Card("mine:net", label="mine"), levels(), "levels").doubts == ()
 
 
 def test_few_images_tell_nothing_of_guessing() -> None:

@@ -25,7 +25,7 @@ from interpret_robust.analyses.engine.work import Work
 from interpret_robust.attacks.apgd import MOST_TARGETS
 from interpret_robust.attacks.ball import Norm
 from interpret_robust.attacks.norms import Ball, check_reach
-from interpret_robust.attacks.pgd import batch_norm_mode, check_adversarial, margin_loss
+from interpret_robust.attacks.pgd import batch_norm_mode, check_adversarial
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError, unknown
 from interpret_robust.core.statistics import Interval, rate, rates
@@ -33,6 +33,7 @@ from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import Batch, to_numpy
 from interpret_robust.models import Classifier
 from interpret_robust.models.classifier import predicted_classes
+from interpret_robust.models.losses import margin_loss
 from interpret_robust.results import autoattack_tables
 from interpret_robust.results.hdf5 import Axes, Columns, Result
 from interpret_robust.results.schema import Column, Schema, interval, plot

@@ -23,7 +23,6 @@ from torch import Tensor
 
 from interpret_robust.analyses.engine.analysis import Analysis
 from interpret_robust.analyses.engine.settings import SourceSettings
-from interpret_robust.attacks.pgd import cross_entropy
 from interpret_robust.attribution import captum_methods
 from interpret_robust.attribution.controls import pixel_shuffle
 from interpret_robust.attribution.gradients import gradient_map, map_promise, relative_gap
@@ -36,6 +35,7 @@ from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import Batch, to_numpy
 from interpret_robust.models import Classifier
 from interpret_robust.models.classifier import predicted_classes
+from interpret_robust.models.losses import cross_entropy
 from interpret_robust.results.hdf5 import Columns, Result
 from interpret_robust.results.schema import Column, Schema, interval, plot
 

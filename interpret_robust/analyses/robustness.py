@@ -24,7 +24,7 @@ from interpret_robust.analyses.engine.settings import BallSettings
 from interpret_robust.analyses.engine.work import Work
 from interpret_robust.attacks.apgd import APGD, TargetedAPGD, check_apgd
 from interpret_robust.attacks.ball import LossName
-from interpret_robust.attacks.pgd import check_adversarial, margin_loss, per_image_noise
+from interpret_robust.attacks.pgd import check_adversarial, per_image_noise
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.statistics import Interval, rates
@@ -32,6 +32,7 @@ from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import Batch, to_numpy
 from interpret_robust.models import Classifier
 from interpret_robust.models.classifier import predicted_classes
+from interpret_robust.models.losses import margin_loss
 from interpret_robust.results.attack_comparison import comparison_tables
 from interpret_robust.results.attack_outcomes import gradients_asked, headline, readings
 from interpret_robust.results.hdf5 import Axes, Columns, Result

@@ -14,7 +14,7 @@ import torch
 
 from interpret_robust.analyses.engine.analysis import Analysis
 from interpret_robust.analyses.engine.settings import AttackSettings
-from interpret_robust.attacks.pgd import PGD, margin_loss
+from interpret_robust.attacks.pgd import PGD
 from interpret_robust.attacks.targets import check_rule, choose_targets
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.statistics import Interval, rates
@@ -22,6 +22,7 @@ from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import Batch, to_numpy
 from interpret_robust.models import Classifier
 from interpret_robust.models.classifier import predicted_classes
+from interpret_robust.models.losses import margin_loss
 from interpret_robust.results.hdf5 import Columns, Result
 from interpret_robust.results.schema import Column, Schema, interval, plot
 

@@ -21,11 +21,12 @@ from torch import Tensor, nn
 
 from interpret_robust.attacks.ball import Norm, check_numbers
 from interpret_robust.attacks.norms import Ball, Noise, check_reach, make_ball
-from interpret_robust.attacks.pgd import batch_norm_mode, check_adversarial, cross_entropy, margin_loss, weights_frozen
+from interpret_robust.attacks.pgd import batch_norm_mode, check_adversarial, weights_frozen
 from interpret_robust.core.errors import UserError, unknown
 from interpret_robust.models import Classifier
 from interpret_robust.models.classifier import predicted_classes
 from interpret_robust.models.folding import fold
+from interpret_robust.models.losses import cross_entropy, margin_loss
 
 LossName = Literal["cross-entropy", "dlr"]
 Loss = Callable[[Tensor], Tensor]

@@ -19,7 +19,6 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from interpret_robust.attacks import cache
@@ -30,6 +29,7 @@ from interpret_robust.core.errors import NotFiniteError, UserError
 from interpret_robust.core.random_numbers import streams
 from interpret_robust.models import Classifier
 from interpret_robust.models.folding import fold
+from interpret_robust.models.losses import cross_entropy, margin_loss
 from interpret_robust.models.recomputation import avoid_reentrant_recomputation
 
 Classes = npt.NDArray[np.integer]
@@ -268,18 +268,6 @@ def check_adversarial(model: nn.Module, adversarial: Tensor, images: Tensor, eps
     if not bool(in_range & in_ball):
         raise ValueError(f"an adversarial image left its ball of {eps:g} or [0, 1]")
     return adversarial
-
-
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the cross-entropy of each image, (N,)."""
-    return F.cross_entropy(logits, labels, reduction="none")
-
-
-def margin_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the best other logit minus the true one, (N,): positive where the image is misclassified."""
-    true = logits.gather(1, labels[:, None])
-    rival = logits.scatter(1, labels[:, None], -torch.inf).amax(1)
-    return rival - true[:, 0]
 
 
 LOSSES: dict[LossName, Callable[[Tensor, Tensor], Tensor]] = {"cross-entropy": cross_entropy, "margin": margin_loss}

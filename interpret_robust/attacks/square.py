@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from interpret_robust.attacks.ball import Norm, check_numbers
 from interpret_robust.attacks.norms import check_reach, make_ball
-from interpret_robust.attacks.pgd import batch_norm_mode, check_adversarial, margin_loss
+from interpret_robust.attacks.pgd import batch_norm_mode, check_adversarial
 from interpret_robust.attacks.proposals import Proposals, make_proposals
 from interpret_robust.core.errors import UserError
+from interpret_robust.models.losses import margin_loss
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """Queries of ten thousand after which the squares' share of the image is halved."""

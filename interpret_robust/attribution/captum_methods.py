@@ -22,13 +22,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from interpret_robust.attacks.pgd import cross_entropy
 from interpret_robust.attribution.layer_rules import OF_CHANGES, OF_RELU, check_steps, layers_with_rule
 from interpret_robust.attribution.steps import copied_inputs
 from interpret_robust.core.errors import UserError, unknown
 from interpret_robust.core.plugins import first_words
 from interpret_robust.core.random_numbers import preserve_random_numbers
 from interpret_robust.models import Classifier
+from interpret_robust.models.losses import cross_entropy
 
 PREFIX = "captum:"
 

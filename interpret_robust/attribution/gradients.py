@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from interpret_robust.attacks.pgd import cross_entropy
 from interpret_robust.attacks.targets import draw_others
 from interpret_robust.attribution import captum_methods
 from interpret_robust.attribution.token_maps import RULES, is_rule, token_map, token_weights
@@ -22,6 +21,7 @@ from interpret_robust.core.plugins import import_object, is_reference
 from interpret_robust.core.random_numbers import streams
 from interpret_robust.models import Classifier
 from interpret_robust.models.classifier import Features, position_norm
+from interpret_robust.models.losses import cross_entropy
 from interpret_robust.models.subject import Subject
 from interpret_robust.models.variants import has_attention
 from interpret_robust.models.wrapper import as_weights

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call
 
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.random_numbers import generator_states
 from interpret_robust.models.classifier import Classifier, predicted_classes
+from interpret_robust.models.loss_check import STEPS, attack_briefly, loss_gradient
 
 BATCH, SMALL_BATCH = 64, 8
 """Copies of images in the batch whose answers are compared with those of single images; of large images fewer.
@@ -36,9 +36,6 @@ FLOAT32_STEP, FLOAT64_STEP = 1e-4, 1e-6
 
 JITTER = 2e-3
 """How far from the images that is done: at least this from 0 and 1, and at most thrice this from each pixel."""
-
-ATTACK_STEPS, ATTACK_STEP = 5, 2 / 255
-"""Steps of signed gradients to the images of an attack, where gradients are looked at too."""
 
 ROUNDINGS = 30
 """By how much more than the last digit an answer is taken to be rounded: a gradient that this hides is not judged."""
@@ -238,14 +235,6 @@ def differentiate(model: Classifier, images: Tensor) -> Gradients:
     return Gradients(images, logits, slope)
 
 
-@torch.enable_grad()
-def _loss_gradient(model: Classifier, images: Tensor, labels: Tensor) -> Tensor:
-    """Return the gradient of the cross-entropy of labels (N,) with respect to images (N, C, H, W)."""
-    pixels = images.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(F.cross_entropy(model(pixels), labels, reduction="sum"), pixels)
-    return gradient
-
-
 def doubts_about_gradients(model: Classifier, images: Tensor) -> Iterator[str]:
     """Yield what is doubtful about gradients with respect to the pixels of images (N, C, H, W).
 
@@ -271,7 +260,7 @@ def doubts_about_gradients(model: Classifier, images: Tensor) -> Iterator[str]:
             f"the gradient of the answer is zero in every pixel of {len(images)} images, though their answers differ, "
             "so that attacks and maps would mean nothing: does the network's forward round the pixels?"
         )
-    gradient = _loss_gradient(model, images, logits.argmax(1))
+    gradient = loss_gradient(model, images, logits.argmax(1))
     if count := int((~gradient.isfinite()).flatten(1).any(1).sum()):
         yield f"has gradients that are not numbers on {count} of {len(images)} test images."
         return
@@ -295,10 +284,8 @@ def doubts_about_gradients(model: Classifier, images: Tensor) -> Iterator[str]:
         yield from doubts
         return
     count = _attack_count(images)
-    adversarial = _attack_briefly(model, images[:count], logits[:count].argmax(1))
-    yield from _doubt_about_slopes(
-        model, differentiate(model, adversarial), f"images after {ATTACK_STEPS} steps of PGD"
-    )
+    adversarial = attack_briefly(model, images[:count], logits[:count].argmax(1))
+    yield from _doubt_about_slopes(model, differentiate(model, adversarial), f"images after {STEPS} steps of PGD")
 
 
 def _attack_count(images: Tensor) -> int:
@@ -387,14 +374,6 @@ def _nearby(images: Tensor, generator: torch.Generator) -> Tensor:
     Maxima and rectifiers have kinks where they are, and a network may refuse pixels outside of [0, 1].
     """
     return (1 - 3 * JITTER) * images + JITTER * (1 + torch.rand(images.shape, generator=generator).to(images))
-
-
-def _attack_briefly(model: Classifier, images: Tensor, labels: Tensor) -> Tensor:
-    """Return images (N, C, H, W) in [0, 1] after ATTACK_STEPS steps of PGD from labels (N,)."""
-    adversarial = images
-    for _ in range(ATTACK_STEPS):
-        adversarial = (adversarial + ATTACK_STEP * _loss_gradient(model, adversarial, labels).sign()).clamp(0, 1)
-    return adversarial
 
 
 @torch.no_grad()

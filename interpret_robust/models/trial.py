@@ -22,6 +22,7 @@ from interpret_robust.datasets.batches import to_device, to_pixels
 from interpret_robust.models.answer_checks import SMALL, doubts_about_gradients, doubts_about_logits, is_same
 from interpret_robust.models.classifier import Classifier, predicted_classes
 from interpret_robust.models.layers import LEAST_OF_FEW, Choice
+from interpret_robust.models.loss_check import doubt_about_loss
 from interpret_robust.models.memory import Memory
 from interpret_robust.models.normalization import STATISTICS, Statistics
 from interpret_robust.models.preprocess import Preprocess
@@ -41,6 +42,9 @@ MOST_NAMES = 3
 
 BATCH_SIZE = 25
 """Images that are asked at once there."""
+
+LOSS_IMAGES = 16
+"""Right images on which two losses are compared, of at most SMALL pixels; of larger ones a quarter."""
 
 ANSWER_IMAGES = 8
 """Images on which answers and gradients are looked at."""
@@ -246,30 +250,12 @@ def _check_normalization(
             f"{summary}, hardly more than {guess} ({chance:.0%}): are its normalization and the order of its "
             "classes right?",
         )
-    return accuracy, count, _doubt_about_close_logits(logits[torch.from_numpy(right).to(device)], label)
-
-
-LEAST_LEAD = 0.05
-"""By how much the largest logit of a wrong class exceeds their median on some image, of most trained networks."""
-
-
-def _doubt_about_close_logits(logits: Tensor, label: str) -> str | None:
-    """Return a doubt where the logits (N, classes) of right images lie so close that the cross-entropy is a weak loss.
-
-    Its gradient weighs all wrong classes alike then, near or far.
-    """
-    if logits.shape[1] < 3 or len(logits) == 0:
-        return None
-    rivals = logits.sort(dim=1, descending=True).values[:, 1:]
-    lead = float((rivals[:, 0] - rivals.median(dim=1).values).max())
-    if not lead < LEAST_LEAD:
-        return None
-    return (
-        f"{label} answers with logits that lie close to each other: of the wrong classes the largest is at most "
-        f"{lead:.1g} above their median. The cross-entropy hardly tells which class is near then, so attacks by it are "
-        "weaker and robustness may be overstated. Trust the margin's (CW) and APGD-T, or return logits without the "
-        "factor that makes them small."
-    )
+    if _is_above(right, chance):
+        chosen = torch.from_numpy(np.flatnonzero(right)[: LOSS_IMAGES if side * side <= SMALL else LOSS_IMAGES // 4])
+        chosen_labels = torch.from_numpy(split.labels)[chosen].to(device)
+        if doubt := doubt_about_loss(model, images[chosen.to(device)], chosen_labels):
+            return accuracy, count, f"{label} {doubt}"
+    return accuracy, count, None
 
 
 MOSTLY_SAME = 0.7
