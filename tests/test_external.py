@@ -27,7 +27,8 @@ from interpret_robust.models.card import Card, reference
 from interpret_robust.models.external import ExternalModel, bring, read, subject
 from interpret_robust.models.layer_table import layer_rows
 from interpret_robust.models.normalization import STATISTICS
-from interpret_robust.models.trial import MOST_NAMES, Trial, try_out
+from interpret_robust.models.reading_check import MOST_NAMES
+from interpret_robust.models.trial import Trial, try_out
 
 CPU = torch.device("cpu")
 FULL = Card(
@@ -818,7 +819,9 @@ def test_a_model_that_guesses_is_in_doubt() -> None:
     data = levels(10, 60)
     trial = bring_model(Levels(10, 2.0, 0.0), data).trial
     assert (trial.accuracy, trial.images) == (0.1, 60)
-    assert "is right on 10% of 60 test images, hardly more than guessing (10%)" in trial.doubts[-1]
+    assert "is right on 10% of 60 test images, hardly more than guessing (10%): are its norm" in trial.doubts[-1]
+    random = bring_model(Levels(10, 2.0, 0.0), data, weights="random").trial
+    assert random.doubts[-1].endswith("hardly more than guessing (10%): its weights are random.")
 
 
 def test_a_model_is_tried_once_and_before_it_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:

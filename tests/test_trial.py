@@ -43,8 +43,8 @@ from interpret_robust.models.layers import default_layer, depend, locality, read
 from interpret_robust.models.logits import as_logits, logits_part
 from interpret_robust.models.losses import cross_entropy
 from interpret_robust.models.preprocess import Preprocess
+from interpret_robust.models.reading_check import MOSTLY_SAME, _is_moved
 from interpret_robust.models.self_attention import attend, tokens
-from interpret_robust.models.trial import MOSTLY_SAME, _is_moved
 from interpret_robust.models.wrapper import WrappedModel
 from interpret_robust.results import hdf5
 
@@ -904,6 +904,7 @@ def test_a_file_of_other_gradients_is_not_taken_for_this_network_s(tmp_path: Pat
     [
         (lambda logits: logits[:, [0, 2, 1, *range(3, 20)]], "if its classes are read in another order"),
         (lambda logits: logits.roll(1, 1), "100% if its classes are read in another order (0 as 1, 1 as 2, "),
+        (lambda logits: logits.flip(1), "100% if its classes are read in another order"),
         (lambda logits: -logits, "100% if the smallest number counts: does it answer with distances?"),
         (lambda logits: logits, ""),
     ],
@@ -920,6 +921,27 @@ def test_answers_that_are_read_wrongly_are_doubted(change: Any, sentence: str) -
 
     doubts = bring(Read(), Card("mine:net", label="mine"), levels(), "levels").doubts
     assert [sentence in doubt for doubt in doubts if " is right on " in doubt] == ([True] if sentence else [])
+
+
+@pytest.mark.parametrize("container", ["list", "nested", "known", "buffers"])
+def test_weights_that_torch_does_not_know_of_are_doubted(container: str) -> None:
+    """No state dict holds what lies in a plain list: a file leaves it as it was built."""
+
+    class Adapted(Convolutions):
+        def __init__(self) -> None:
+            super().__init__()
+            adapter = nn.Linear(K, K)
+            self.adapters: Any = {
+                "list": [adapter],
+                "nested": {"late": (adapter.weight, [adapter])},
+                "known": nn.ModuleList([adapter]),
+                "buffers": [torch.zeros(K)],
+            }[container]
+
+    doubts = [doubt for doubt in doubts_about(seed_network(Adapted)) if "of which torch does not know" in doubt]
+    kind = {"list": "list", "nested": "dict"}.get(container)
+    sentence = f"mine keeps weights in 'adapters' of the network, a Python {kind} of which torch does not know: they"
+    assert [doubt.startswith(sentence) for doubt in doubts] == [True] * (kind is not None)
 
 
 @pytest.mark.parametrize("count", [0, 15, 60])

@@ -1,12 +1,13 @@
 """Weights as people's programs save them: below keys, behind prefixes, beside a moving average, in other precisions."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from anyone import C, Convolutions, H, W, seed_network
+from anyone import C, Convolutions, H, K, W, seed_network
 from networks import pixels
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -70,6 +71,8 @@ LAYOUTS: dict[str, Callable[[Weights], Any]] = {
     "a layer data-parallel": lambda tensors: add_prefix("model.", infix("module", tensors)),
     "all layers sharded": lambda tensors: add_prefix("_fsdp_wrapped_module.", infix("_fsdp_wrapped_module", tensors)),
     "averaged counters": lambda tensors: {name: tensor.float() for name, tensor in tensors.items()},
+    "behind an epoch": lambda tensors: (3, tensors),
+    "behind an epoch, nested": lambda tensors: [3, {"model": add_prefix("module.", tensors)}],
     "both the other way": lambda tensors: add_prefix("_orig_mod.module.", tensors),
     "Lightning": lambda tensors: {
         "state_dict": add_prefix("model.", tensors),
@@ -167,6 +170,33 @@ def test_a_moving_average_in_another_form_is_not_passed_over(layout: str, tmp_pa
     torch.testing.assert_close(answers_of(path, "model"), expected(1))
 
 
+@pytest.mark.parametrize("train_mode", [True, False])
+def test_weights_between_the_steps_of_a_schedule_free_optimizer_are_refused(train_mode: bool, tmp_path: Path) -> None:
+    """As `schedulefree` saves them: in training mode weights are where gradients are taken, not their average."""
+    group = {"lr": 0.1, "train_mode": train_mode, "weight_sum": 3.0, "params": [0]}
+    path = tmp_path / "weights.pt"
+    torch.save({"model": weights(), "optimizer": {"state": {}, "param_groups": [group]}}, path)
+    if train_mode:
+        with pytest.raises(UserError, match=r"call optimizer\.eval\(\) before .*--weights-key 'model'"):
+            answers_of(path)
+    torch.testing.assert_close(answers_of(path, "model" if train_mode else None), expected())
+
+
+@pytest.mark.parametrize("prefix", ["", "model."])
+def test_older_names_of_weight_norm_are_read(prefix: str, tmp_path: Path) -> None:
+    """torch reads them too; the length is doubled, so that it is not what a new network begins with."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        older = nn.Sequential(nn.Conv2d(C, 4, 3), nn.utils.weight_norm(nn.Conv2d(4, K, 3)), nn.Flatten(2))
+    newer = nn.Sequential(nn.Conv2d(C, 4, 3), nn.utils.parametrizations.weight_norm(nn.Conv2d(4, K, 3)), nn.Flatten(2))
+    tensors = older.state_dict()
+    tensors["1.weight_g"] *= 2
+    path, images = tmp_path / "weights.pt", pixels(3, C, H, W)
+    torch.save(add_prefix(prefix, tensors), path)
+    assert load_weights(newer, "mine", path) == []
+    torch.testing.assert_close(newer(images), older(images))
+
+
 COLORS = torch.tensor([0.5, 0.4, 0.3])
 
 NORMALIZATIONS: dict[str, Callable[[Weights], Any]] = {
@@ -175,6 +205,7 @@ NORMALIZATIONS: dict[str, Callable[[Weights], Any]] = {
         "model": add_prefix("module.", tensors) | {"normalizer.new_mean": COLORS.reshape(1, 3, 1, 1)}
     },
     "data.mu": lambda tensors: {"data": {"mu": COLORS}, "state_dict": tensors},
+    "args.mean": lambda tensors: {"args": {"mean": [0.5, 0.4, 0.3], "std": (0.2, 0.2, 0.2)}, "model": tensors},
 }
 
 

@@ -3,6 +3,8 @@
 import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +35,12 @@ def prepare(network: nn.Module, card: Card) -> Iterator[str]:
             f"was given in eval mode but for {listing}, in training mode, which is put into eval mode too. If its "
             "randomness is meant to stay, let its forward draw it in eval mode, and ask with --draws 20."
         )
+    for name, container in islice(_unknown_weights(network), 1):
+        whence = "as they were built" if card.weight_file is None else f"not from {card.weight_file.name}"
+        yield (
+            f"keeps weights in {name}, a Python {container} of which torch does not know: they are {whence}, in no "
+            "state dict and in no checksum. Let it be an nn.ModuleList, nn.ModuleDict or nn.ParameterList."
+        )
     network.eval()  # people override train and eval, to merge or to swap weights, and forget to call the other's
     network.train(mode=False)
     if (
@@ -44,6 +52,28 @@ def prepare(network: nn.Module, card: Card) -> Iterator[str]:
             "takes its pixels as they are: torchvision's own weights need --model-arg transform_input=true, which a "
             "file of weights does not hold."
         )
+
+
+def _unknown_weights(network: nn.Module) -> Iterator[tuple[str, str]]:
+    """Yield places and kinds of containers that hold weights which the network does not have by name."""
+    weights = set(network.parameters())
+    for path, module in network.named_modules():
+        for name, value in vars(module).items():
+            if name in vars(nn.Module()) or not isinstance(value, list | tuple | dict):
+                continue
+            if not weights.issuperset(_weights_in(value)):
+                place = f"layer '{path}'" if path else "the network"
+                yield f"'{name}' of {place}", type(value).__name__
+
+
+def _weights_in(container: Any) -> Iterator[nn.Parameter]:
+    for item in container.values() if isinstance(container, dict) else container:
+        if isinstance(item, nn.Module):
+            yield from item.parameters()
+        elif isinstance(item, nn.Parameter):
+            yield item
+        elif isinstance(item, list | tuple | dict):
+            yield from _weights_in(item)
 
 
 @torch.no_grad()

@@ -60,8 +60,8 @@ def load_weights(
         is_normalized: whether the user says how pixels are normalized: what the file holds of it does not count then.
 
     Raises UserError where no set of tensors in the file, or more than one, fits the network; where the file has further
-    parts of layers that the network has, or further layers of their kind, as the file of a deeper network; and where a
-    mean and a deviation of colors lie beside the weights that nobody uses.
+    parts of layers that the network has, or further layers of their kind, as the file of a deeper network; where a mean
+    and a deviation of colors lie beside the weights that nobody uses; and where an optimizer was still to change them.
 
     Example:
         >>> load_weights(network, "torchvision:resnet18", Path("last.ckpt"), "model_ema")
@@ -87,7 +87,8 @@ def load_weights(
         listing = ", ".join(repr(place) if place else "the top" for place in candidates)
         raise UserError(f"{path} holds several weights of {label}, at {listing}: --weights-key chooses one of them.")
     used_paths = {_path(place, name) for place in candidates for name in expected}
-    other_tensors = {path: tensor for path, tensor in _tensors_by_path(content) if path not in used_paths}
+    tensors = {_modern_name(path, expected): tensor for path, tensor in _tensors_by_path(content)}
+    other_tensors = {path: tensor for path, tensor in tensors.items() if path not in used_paths}
     if not is_normalized and (name := _first(other_tensors, _is_of_colors)):
         raise UserError(
             f"{path} holds weights of {label}, and at '{name}' what looks like the normalization that they were "
@@ -97,6 +98,12 @@ def load_weights(
         raise UserError(
             f"{path} holds weights of {label}, and at '{average}' what looks like a moving average of them in another "
             f"form: --weights-key '{place}' takes the weights as they are."
+        )
+    if key is None and _is_between_steps(content):
+        raise UserError(
+            f"{path} holds weights of {label} as a schedule-free optimizer has them while it trains, which are not "
+            f"those to evaluate: call optimizer.eval() before they are saved, or take them as they are, with "
+            f"--weights-key '{place}'."
         )
     _check_tied(path, label, first.tensors, tied_names)
     _load(network, state, first)
@@ -183,14 +190,33 @@ def _first(tensors: Mapping[str, Tensor], is_like: Callable[[str, Tensor], bool]
 
 
 def _tensors_by_path(content: Any, place: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Yield the path of each tensor in mappings and lists, and the tensor."""
-    items = content.items() if isinstance(content, Mapping) else enumerate(content) if isinstance(content, list) else ()
-    for name, item in items:
+    """Yield the path of each tensor in mappings and lists, and the tensor; and lists of few numbers, as of colors."""
+    for name, item in _items(content):
         path = _path(place, str(name))
         if isinstance(item, Tensor):
             yield path, item
+        elif _is_few_numbers(item):
+            yield path, torch.tensor(item)
         else:
             yield from _tensors_by_path(item, path)
+
+
+def _items(content: Any) -> Iterable[tuple[Any, Any]]:
+    if isinstance(content, Mapping):
+        return content.items()
+    return enumerate(content) if isinstance(content, list | tuple) else ()
+
+
+def _is_few_numbers(item: Any) -> bool:
+    is_list = isinstance(item, list | tuple) and len(item) in (1, 3)
+    return is_list and all(isinstance(number, float) for number in item)
+
+
+def _is_between_steps(content: Any) -> bool:
+    """Return whether weights are those that a schedule-free optimizer takes gradients at, which are not its answer."""
+    if isinstance(content, Mapping) and content.get("train_mode") is True and "weight_sum" in content:
+        return True
+    return any(_is_between_steps(item) for _, item in _items(content))
 
 
 def _sets(
@@ -200,10 +226,14 @@ def _sets(
 
     Names are without what `wrapper` matches, unless two would be equal.
     """
-    if not isinstance(content, Mapping) or depth > DEEPEST:
+    if depth > DEEPEST:
+        return
+    if isinstance(content, list | tuple):  # of those that hold mappings: an epoch and a state dict
+        content = {place: item for place, item in enumerate(content) if isinstance(item, Mapping)}
+    if not isinstance(content, Mapping):
         return
     items = {str(name): item for name, item in content.items() if isinstance(item, Tensor) or str(name).endswith(EXTRA)}
-    plain_items = {wrapper.sub("", name): item for name, item in items.items()}
+    plain_items = {_modern_name(wrapper.sub("", name), expected): item for name, item in items.items()}
     tensors = plain_items if len(plain_items) == len(items) else items
     versions = {wrapper.sub("", f"{path}."): version for path, version in _versions(content).items()}
     for prefix in _prefixes(tensors, expected):
@@ -214,6 +244,18 @@ def _sets(
         yield ".".join(filter(None, [place, prefix.rstrip(".")])), weights
     for name, item in content.items():
         yield from _sets(item, expected, wrapper, ".".join(filter(None, [place, str(name)])), depth + 1)
+
+
+_WEIGHT_NORM = re.compile(r"((?:.*\.)?)(\w+)_([gv])")
+
+
+def _modern_name(name: str, expected: Iterable[str]) -> str:
+    """Return the name that torch's parametrization gives what its older weight norm called `weight_g` or `weight_v`."""
+    if match := _WEIGHT_NORM.fullmatch(name):
+        modern = f"{match[1]}parametrizations.{match[2]}.original{'gv'.index(match[3])}"
+        if any(modern.endswith(other) for other in expected):
+            return modern
+    return name
 
 
 def _versions(content: Mapping[Any, Any]) -> Mapping[str, Any]:
