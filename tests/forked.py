@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from multiprocessing.context import ForkServerProcess, SpawnProcess
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ class Exit(NamedTuple):
     err: str
 
 
-def start(function: Callable[..., object], *arguments: Any) -> SpawnProcess | ForkServerProcess:
+def start(function: Callable[..., object], *arguments: Any) -> BaseProcess:
     """A process that calls a function of a module, under this process's environment of now."""
     process = process_pool._context().Process(target=_call, args=(dict(os.environ), function, *arguments))
     process.start()

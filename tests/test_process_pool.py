@@ -23,9 +23,15 @@ from interpret_robust.core.process_pool import Outcome
 PATIENCE = 8.0
 ALONE = (
     "pool_tasks as t; from interpret_robust.core import process_pool; "
+    "process_pool.is_forked = lambda: False; "
     "process_pool.SERVER_MODULES = ('interpret_robust.core.fork_server', 'torch')"
 )
 """The tasks and the pool in a process of its own, whose server of workers loads no more than these here need."""
+FORKED = "pool_tasks as t; from interpret_robust.core import process_pool"
+"""The same, whose workers are forked of itself."""
+BEGINNINGS = [ALONE, pytest.param(FORKED, marks=pytest.mark.skipif("sys.platform != 'linux'", reason="Linux alone"))]
+
+each_beginning = pytest.mark.parametrize("modules", BEGINNINGS, ids=["server", "fork"])
 
 
 @pytest.fixture
@@ -66,6 +72,39 @@ def test_workers_come_of_one_server_and_have_the_environment_of_now(monkeypatch:
             assert variables == [value, "None"]
             servers.add(int(server))
     assert len(servers) == 1 and os.getpid() not in servers
+
+
+FORKS = """
+import os, sys
+from interpret_robust.core import process_pool
+
+class Parent:
+    def __call__(self, position):
+        return f"{os.getppid() == here} {position in (0, 1)} {'torch' in sys.modules}"
+
+def load():
+    sys.modules["torch"] = None
+    print("loaded")
+
+here = os.getpid()
+for _, answer in process_pool.run([Parent(), Parent()], 2, meanwhile=load):
+    print(answer)
+"""
+
+
+@pytest.mark.skipif("sys.platform != 'linux'", reason="Linux alone")
+def test_a_process_without_torch_is_forked_itself_and_loads_more_meanwhile() -> None:
+    environment = os.environ | {"PYTHONPATH": str(Path(process_pool.__file__).parents[2])}
+    command = [sys.executable, "-c", FORKS]
+    process = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert process.stdout.splitlines() == ["loaded", "True True False", "True True False"]
+
+
+def test_what_is_done_meanwhile_comes_before_the_first_task_of_this_process() -> None:
+    order: list[str] = []
+    outcomes = process_pool.run([Answer("one")], 1, meanwhile=lambda: order.append("meanwhile"))
+    order += [str(answer).partition(" ")[0] for _, answer in outcomes]
+    assert order == ["meanwhile", "one"]
 
 
 def test_workers_import_what_their_parent_does_whatever_the_current_folder_holds(
@@ -122,10 +161,12 @@ def test_one_worker_begins_nothing_after_it_was_stopped() -> None:
     assert [type(outcome) for outcome in outcomes] == [str, Stopped]
 
 
-def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
+@each_beginning
+def test_workers_end_when_their_parent_is_killed(tmp_path: Path, modules: str) -> None:
     """Their end shows as the end of the output, which they inherit: none holds it any more."""
     script = (
-        f"import sys, {ALONE}\nlist(process_pool.run([t.Sleep(t.Path(sys.argv[1])), t.Sleep(t.Path(sys.argv[1]))], 2))"
+        f"import sys, {modules}\n"
+        "list(process_pool.run([t.Sleep(t.Path(sys.argv[1])), t.Sleep(t.Path(sys.argv[1]))], 2))"
     )
     parent = subprocess.Popen(
         [sys.executable, "-c", script, str(tmp_path)],
@@ -148,12 +189,13 @@ def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
             os.kill(int(worker.name), signal.SIGKILL)
 
 
+@each_beginning
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signals_that_come_twice_and_to_everybody_end_it_too(
-    without_torch: dict[str, str], tmp_path: Path, number: int
+    without_torch: dict[str, str], tmp_path: Path, number: int, modules: str
 ) -> None:
     script = (
-        f"import signal, sys, {ALONE}\n"
+        f"import signal, sys, {modules}\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background\n"
         "list(process_pool.run([t.Wait(t.Path(sys.argv[1]), str(n)) for n in range(6)], 2))"
     )
@@ -174,12 +216,13 @@ def test_signals_that_come_twice_and_to_everybody_end_it_too(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1"]
 
 
+@each_beginning
 @pytest.mark.parametrize(("number", "is_group"), [(signal.SIGTERM, False), (signal.SIGINT, True)])
 def test_work_that_was_not_listening_yet_stops_once_it_does(
-    without_torch: dict[str, str], tmp_path: Path, number: int, *, is_group: bool
+    without_torch: dict[str, str], tmp_path: Path, number: int, modules: str, *, is_group: bool
 ) -> None:
     script = (
-        f"import signal, sys, {ALONE}\n"
+        f"import signal, sys, {modules}\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "list(process_pool.run([t.Load(t.Path(sys.argv[1]), str(n)) for n in range(2)], 2))"
     )
@@ -223,6 +266,7 @@ def test_a_signal_while_the_server_loads_its_libraries_ends_all_without_a_traceb
         "import signal, sys, pool_tasks as t\nfrom interpret_robust.core import process_pool\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"sys.path.append({str(tmp_path)!r})\n"
+        "process_pool.is_forked = lambda: False\n"
         "process_pool.SERVER_MODULES = ('interpret_robust.core.fork_server', 'library')\n"
         "try:\n    list(process_pool.run([t.Answer('a'), t.Answer('b')], 2))\n"
         "except KeyboardInterrupt:\n    print('interrupted', file=sys.stderr)\n"
@@ -241,10 +285,13 @@ def test_a_signal_while_the_server_loads_its_libraries_ends_all_without_a_traceb
     assert parent.returncode == 0
 
 
+@each_beginning
 def test_tasks_that_wait_in_line_are_not_begun_once_the_parent_is_asked_to_stop(
-    without_torch: dict[str, str], tmp_path: Path
+    without_torch: dict[str, str], tmp_path: Path, modules: str
 ) -> None:
-    script = f"import sys, {ALONE}\nlist(process_pool.run([t.Wait(t.Path(sys.argv[1]), str(n)) for n in range(6)], 2))"
+    script = (
+        f"import sys, {modules}\nlist(process_pool.run([t.Wait(t.Path(sys.argv[1]), str(n)) for n in range(6)], 2))"
+    )
     command = [sys.executable, "-c", script, str(tmp_path)]
     parent = subprocess.Popen(command, cwd=Path(__file__).parent, env=without_torch, stderr=subprocess.DEVNULL)
     try:

@@ -88,8 +88,17 @@ def read(path: Path) -> "Result":
     from interpret_robust.results import hdf5  # here, so that `irt --help` lists the analyses without numpy and HDF5
 
     result = hdf5.read(path)
+    check(result)
+    return result
+
+
+def check(result: "Result") -> None:
+    """Raise UserError for a file of an analysis or of a version that are not known here."""
+    from interpret_robust.results import hdf5
+
     name = result.analysis
     if name not in names():
-        raise UserError(f"{path} holds {result.schema}, which this irt does not know: update interpret-robust.")
+        raise UserError(f"{result.path} holds {result.schema}, which this irt does not know: update interpret-robust.")
     labels = get(name).schema.readable
-    return result if result.schema in labels else hdf5.read(path, labels)
+    if result.schema not in labels:
+        hdf5.read(result.path, labels)

@@ -15,6 +15,12 @@ from interpret_robust.core import memory
 PR_SET_PDEATHSIG = 1
 
 
+def end_with_parent(number: signal.Signals) -> None:
+    """Have Linux send this process a signal when its parent ends."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
+
+
 def _end_without_workers(*_: object) -> None:
     try:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -25,8 +31,7 @@ def _end_without_workers(*_: object) -> None:
 def _listen() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # until libraries are loaded: then `multiprocessing` ignores it
     signal.signal(signal.SIGTERM, _end_without_workers)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    end_with_parent(signal.SIGTERM)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
 
 

@@ -1,9 +1,9 @@
 """Independent work side by side: one process and one thread a core, which beats one model on all cores.
 
 Workers stop by themselves, with everything saved, when the parent goes away or asks them to: they watch
-a pipe that only the parent holds open. Where the platform can, they are forked of a server that has loaded torch once
-for all of them; the server never touches CUDA. They import the same modules as the parent, whatever the current folder
-holds.
+a pipe that only the parent holds open. Where the platform can, they are forked: on Linux of the parent itself, as long
+as it has not loaded torch, whose threads do not outlive that, and else of a server that has loaded torch once for all
+of them and never touches CUDA. They import the same modules as the parent, whatever the current folder holds.
 """
 
 import multiprocessing
@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from itertools import chain
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
-from multiprocessing.context import ForkServerContext, SpawnContext
+from multiprocessing.context import ForkContext, ForkServerContext, SpawnContext
 from multiprocessing.queues import Queue
 from multiprocessing.spawn import get_preparation_data
 from typing import Any, Protocol
@@ -25,6 +25,7 @@ from typing import Any, Protocol
 from tqdm import tqdm
 
 from interpret_robust.core import openmp
+from interpret_robust.core.fork_server import end_with_parent
 from interpret_robust.core.interruption import NotBegun, Stopped, stop_order
 
 
@@ -36,6 +37,7 @@ class Task(Protocol):
 
 
 Outcome = tuple[Task, str | Exception]
+Context = ForkContext | ForkServerContext | SpawnContext
 
 SERVER_MODULES = ("interpret_robust.core.fork_server", "scipy.special", "captum.attr", "interpret_robust.study.tasks")
 """What the server of workers loads: our modules, and the libraries that these load where they are first used."""
@@ -46,17 +48,24 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run(tasks: Sequence[Task], workers: int, group: Callable[[Any], Hashable] = id) -> Iterator[Outcome]:
+def run(
+    tasks: Sequence[Task],
+    workers: int,
+    group: Callable[[Any], Hashable] = id,
+    meanwhile: Callable[[], object] = lambda: None,
+) -> Iterator[Outcome]:
     """Yield each task with its answer or its exception, as they end; one worker means this process.
 
     Tasks of which `group` gives the same are done one after the other by one worker, and come back together. Where a
-    task is stopped by a signal, none after it is begun. SIGTERM acts as Ctrl-C does.
+    task is stopped by a signal, none after it is begun. SIGTERM acts as Ctrl-C does. `meanwhile` is called when workers
+    have begun, and where there are none before the first task.
     """
     tasks_by_group: dict[Hashable, list[Task]] = {}
     for task in tasks:
         tasks_by_group.setdefault(group(task), []).append(task)
     groups = list(tasks_by_group.values())
     if workers <= 1 or len(groups) <= 1:
+        meanwhile()
         for task in chain.from_iterable(groups):
             outcome = _attempt(task, None)
             yield task, outcome
@@ -66,8 +75,9 @@ def run(tasks: Sequence[Task], workers: int, group: Callable[[Any], Hashable] = 
     context = _context()
     watch_signals, parent_end = context.Pipe(duplex=False)
     with parent_end, _interrupt_at_sigterm():
-        pool, futures = _submit(groups, workers, context, watch_signals)
+        pool, futures = _submit(groups, workers, context, (watch_signals, parent_end))
         try:
+            meanwhile()
             for future in as_completed(futures):
                 error = future.exception()
                 if error is not None and not isinstance(error, Exception):
@@ -95,7 +105,7 @@ def _interrupt_at_sigterm() -> Iterator[None]:
 
 
 def _submit(
-    groups: Sequence[list[Task]], workers: int, context: SpawnContext | ForkServerContext, watch_signals: Connection
+    groups: Sequence[list[Task]], workers: int, context: Context, pipe: tuple[Connection, Connection]
 ) -> tuple[ProcessPoolExecutor, dict[Future[list[str | Exception]], list[Task]]]:
     """Return workers that have begun, and the tasks by the future of their answers."""
     environment = dict(os.environ)
@@ -106,7 +116,7 @@ def _submit(
         if isinstance(context, ForkServerContext):
             _start_server()
         # The lock keeps bars of several processes from overwriting each other.
-        pool = ProcessPoolExecutor(workers, context, _prepare, (positions, watch_signals, context.RLock(), environment))
+        pool = ProcessPoolExecutor(workers, context, _prepare, (positions, pipe, context.RLock(), environment))
         return pool, {pool.submit(_work, members): members for members in groups}
 
 
@@ -120,8 +130,15 @@ def _start_server() -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def _context() -> SpawnContext | ForkServerContext:
-    """Return how workers are started: by a server, or one by one where there is none."""
+def is_forked() -> bool:
+    """Return whether workers are forked of this process, with all that it has loaded, which takes no time."""
+    return sys.platform == "linux" and "torch" not in sys.modules
+
+
+def _context() -> Context:
+    """Return how workers are started: forked of this process or of a server, or one by one where neither can be."""
+    if is_forked():
+        return multiprocessing.get_context("fork")
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
@@ -159,20 +176,23 @@ def _attempt(task: Task, position: int | None) -> str | Exception:
 _position: int | None = None
 
 
-def _prepare(positions: "Queue[int]", watch_signals: Connection, lock: Any, environment: Mapping[str, str]) -> None:
-    """Make this worker single-threaded, and stop it when the parent's end of the pipe closes.
+def _prepare(
+    positions: "Queue[int]", pipe: tuple[Connection, Connection], lock: Any, environment: Mapping[str, str]
+) -> None:
+    """Stop this worker when the parent's end of the pipe closes.
 
     A server's environment is that of its start: `environment` is the parent's of now. What a network prints goes to
     stderr, since the parent's tables go to stdout.
     """
+    if is_forked():
+        end_with_parent(signal.SIGKILL)  # others that are forked hold the pipes too by which it could tell
+    watch_signals, parent_end = pipe
+    parent_end.close()
     sys.stdout = sys.stderr
     os.environ.clear()
     os.environ.update(environment)
-    import torch
-
     global _position  # noqa: PLW0603 - the one thing a worker knows of itself
     _position = positions.get()
-    torch.set_num_threads(1)
     tqdm.set_lock(lock)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _leave_if_orphaned)
@@ -200,7 +220,9 @@ def _stop_with_parent(watch_signals: Connection) -> None:
 
 
 def _work(tasks: Sequence[Task]) -> list[str | Exception]:
-    """Return what each of a worker's tasks answers, or its exception."""
+    """Return what each of a worker's tasks answers, or its exception. Those that have loaded torch use one thread."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
     return [_attempt_unless_stopped(task) for task in tasks]
 
 

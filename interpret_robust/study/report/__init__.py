@@ -5,12 +5,14 @@ the network, and equal inputs give equal bytes.
 """
 
 import hashlib
+import importlib
 import json
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,6 +27,7 @@ from interpret_robust.figures import drawing, style
 from interpret_robust.results import hdf5, names
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.study.explorer import assets
+from interpret_robust.study.report.embedding import Embedded, embed_file
 
 _FIRST_LINE = "<!doctype html><!-- irt report {stamp} -->"
 _STAMP = re.compile(re.escape(_FIRST_LINE).replace(r"\{stamp\}", "([0-9a-f]{64})"))
@@ -40,17 +43,18 @@ def write(folders: Folders, page: Path, say: Say) -> Path:
     if not files:
         raise UserError(f"there are no analyses in {folders.analyses}: `irt analyze` makes them.")
     _stamp_of(page)  # says so where it is no report, before files are read
-    results = names.newest_first(list(map(analyses.read, progress.with_bar(files, "reading", "files"))))
+    results = names.newest_first(list(map(hdf5.read, progress.with_bar(files, "reading", "files"))))
     explorer = assets.USUAL_NAME if assets.is_page(page.with_name(assets.USUAL_NAME)) else None
     stamp = _stamp(results, explorer)
     if _stamp_of(page) != stamp:
         with Lock(page):
             stamp_before = _stamp_of(page)
             if stamp_before != stamp:
-                from interpret_robust.study.report.page import render  # only here is torch loaded
+                with _pictures(folders) as folder:
+                    pictures = _draw(results, folder, say)
+                    from interpret_robust.study.report.page import render
 
-                with _pictures(folders) as pictures:
-                    text = render(results, _draw(results, pictures, say), explorer)
+                    text = render(results, pictures, explorer)
                 remove_leftovers(page)
                 with replace_file(page) as partial:
                     partial.write_text(f"{_FIRST_LINE.format(stamp=stamp)}\n{text}", encoding="utf-8")
@@ -80,36 +84,44 @@ class _Pictures:
     folder: Path
 
     def __call__(self, position: int | None) -> str:  # noqa: ARG002 - as of any task
-        """Draw them; return what was said and their paths, as JSON."""
+        """Draw them; return what was said, and each as it stands in the page by its path, as JSON."""
         messages: list[str] = []
         paths = drawing.draw_all(self.figure, self.files, self.folder, messages.append, with_pdf=False)
-        return json.dumps([messages, [str(path) for path in paths]])
+        return json.dumps([messages, {str(path): embed_file(path) for path in paths}])
 
 
 FILES_A_WORKER = 8
-"""Answers that are drawn in about the time that another process takes to start."""
+"""Answers that are drawn in about the time that another process takes to start where it is not forked."""
 
 
-def _draw(results: list[Result], folder: Path, say: Say) -> dict[str, list[Path]]:
-    """Return the pictures of each analysis that has one, drawn side by side."""
+def _draw(results: list[Result], folder: Path, say: Say) -> dict[str, dict[Path, Embedded]]:
+    """Return the pictures of each analysis that has one, drawn side by side while all else is loaded."""
     tasks = [
         _Pictures(name, tuple(result.path for result in results if result.schema in labels), folder)
         for name, labels in ((name, hdf5.labels_of(figures.get(name).READS)) for name in figures.names())
     ]
-    pictures: dict[str, list[Path]] = {task.figure: [] for task in tasks}
+    pictures: dict[str, dict[Path, Embedded]] = {task.figure: {} for task in tasks}
     to_draw = [task for task in tasks if task.files]
-    workers = min(process_pool.cores(), len(to_draw), 1 + len(results) // FILES_A_WORKER)
+    worth_starting = len(to_draw) if process_pool.is_forked() else 1 + len(results) // FILES_A_WORKER
+    workers = min(process_pool.cores(), len(to_draw), worth_starting)
     with progress.bar("report", len(to_draw), "figures") as counter:
-        for task, outcome in process_pool.run(to_draw, workers):
+        for task, outcome in process_pool.run(to_draw, workers, meanwhile=partial(_load, results)):
             if isinstance(outcome, Exception):
                 raise outcome
             assert isinstance(task, _Pictures)
-            messages, paths = json.loads(outcome)
-            pictures[task.figure] = [Path(path) for path in paths]
+            messages, embedded = json.loads(outcome)
+            pictures[task.figure] = {Path(path): picture for path, picture in embedded.items()}
             for message in messages:
                 say(message)
             counter.update()
     return pictures
+
+
+def _load(results: list[Result]) -> None:
+    """Load torch and all that the page needs. Raises UserError for files that are not known here."""
+    for result in results:
+        analyses.check(result)
+    importlib.import_module("interpret_robust.study.report.page")
 
 
 def _stamp(results: list[Result], explorer: str | None) -> str:

@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, get_args
 
@@ -59,7 +59,7 @@ class Remark(NamedTuple):
     is_good: bool
 
 
-def chosen_pictures(pictures: Mapping[str, Sequence[Path]], results: Sequence[Result]) -> list[Path]:
+def chosen_pictures(pictures: Mapping[str, Collection[Path]], results: Sequence[Result]) -> list[Path]:
     """Return a picture of each of the first analyses that have one: that of the most models, then of the most images,
     then of the fewest settings, by its name.
 

@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
-from PIL import Image
 
 from interpret_robust import analyses
 from interpret_robust.analyses.engine import printing
@@ -27,7 +26,7 @@ from interpret_robust.study import paper
 from interpret_robust.study.audit import audits
 from interpret_robust.study.base_style import base_style
 from interpret_robust.study.report import commands
-from interpret_robust.study.report.embedding import data_url
+from interpret_robust.study.report.embedding import Embedded, embed
 from interpret_robust.study.report.gallery import gallery
 from interpret_robust.study.report.overview import chosen_pictures, pills, remarks
 from interpret_robust.study.verdicts import EXPLANATION, Measure
@@ -46,7 +45,9 @@ THUMBNAIL = 3.3
 _Item = TypeVar("_Item")
 
 
-def render(results: Sequence[Result], pictures: Mapping[str, Sequence[Path]], explorer: str | None = None) -> str:
+def render(
+    results: Sequence[Result], pictures: Mapping[str, Mapping[Path, Embedded]], explorer: str | None = None
+) -> str:
     """Return the page but for its first line, from all files of a study and the pictures of each analysis.
 
     `explorer` is the page of `irt explore` beside it, where there is one.
@@ -159,7 +160,7 @@ def _name_variants(results: Sequence[Result]) -> list[str]:
     return phrases
 
 
-def _analyses(results: Sequence[Result], pictures: Mapping[str, Sequence[Path]]) -> list[dict[str, Any]]:
+def _analyses(results: Sequence[Result], pictures: Mapping[str, Mapping[Path, Embedded]]) -> list[dict[str, Any]]:
     """Return each analysis with its question, its tables and its pictures, in their order."""
     groups = _group(results, lambda result: result.analysis)
     return [
@@ -167,7 +168,7 @@ def _analyses(results: Sequence[Result], pictures: Mapping[str, Sequence[Path]])
             "name": name,
             "question": analyses.about(name),
             "tables": _tables(groups[name]),
-            "pictures": [_picture(path) for path in pictures.get(name, ())],
+            "pictures": [*pictures.get(name, {}).values()],
         }
         for name in analyses.names()
         if name in groups
@@ -211,29 +212,11 @@ def _conditions(result: Result) -> str:
     return ", ".join([f"{images_text(data)} of {data['dataset']}", *settings])
 
 
-def _picture(path: Path) -> dict[str, Any]:
-    """Return a picture as it stands in the page: itself, its size in pixels, caption and name."""
-    with Image.open(path) as picture:
-        return _embed(path, picture)
-
-
-def _thumbnail(path: Path, pictures: Mapping[str, Sequence[Path]], results: Sequence[Result]) -> dict[str, Any]:
+def _thumbnail(path: Path, pictures: Mapping[str, Mapping[Path, Embedded]], results: Sequence[Result]) -> Embedded:
     """Return a picture as the first screen shows it: drawn anew from the same files, for a narrow column."""
     (figure,) = (name for name, paths in pictures.items() if path in paths)
     inputs = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["inputs"]
-    return _embed(path, drawing.narrow(figure, [entry for entry in results if entry.path.name in inputs], THUMBNAIL))
-
-
-def _embed(path: Path, picture: Image.Image) -> dict[str, Any]:
-    caption = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["caption"]
-    return {
-        "name": path.stem,
-        "source": data_url(picture.convert("RGB"), "WEBP", lossless=True, quality=40, method=2),
-        "width": picture.width,
-        "height": picture.height,
-        "caption": caption,
-        "alternative": caption.partition(". ")[0].replace("`", ""),
-    }
+    return embed(path, drawing.narrow(figure, [entry for entry in results if entry.path.name in inputs], THUMBNAIL))
 
 
 def _origin(result: Result) -> dict[str, Any]:
