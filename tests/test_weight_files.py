@@ -182,6 +182,76 @@ def test_weights_between_the_steps_of_a_schedule_free_optimizer_are_refused(trai
     torch.testing.assert_close(answers_of(path, "model" if train_mode else None), expected())
 
 
+def test_colors_are_told_from_other_means(tmp_path: Path) -> None:
+    others = {"bn.running_mean": torch.zeros(3), "log_sigma": torch.zeros(1), "head": {"sigma": torch.ones(1)}}
+    path, network = tmp_path / "weights.pt", seed_network(Convolutions, seed=0)
+    torch.save({"model": weights(), "args": {"sigma": 0.25, "std": 0.1}, "metrics": {"mean": 0.9}} | others, path)
+    load_weights(network, "mine", path, is_normalized=False)
+    torch.testing.assert_close(network(pixels(3, C, H, W)), expected())
+
+
+@pytest.mark.parametrize("kind", ["in a layer", "twice"])
+def test_weights_behind_wrappers_beside_others_are_a_choice(kind: str, tmp_path: Path) -> None:
+    """Names that a wrapper changed count as much as those it did not; and one place may hold two."""
+    first, second = infix("_fsdp_wrapped_module", weights(1)), weights(2)
+    content = (
+        {"model": first, "init": second}
+        if kind == "in a layer"
+        else add_prefix("model.", weights(1)) | {"model": second}
+    )
+    torch.save(content, tmp_path / "weights.pt")
+    with pytest.raises(UserError, match="holds several weights of mine, at "):
+        answers_of(tmp_path / "weights.pt")
+
+
+def test_part_of_weights_behind_a_wrapper_is_left_aside_and_said(tmp_path: Path) -> None:
+    path, network = tmp_path / "weights.pt", seed_network(Convolutions, seed=0)
+    name = next(iter(weights()))
+    torch.save(weights(1) | {f"module.{name}": weights(2)[name]}, path)
+    assert load_weights(network, "mine", path).unused == [f"module.{name}"]
+    torch.testing.assert_close(network(pixels(3, C, H, W)), expected(1))
+
+
+def test_a_network_that_renames_and_resizes_what_it_loads_is_left_to_torch(tmp_path: Path) -> None:
+    class Renaming(nn.Module):
+        bank: Tensor
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(3, 3)
+            self.register_buffer("bank", torch.zeros(0))
+
+        def _load_from_state_dict(self, state: Any, prefix: str, *rest: Any) -> None:
+            for name in ("weight", "bias"):
+                state[f"{prefix}layer.{name}"] = state.pop(f"{prefix}old.{name}")
+            self.bank = torch.zeros_like(state[f"{prefix}bank"])
+            super()._load_from_state_dict(state, prefix, *rest)
+
+    source, network = nn.Linear(3, 3), Renaming()
+    torch.save({"model": source.state_dict(prefix="old.") | {"bank": torch.arange(7.0)}}, tmp_path / "old.pt")
+    assert load_weights(network, "mine", tmp_path / "old.pt") == ([], [])
+    assert torch.equal(network.layer.weight, source.weight) and torch.equal(network.bank, torch.arange(7.0))
+
+
+def test_a_layer_that_refuses_its_part_is_one_sentence(tmp_path: Path) -> None:
+    class Refusing(nn.Linear):
+        def _load_from_state_dict(self, *_: Any) -> None:
+            raise ValueError("version should be 2")
+
+    torch.save(nn.Linear(3, 3).state_dict(), tmp_path / "weights.pt")
+    with pytest.raises(UserError, match=r"does not load into mine, though all shapes fit \(version should be 2\)"):
+        load_weights(Refusing(3, 3), "mine", tmp_path / "weights.pt")
+
+
+def test_tensors_that_share_memory_are_one(tmp_path: Path) -> None:
+    first, second = nn.Linear(3, 3), nn.Linear(3, 3)
+    second.weight = nn.Parameter(first.weight.data)
+    network = nn.Sequential(first, second)
+    torch.save(nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3)).state_dict(), tmp_path / "weights.pt")
+    with pytest.raises(UserError, match="which are one tensor in mine: build it with a tensor for each"):
+        load_weights(network, "mine", tmp_path / "weights.pt")
+
+
 @pytest.mark.parametrize("prefix", ["", "model."])
 def test_older_names_of_weight_norm_are_read(prefix: str, tmp_path: Path) -> None:
     """torch reads them too; the length is doubled, so that it is not what a new network begins with."""
@@ -193,7 +263,7 @@ def test_older_names_of_weight_norm_are_read(prefix: str, tmp_path: Path) -> Non
     tensors["1.weight_g"] *= 2
     path, images = tmp_path / "weights.pt", pixels(3, C, H, W)
     torch.save(add_prefix(prefix, tensors), path)
-    assert load_weights(newer, "mine", path) == []
+    assert load_weights(newer, "mine", path).unused == []
     torch.testing.assert_close(newer(images), older(images))
 
 
@@ -205,6 +275,8 @@ NORMALIZATIONS: dict[str, Callable[[Weights], Any]] = {
         "model": add_prefix("module.", tensors) | {"normalizer.new_mean": COLORS.reshape(1, 3, 1, 1)}
     },
     "data.mu": lambda tensors: {"data": {"mu": COLORS}, "state_dict": tensors},
+    "cfg.MEAN": lambda tensors: {"cfg": {"MEAN": 0.5, "STD": [0.2]}, "model": tensors},
+    "model.normalize": lambda tensors: {"model": {"normalize": [[0.5] * 3, [0.2] * 3]}, "weights": tensors},
     "args.mean": lambda tensors: {"args": {"mean": [0.5, 0.4, 0.3], "std": (0.2, 0.2, 0.2)}, "model": tensors},
 }
 
@@ -292,7 +364,7 @@ def test_layers_that_the_network_lacks_are_left_aside_and_said(kind: str, prefix
     extras, names = EXTRA_LAYERS[kind]
     path, network = tmp_path / "weights.safetensors", seed_network(Convolutions, seed=0)
     save_file(add_prefix(prefix, weights() | extras), path)
-    assert sorted(load_weights(network, "mine", path)) == sorted(prefix + name for name in names)
+    assert sorted(load_weights(network, "mine", path).unused) == sorted(prefix + name for name in names)
     torch.testing.assert_close(network(pixels(3, C, H, W)), expected())
 
 
@@ -302,19 +374,23 @@ def test_layers_that_the_network_lacks_are_left_aside_and_said(kind: str, prefix
         ({"masks": {"stem": torch.zeros(4, C, 3, 3)}}, ["masks.stem"]),
         ({"lora": {"A": torch.zeros(7, 2), "B": torch.zeros(2, 9)}}, ["lora.A", "lora.B"]),
         ({"optimizer": {"state": {0: {"exp_avg": torch.zeros(4, 3)}}}, "lr_schedule": [torch.zeros(9)]}, []),
+        ({"trained_params": {"A": torch.zeros(7, 2)}}, ["trained_params.A"]),
+        ({"prototypes": torch.zeros(7, 2)}, ["prototypes"]),
+        ({"callbacks": {"best": {"stem.weight": torch.zeros(4, C, 3, 3)}}}, ["callbacks.best.stem.weight"]),
+        ({"opt": [{"exp_avg": torch.zeros(7, 2)}], "state": {"optimizers": {"m": torch.zeros(7, 2)}}}, []),
         ({"losses": torch.zeros(30), "epoch": torch.tensor(3), "accuracy": torch.zeros(30)}, []),
     ],
-    ids=["masks", "adapters", "optimizer", "curves"],
+    ids=["masks", "adapters", "optimizer", "trained", "top", "weights", "other optimizers", "curves"],
 )
 def test_tensors_at_other_keys_are_said(entry: dict[str, Any], names: list[str], tmp_path: Path) -> None:
     path, network = tmp_path / "weights.pt", seed_network(Convolutions, seed=0)
     torch.save({"model": weights()} | entry, path)
-    assert load_weights(network, "mine", path) == names
+    assert load_weights(network, "mine", path).unused == names
     torch.testing.assert_close(network(pixels(3, C, H, W)), expected())
-    assert load_weights(network, "mine", path, "model") == []
+    assert load_weights(network, "mine", path, "model").unused == []
 
 
-@pytest.mark.parametrize("name", ["polyak", "avg_params"])
+@pytest.mark.parametrize("name", ["polyak", "avg_params", "EMACallback", "emaWeights", "EMA"])
 def test_an_average_in_another_form_is_a_choice(name: str, tmp_path: Path) -> None:
     path = tmp_path / "weights.pt"
     torch.save({"model": weights(1), name: list(weights(2).values())}, path)
@@ -326,7 +402,7 @@ def test_an_average_in_another_form_is_a_choice(name: str, tmp_path: Path) -> No
 def test_an_equal_moving_average_is_nothing_left_aside(tmp_path: Path) -> None:
     path, network = tmp_path / "weights.safetensors", seed_network(Convolutions, seed=0)
     save_file(weights() | add_prefix("ema.", weights()) | {"criterion.weight": torch.ones(7)}, path)
-    assert load_weights(network, "mine", path) == ["criterion.weight"]
+    assert load_weights(network, "mine", path).unused == ["criterion.weight"]
 
 
 @pytest.mark.parametrize(("first", "second"), [("", "ema"), ("model.", "model.teacher")])
@@ -411,7 +487,7 @@ def test_a_tensor_of_two_names_may_be_held_once(absent: str, prefix: str, tmp_pa
     source_network, network = TiedLayers(), TiedLayers()
     tensors = {name: tensor for name, tensor in source_network.state_dict().items() if name != absent}
     save_file(add_prefix(prefix, tensors), tmp_path / "shared.safetensors")
-    assert load_weights(network, "shared", tmp_path / "shared.safetensors") == []
+    assert load_weights(network, "shared", tmp_path / "shared.safetensors").unused == []
     assert torch.equal(network.second.weight, source_network.first.weight)
     assert torch.equal(network.second.bias, source_network.second.bias)
 
@@ -471,7 +547,7 @@ def test_what_a_layer_keeps_beside_its_tensors_is_read_where_a_file_holds_it(tmp
     assert network.extra == {"scale": 3} and torch.equal(network.layer.weight, source_network.layer.weight)
     other_network = ExtraLayer({"scale": 1})
     save_file(source_network.layer.state_dict(prefix="layer."), tmp_path / "bare.safetensors")
-    load_weights(other_network, "mine", tmp_path / "bare.safetensors")
+    assert load_weights(other_network, "mine", tmp_path / "bare.safetensors") == ([], ["_extra_state"])
     assert other_network.extra == {"scale": 1} and torch.equal(other_network.layer.weight, source_network.layer.weight)
 
 

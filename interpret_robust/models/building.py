@@ -2,7 +2,9 @@
 
 import sys
 import warnings
+from collections.abc import Iterator
 from contextlib import redirect_stdout
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -15,7 +17,7 @@ from interpret_robust.models.libraries import BUILDERS, build, check_call, is_of
 from interpret_robust.models.model_names import explain
 from interpret_robust.models.normalization import STATISTICS, statistics
 from interpret_robust.models.preprocess import Preprocess
-from interpret_robust.models.weight_files import load_weights
+from interpret_robust.models.weight_files import Rest, load_weights
 
 
 def build_network(card: Card, classes: int) -> tuple[nn.Module, list[str]]:
@@ -53,16 +55,23 @@ def build_network(card: Card, classes: int) -> tuple[nn.Module, list[str]]:
     path = card.weight_file
     if path is None:
         return network, []
-    leftovers = load_weights(
-        unwrap(network), card.model, path, card.weights_key, is_normalized=card.normalize is not None
-    )
-    if not leftovers:
-        return network, []
-    listing = f"'{leftovers[0]}'" if len(leftovers) == 1 else f"{len(leftovers)} tensors, first '{leftovers[0]}'"
-    return network, [
-        f"has all its weights from {path.name}, which also holds {listing}, of layers that the network lacks: if more "
-        "than training used them, answers are those of another network."
-    ]
+    rest = load_weights(unwrap(network), card.model, path, card.weights_key, is_normalized=card.normalize is not None)
+    return network, list(_doubt_about_rest(rest, path))
+
+
+def _doubt_about_rest(rest: Rest, path: Path) -> Iterator[str]:
+    """Yield what is doubtful about weights beside which a file has others, or lacks something."""
+    if rest.unused:
+        count = f"{len(rest.unused)} tensors, first " if len(rest.unused) > 1 else ""
+        yield (
+            f"has all its weights from {path.name}, which also holds {count}'{rest.unused[0]}', of layers that the "
+            "network lacks: if more than training used them, answers are those of another network."
+        )
+    if rest.lacking:
+        yield (
+            f"has all its weights from {path.name}, which lacks '{rest.lacking[0]}', what a layer keeps beside its "
+            "tensors: that is as it was built. A file of torch.save holds it."
+        )
 
 
 def _call(card: Card) -> nn.Module:

@@ -8,7 +8,7 @@ two sets fit, the user chooses.
 import re
 import warnings
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,15 +21,19 @@ from torch.nn.parameter import is_lazy
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.plugins import first_words
 from interpret_robust.models.card import check_weights
-
-DEEPEST = 4
-"""Levels of keys below which weights are looked for."""
-
-COUNTER = "num_batches_tracked"
-"""A buffer of batch norm that evaluation does not use, and that some files lack, or hold as an average."""
-
-EXTRA = "_extra_state"
-"""What a layer keeps beside its tensors, by `get_extra_state`: its name ends so."""
+from interpret_robust.models.file_rest import (
+    COUNTER,
+    DEEPEST,
+    EXTRA,
+    find_first,
+    find_listed_colors,
+    is_average,
+    is_between_steps,
+    is_of_colors,
+    is_of_other_layer,
+    join,
+    tensors_in,
+)
 
 COMPILER_PREFIX = re.compile(r"(?<![^.])_orig_mod\.")
 WRAPPER_PREFIX = re.compile(r"(?<![^.])(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|module)\.")
@@ -37,16 +41,33 @@ WRAPPER_PREFIX = re.compile(r"(?<![^.])(_orig_mod|_fsdp_wrapped_module|_checkpoi
 
 
 class WeightSet(NamedTuple):
-    """Tensors, and what layers keep beside them, by name as the network has them; the versions of layers by path."""
+    """What a file has of a network: tensors, and what layers keep beside them, by name as the network has them.
+
+    `versions` are those of layers by path, `paths` where each tensor lies in the file, by its name in the network, and
+    `neighbors` the paths of all tensors that lie beside them.
+    """
 
     tensors: Mapping[str, Any]
     versions: Mapping[str, Any]
+    paths: Mapping[str, str]
+    neighbors: Collection[str]
+
+
+class Rest(NamedTuple):
+    """What a file and a network do not have in common.
+
+    `unused` are paths of tensors in the file that look like parts of other layers, `lacking` names of what layers of
+    the network keep beside their tensors, which the file does not hold.
+    """
+
+    unused: list[str]
+    lacking: list[str]
 
 
 def load_weights(
     network: nn.Module, label: str, path: Path, key: str | None = None, *, is_normalized: bool = True
-) -> list[str]:
-    """Load a file's weights into a network, all of them, and return the names of tensors beside them that it lacks.
+) -> Rest:
+    """Load a file's weights into a network, all of them, and return what it and the file do not have in common.
 
     Those are of layers that the network has nothing like, as a loss or a head that only training used; without a `key`
     also those at other keys, as masks or adapters, but not what an optimizer and the like keep.
@@ -69,66 +90,149 @@ def load_weights(
     content, state = _read(path), network.state_dict()
     expected = {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
     tied_names = _tied_names(network)
-    sets = {place: _fill_in(weights, tied_names) for place, weights in _sets(content, expected, COMPILER_PREFIX)}
-    if not any(_fits(weights, expected) for weights in sets.values()):
-        more_sets = {
-            place: _fill_in(weights, tied_names) for place, weights in _sets(content, expected, WRAPPER_PREFIX)
-        }
-        sets |= {place: weights for place, weights in more_sets.items() if _fits(weights, expected)}
-    candidates = {place: weights for place, weights in sets.items() if _fits(weights, expected)}
-    if key is not None:
-        candidates = {place: weights for place, weights in candidates.items() if place == key.rstrip(".")}
+    sets = [
+        (place, _fill_in(weights, tied_names))
+        for wrapper in (COMPILER_PREFIX, WRAPPER_PREFIX)
+        for place, weights in _sets(content, expected, wrapper)
+    ]
+    fitting = [(place, weights) for place, weights in sets if _fits(weights, expected)]
+    fitting = fitting or [(place, weights) for place, weights in sets if _loads(network, weights, expected)]
+    places = _drop_repetitions(fitting, expected)
+    candidates = places if key is None else [pair for pair in fitting if pair[0] == key.rstrip(".")]
     if not candidates:
-        raise _describe_mismatch(
-            path, label, {place: weights.tensors for place, weights in sets.items()}, expected, key
-        )
-    (place, first), *rivals = candidates.items()
+        tensors_by_place: dict[str, Mapping[str, Any]] = {}
+        for place, weights in (*places, *sets):
+            tensors_by_place.setdefault(place, weights.tensors)
+        raise _describe_mismatch(path, label, tensors_by_place, expected, key)
+    (place, first), *rivals = candidates
     if any(not _are_equal(first.tensors, other.tensors) for _, other in rivals):
-        listing = ", ".join(repr(place) if place else "the top" for place in candidates)
-        raise UserError(f"{path} holds several weights of {label}, at {listing}: --weights-key chooses one of them.")
-    used_paths = {_path(place, name) for place in candidates for name in expected}
-    tensors = {_modern_name(path, expected): tensor for path, tensor in _tensors_by_path(content)}
-    other_tensors = {path: tensor for path, tensor in tensors.items() if path not in used_paths}
-    if not is_normalized and (name := _first(other_tensors, _is_of_colors)):
+        top = ", '' the top" if any(place == "" for place, _ in candidates) else ""
+        raise UserError(
+            f"{path} holds several weights of {label}, at {_list_places(candidates)}: --weights-key chooses one of "
+            f"them{top}."
+        )
+    used_paths = {path for _, weights in fitting for path in _used_paths(weights, expected)}
+    others = {path: tensor for path, tensor in tensors_in(content) if path not in used_paths}
+    if key is None:
+        _check_choice(path, label, content, others, place)
+    if not is_normalized and (name := find_first(others, is_of_colors) or find_listed_colors(content)):
         raise UserError(
             f"{path} holds weights of {label}, and at '{name}' what looks like the normalization that they were "
             "trained with: --normalize says which one is right."
         )
-    if key is None and (average := _first(other_tensors, _is_average)):
+    _check_tied(path, label, first.tensors, tied_names)
+    _load(network, path, label, state, first)
+    shapes = {name: tensor.shape for name, tensor in expected.items()} if key is None else {}
+    neighbors = {path for path in others if path in first.neighbors and not path.endswith((COUNTER, EXTRA))}
+    unused = [
+        other
+        for other, tensor in others.items()
+        if (other in neighbors and _is_of_layer(other, tensor))
+        or (key is None and is_of_other_layer(other, tensor, shapes))
+    ]
+    lacking = [name for name in state if name.endswith(EXTRA) and name not in first.tensors and state[name]]
+    return Rest(unused, lacking)
+
+
+def _is_of_layer(path: str, tensor: Tensor) -> bool:
+    """Return whether a tensor beside the weights may be a layer's: numbers at the top are none."""
+    return tensor.numel() > 1 or (tensor.is_floating_point() and "." in path)
+
+
+def _drop_repetitions(fitting: Iterable[tuple[str, WeightSet]], names: Iterable[str]) -> list[tuple[str, WeightSet]]:
+    """Return places and weights by names, each of the file once: wrappers in names are read in two ways."""
+    sets_by_tensors: dict[Hashable, tuple[str, WeightSet]] = {}
+    for place, weights in fitting:
+        tensors = frozenset(id(weights.tensors.get(name)) for name in names)
+        sets_by_tensors.setdefault(tensors, (place, weights))
+    return list(sets_by_tensors.values())
+
+
+MOST_PLACES = 6
+"""Places that a sentence lists."""
+
+
+def _list_places(candidates: Sequence[tuple[str, WeightSet]]) -> str:
+    """Return the places of weights in a file, as `--weights-key` takes them."""
+    places = list(dict.fromkeys(repr(place) if place else "the top" for place, _ in candidates))
+    more = f" and {len(places) - MOST_PLACES} more" if len(places) > MOST_PLACES else ""
+    return ", ".join(places[:MOST_PLACES]) + more
+
+
+def _check_choice(path: Path, label: str, content: Any, others: Mapping[str, Tensor], place: str) -> None:
+    """Raise UserError where a file may hold better weights than those at a place, in a form that is not read."""
+    if average := find_first(others, is_average):
         raise UserError(
             f"{path} holds weights of {label}, and at '{average}' what looks like a moving average of them in another "
             f"form: --weights-key '{place}' takes the weights as they are."
         )
-    if key is None and _is_between_steps(content):
+    if is_between_steps(content):
         raise UserError(
             f"{path} holds weights of {label} as a schedule-free optimizer has them while it trains, which are not "
             f"those to evaluate: call optimizer.eval() before they are saved, or take them as they are, with "
             f"--weights-key '{place}'."
         )
-    _check_tied(path, label, first.tensors, tied_names)
-    _load(network, state, first)
-    leftovers = [_path(place, name) for name in first.tensors if not name.endswith((COUNTER, EXTRA))]
-    extras = [path for path, tensor in other_tensors.items() if key is None and _is_of_network(path, tensor)]
-    return [path for path in dict.fromkeys([*leftovers, *extras]) if path not in used_paths]
 
 
-def _load(network: nn.Module, state: Mapping[str, Any], weights: WeightSet) -> None:
-    """Load what a file holds into a network whose state dict is `state`; it keeps its own counters where these lack."""
-    content: OrderedDict[str, Any] = OrderedDict(state)
+def _load(network: nn.Module, path: Path, label: str, state: Mapping[str, Any], weights: WeightSet) -> None:
+    """Load what a file holds into a network whose state dict is `state`; it keeps its own counters where these lack.
+
+    Raises UserError where a layer refuses what it is given.
+    """
+    expected = {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
+    content: OrderedDict[str, Any] = OrderedDict(state if _fits(weights, expected) else weights.tensors)
     for name, item in weights.tensors.items():
         if name in state and not (name.endswith(COUNTER) and not _is_alike(item, state[name])):
             content[name] = item.to_dense() if isinstance(item, Tensor) else item
     vars(content)["_metadata"] = weights.versions  # where torch looks for them
-    network.load_state_dict(content)
+    try:
+        network.load_state_dict(content)
+    except Exception as error:  # of a layer that reads its own part of a file
+        raise UserError(
+            f"{path} does not load into {label}, though all shapes fit ({first_words(error)}): load it where the "
+            "network is built, as --model package.module:callable."
+        ) from error
+
+
+def _loads(network: nn.Module, weights: WeightSet, expected: Mapping[str, Tensor]) -> bool:
+    """Return whether a network takes tensors of other names or shapes, as one with hooks that rename or resize them.
+
+    Integers for numbers of the network lack their scale, though torch takes them.
+    """
+    content: OrderedDict[str, Any] = OrderedDict(weights.tensors)
+    vars(content)["_metadata"] = weights.versions
+    if not content or any(
+        tensor.is_floating_point() and name in content and not content[name].is_floating_point()
+        for name, tensor in expected.items()
+    ):
+        return False
+    try:
+        network.load_state_dict(content)
+    except Exception:
+        return False
+    return True
+
+
+def _used_paths(weights: WeightSet, expected: Collection[str]) -> Iterator[str]:
+    """Yield the paths of a file's tensors that a network reads, of which `expected` are the names."""
+    is_known = any(name in expected for name in weights.paths)
+    yield from (path for name, path in weights.paths.items() if name in expected or not is_known)
 
 
 def _tied_names(network: nn.Module) -> list[list[str]]:
     """Return the names of each tensor that a network has by several."""
     names = defaultdict(list)
-    for name, tensor in network.state_dict(keep_vars=True).items():
-        if isinstance(tensor, Tensor):
-            names[id(tensor)].append(name)
+    for name, tensor in network.state_dict().items():
+        if isinstance(tensor, Tensor) and not is_lazy(tensor) and tensor.numel() and not tensor.is_meta:
+            names[_memory_of(tensor)].append(name)
     return [group for group in names.values() if len(group) > 1]
+
+
+def _memory_of(tensor: Tensor) -> Hashable:
+    """Return what two tensors share whose numbers are the same ones."""
+    if tensor.layout != torch.strided:
+        return id(tensor)
+    return tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride()
 
 
 def _fill_in(weights: WeightSet, tied_names: Iterable[list[str]]) -> WeightSet:
@@ -151,74 +255,6 @@ def _check_tied(path: Path, label: str, tensors: Mapping[str, Tensor], tied_name
                 )
 
 
-def _path(place: str, name: str) -> str:
-    """Return the name of a tensor with that of the place below which it lies, without what wrappers put into it."""
-    return WRAPPER_PREFIX.sub("", ".".join(filter(None, [place, name])))
-
-
-_AVERAGE = re.compile(r"(^|[._])(ema|shadow|averages?|averaged|avg_params|avg_model|polyak|swa)([._]|$)|ema_|shadow_")
-"""What keys of moving averages of weights are called."""
-
-_OF_COLORS = re.compile(r"(^|[._])(mean|std|mu|sigma)$")
-"""What tensors of a normalization are called."""
-
-
-def _is_average(name: str, tensor: Tensor) -> bool:
-    return tensor.numel() > 1 and bool(_AVERAGE.search(name))
-
-
-def _is_of_colors(name: str, tensor: Tensor) -> bool:
-    return tensor.numel() in (1, 3) and tensor.is_floating_point() and bool(_OF_COLORS.search(name))
-
-
-_OF_TRAINING = re.compile(
-    r"(^|[._])(optim|(lr_?)?sched|scaler|amp|rng|random|loss|criterion|queue|metric|histor|callback|hyper|args|config|"
-    r"loops|ema|train)",
-    re.IGNORECASE,
-)
-"""What keys hold that training alone used; moving averages are told of by `_is_average`."""
-
-
-def _is_of_network(path: str, tensor: Tensor) -> bool:
-    is_inner = "." in path  # a number or a curve at the top is no part of a network
-    return is_inner and tensor.numel() > 1 and not path.endswith((COUNTER, EXTRA)) and not _OF_TRAINING.search(path)
-
-
-def _first(tensors: Mapping[str, Tensor], is_like: Callable[[str, Tensor], bool]) -> str | None:
-    """Return the path of the first tensor that is like what is looked for; None where none is."""
-    return next((path for path, tensor in tensors.items() if is_like(path, tensor)), None)
-
-
-def _tensors_by_path(content: Any, place: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Yield the path of each tensor in mappings and lists, and the tensor; and lists of few numbers, as of colors."""
-    for name, item in _items(content):
-        path = _path(place, str(name))
-        if isinstance(item, Tensor):
-            yield path, item
-        elif _is_few_numbers(item):
-            yield path, torch.tensor(item)
-        else:
-            yield from _tensors_by_path(item, path)
-
-
-def _items(content: Any) -> Iterable[tuple[Any, Any]]:
-    if isinstance(content, Mapping):
-        return content.items()
-    return enumerate(content) if isinstance(content, list | tuple) else ()
-
-
-def _is_few_numbers(item: Any) -> bool:
-    is_list = isinstance(item, list | tuple) and len(item) in (1, 3)
-    return is_list and all(isinstance(number, float) for number in item)
-
-
-def _is_between_steps(content: Any) -> bool:
-    """Return whether weights are those that a schedule-free optimizer takes gradients at, which are not its answer."""
-    if isinstance(content, Mapping) and content.get("train_mode") is True and "weight_sum" in content:
-        return True
-    return any(_is_between_steps(item) for _, item in _items(content))
-
-
 def _sets(
     content: Any, expected: Mapping[str, Tensor], wrapper: re.Pattern[str], place: str = "", depth: int = 0
 ) -> Iterator[tuple[str, WeightSet]]:
@@ -233,17 +269,22 @@ def _sets(
     if not isinstance(content, Mapping):
         return
     items = {str(name): item for name, item in content.items() if isinstance(item, Tensor) or str(name).endswith(EXTRA)}
-    plain_items = {_modern_name(wrapper.sub("", name), expected): item for name, item in items.items()}
-    tensors = plain_items if len(plain_items) == len(items) else items
+    new_names = {name: _modern_name(wrapper.sub("", name), expected) for name in items}
+    if len(set(new_names.values())) < len(items):
+        new_names = {name: name for name in items}
+    tensors = {new_name: items[name] for name, new_name in new_names.items()}
+    paths = {new_name: join(place, name) for name, new_name in new_names.items()}
     versions = {wrapper.sub("", f"{path}."): version for path, version in _versions(content).items()}
     for prefix in _prefixes(tensors, expected):
         weights = WeightSet(
             _cut_prefix(prefix, tensors),
             {path.rstrip("."): item for path, item in _cut_prefix(prefix, versions).items()},
+            _cut_prefix(prefix, paths),
+            set(paths.values()),
         )
-        yield ".".join(filter(None, [place, prefix.rstrip(".")])), weights
+        yield join(place, prefix.rstrip(".")), weights
     for name, item in content.items():
-        yield from _sets(item, expected, wrapper, ".".join(filter(None, [place, str(name)])), depth + 1)
+        yield from _sets(item, expected, wrapper, join(place, str(name)), depth + 1)
 
 
 _WEIGHT_NORM = re.compile(r"((?:.*\.)?)(\w+)_([gv])")
@@ -314,13 +355,22 @@ def _is_alike(tensor: Tensor, expected: Tensor) -> bool:
     """
     if is_lazy(tensor) or is_lazy(expected):
         return not is_lazy(tensor)
-    is_same_kind = tensor.is_floating_point() == expected.is_floating_point()
-    return tensor.shape == expected.shape and is_same_kind and not tensor.is_meta
+    if tensor.shape != expected.shape or tensor.is_meta:
+        return False
+    if tensor.is_floating_point() and not expected.is_floating_point():  # a whole file that was cast
+        return bool((tensor == tensor.round()).all())
+    return tensor.is_floating_point() == expected.is_floating_point()
 
 
-def _are_equal(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> bool:
-    names = [name for name in first if name in second and not name.endswith((COUNTER, EXTRA))]
-    return all(torch.equal(first[name], second[name]) for name in names)
+def _are_equal(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    names = first.keys() & second.keys() | {name for name in {*first, *second} if name.endswith(EXTRA)}
+    return all(_is_equal(first.get(name), second.get(name)) for name in names if not name.endswith(COUNTER))
+
+
+def _is_equal(first: Any, second: Any) -> bool:
+    if isinstance(first, Tensor) and isinstance(second, Tensor):
+        return torch.equal(first.to_dense(), second.to_dense())
+    return first is second or (type(first) is type(second) and bool(first == second))
 
 
 def _describe_mismatch(
