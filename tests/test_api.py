@@ -116,7 +116,9 @@ def test_an_answer_is_kept_where_it_is_told_and_not_over_another(place: Path, tm
     with pytest.raises(ir.UserError, match=r"kept\.h5 is there already: overwrite=True replaces it\."):
         answer.save(path)
     assert answer.save(path, overwrite=True) == path
-    assert [path.name for path in tmp_path.iterdir()] == ["kept.h5"]
+    kept = answer.save(tmp_path / "deep" / "analyses")
+    assert kept.parent == tmp_path / "deep" / "analyses" and kept.suffix == ".h5" and kept.is_file()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["deep", "kept.h5"]
 
 
 def test_an_answer_is_drawn_and_the_picture_kept(place: Path, tmp_path: Path) -> None:
@@ -154,6 +156,25 @@ def test_a_checkpoint_is_loaded_with_its_own_data(make_checkpoint: Callable[...,
     model = ir.load(make_checkpoint(tmp_path))
     assert isinstance(model.subject, Checkpoint) and model.subject.job["variant"] == "at-att"
     assert ir.load(str(model.subject.path)).subject.sha256 == model.subject.sha256
+
+
+@pytest.mark.parametrize("change", ["weights", "hook"])
+def test_a_checkpoint_s_network_that_was_changed_is_asked_only_as_a_network(
+    make_checkpoint: Callable[..., Path], tmp_path: Path, digits: Dataset, change: str
+) -> None:
+    """Of the checkpoint another number would be given than of the network that the program holds."""
+    model = ir.load(make_checkpoint(tmp_path))
+    ir.analyze("robustness", model, limit=2, pgd=1, cw="none")
+    if change == "weights":
+        with torch.no_grad():
+            model.network.classifier.weight.mul_(-1)
+    else:
+        model.network.register_forward_hook(lambda _, __, logits: -logits)
+    with pytest.raises(ir.UserError, match=r"was changed since it was loaded, .*: ir\.load\(model, data\) gives the"):
+        ir.analyze("robustness", model, limit=2, pgd=1, cw="none")
+    images = torch.rand(3, *digits.image_shape, generator=torch.Generator().manual_seed(0))
+    changed = ir.load(model, digits, label="changed")
+    torch.testing.assert_close(changed(images), model(images))
 
 
 def test_models_that_read_are_given_as_evaluators(

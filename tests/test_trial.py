@@ -1163,6 +1163,17 @@ def test_logits_by_which_the_cross_entropy_leads_elsewhere_than_the_margin_are_d
         )
 
 
+def test_logits_that_are_infinite_are_left_out_where_losses_are_compared() -> None:
+    """Of all images but those of the first class, a far class never counts; these others are attacked as ever."""
+
+    class Cut(Rivals):
+        def forward(self, images: Tensor) -> Tensor:
+            logits = super().forward(images)
+            return torch.where(logits < -12, -torch.inf, logits)
+
+    assert not any("than by the margin" in doubt for doubt in bring(Cut(30), Card("mine:net"), rivals(), "r").doubts)
+
+
 def test_small_logits_whose_classes_lie_on_a_line_are_attacked_as_well_by_the_cross_entropy() -> None:
     """One number decides, and both losses lead it away from its class."""
 
@@ -1322,6 +1333,22 @@ def test_functions_that_hold_a_part_of_the_network_are_not_copied() -> None:
     network.body.ask = lambda images: network(images) + 1
     with pytest.raises(UserError, match="'ask' of layer 'body' is a function that holds a part of the network"):
         copy_of(network)
+    network = seed_network(Convolutions)
+    network.steps = {"first": [lambda images: network.body(images) + 1]}
+    with pytest.raises(UserError, match="'steps' of the network is a function that holds a part of the network"):
+        copy_of(network)
+
+
+def test_a_hook_that_fills_what_the_network_reads_is_not_copied() -> None:
+    """A copy of the dict would stay as it is, while the hook fills the other."""
+    network = seed_network(Convolutions)
+    store: dict[str, Tensor] = {}
+    network.store = store
+    network.body.register_forward_hook(lambda _, __, output: store.update(output=output))
+    with pytest.raises(UserError, match="a hook of layer 'body' is a function that holds a part of the network"):
+        copy_of(network)
+    del network.store
+    copy_of(network)
 
 
 def test_a_network_is_loaded_in_inference_mode_too() -> None:

@@ -208,7 +208,7 @@ def test_part_of_weights_behind_a_wrapper_is_left_aside_and_said(tmp_path: Path)
     path, network = tmp_path / "weights.pt", seed_network(Convolutions, seed=0)
     name = next(iter(weights()))
     torch.save(weights(1) | {f"module.{name}": weights(2)[name]}, path)
-    assert load_weights(network, "mine", path).unused == [f"module.{name}"]
+    assert load_weights(network, "mine", path).extras == [f"module.{name}"]
     torch.testing.assert_close(network(pixels(3, C, H, W)), expected(1))
 
 
@@ -263,7 +263,7 @@ def test_older_names_of_weight_norm_are_read(prefix: str, tmp_path: Path) -> Non
     tensors["1.weight_g"] *= 2
     path, images = tmp_path / "weights.pt", pixels(3, C, H, W)
     torch.save(add_prefix(prefix, tensors), path)
-    assert load_weights(newer, "mine", path).unused == []
+    assert load_weights(newer, "mine", path).extras == []
     torch.testing.assert_close(newer(images), older(images))
 
 
@@ -364,7 +364,7 @@ def test_layers_that_the_network_lacks_are_left_aside_and_said(kind: str, prefix
     extras, names = EXTRA_LAYERS[kind]
     path, network = tmp_path / "weights.safetensors", seed_network(Convolutions, seed=0)
     save_file(add_prefix(prefix, weights() | extras), path)
-    assert sorted(load_weights(network, "mine", path).unused) == sorted(prefix + name for name in names)
+    assert sorted(load_weights(network, "mine", path).extras) == sorted(prefix + name for name in names)
     torch.testing.assert_close(network(pixels(3, C, H, W)), expected())
 
 
@@ -385,9 +385,9 @@ def test_layers_that_the_network_lacks_are_left_aside_and_said(kind: str, prefix
 def test_tensors_at_other_keys_are_said(entry: dict[str, Any], names: list[str], tmp_path: Path) -> None:
     path, network = tmp_path / "weights.pt", seed_network(Convolutions, seed=0)
     torch.save({"model": weights()} | entry, path)
-    assert load_weights(network, "mine", path).unused == names
+    assert load_weights(network, "mine", path).extras == names
     torch.testing.assert_close(network(pixels(3, C, H, W)), expected())
-    assert load_weights(network, "mine", path, "model").unused == []
+    assert load_weights(network, "mine", path, "model").extras == []
 
 
 @pytest.mark.parametrize("name", ["polyak", "avg_params", "EMACallback", "emaWeights", "EMA"])
@@ -402,7 +402,7 @@ def test_an_average_in_another_form_is_a_choice(name: str, tmp_path: Path) -> No
 def test_an_equal_moving_average_is_nothing_left_aside(tmp_path: Path) -> None:
     path, network = tmp_path / "weights.safetensors", seed_network(Convolutions, seed=0)
     save_file(weights() | add_prefix("ema.", weights()) | {"criterion.weight": torch.ones(7)}, path)
-    assert load_weights(network, "mine", path).unused == ["criterion.weight"]
+    assert load_weights(network, "mine", path).extras == ["criterion.weight"]
 
 
 @pytest.mark.parametrize(("first", "second"), [("", "ema"), ("model.", "model.teacher")])
@@ -487,7 +487,7 @@ def test_a_tensor_of_two_names_may_be_held_once(absent: str, prefix: str, tmp_pa
     source_network, network = TiedLayers(), TiedLayers()
     tensors = {name: tensor for name, tensor in source_network.state_dict().items() if name != absent}
     save_file(add_prefix(prefix, tensors), tmp_path / "shared.safetensors")
-    assert load_weights(network, "shared", tmp_path / "shared.safetensors").unused == []
+    assert load_weights(network, "shared", tmp_path / "shared.safetensors").extras == []
     assert torch.equal(network.second.weight, source_network.first.weight)
     assert torch.equal(network.second.bias, source_network.second.bias)
 

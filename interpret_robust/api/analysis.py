@@ -122,6 +122,8 @@ def ask(
     settings = _checked_settings(name, analysis.settings, settings)
     if analysis.readers == "evaluators" and not evaluators:
         raise UserError(f"{name} needs other models that classify the maps of {model.name}: give evaluators.")
+    for asked_model in (model, *evaluators):
+        asked_model.check_unchanged()
     folder = Path(tempfile.mkdtemp(prefix="irt-"))
     try:
         work = Work(

@@ -146,12 +146,15 @@ class Answer:
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Keep the file at `path`, whole or not at all; in a folder, under the name that `irt analyze` gives it.
 
-        Raises UserError where there is a file already, unless it may go.
+        A path that does not end as a file's name does, such as `analyses`, is a folder, which is made. Raises UserError
+        where there is a file already, unless it may go, and where the folder cannot be made.
 
         Example:
             >>> answer = ir.analyze("alignment", ir.load(path))  # doctest: +SKIP
             >>> answer.save("analyses")  # doctest: +SKIP
         """
+        if not Path(path).suffix:
+            _make_folder(Path(path))
         target = _target(self, Path(path), overwrite=overwrite)
         with replace_file(target) as partial:
             shutil.copyfile(self.result.path, partial)
@@ -262,10 +265,7 @@ class Answers(Sequence[Answer]):
             >>> answers.save("analyses")  # `irt figure alignment` draws them now  # doctest: +SKIP
         """
         place = Path(folder)
-        try:
-            place.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"{place} cannot be a folder ({error.strerror}): name one, such as analyses.") from error
+        _make_folder(place)
         targets = [_target(answer, place, overwrite=overwrite) for answer in self._answers]
         for target in targets:
             if targets.count(target) > 1:
@@ -291,6 +291,14 @@ class Answers(Sequence[Answer]):
         xarray = _library("xarray")
         trees = {name: answer.to_xarray() for name, answer in self._name_answers().items()}
         return xarray.DataTree(children=trees)
+
+
+def _make_folder(place: Path) -> None:
+    """Make a folder, unless it is there. Raises UserError where that cannot be."""
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{place} cannot be a folder ({error.strerror}): name one, such as analyses.") from error
 
 
 def _target(answer: Answer, path: Path, *, overwrite: bool) -> Path:

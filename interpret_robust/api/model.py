@@ -21,6 +21,7 @@ from interpret_robust.models import card as cards
 from interpret_robust.models import external
 from interpret_robust.models.building import build_network
 from interpret_robust.models.card import Card
+from interpret_robust.models.checkpoint import Checkpoint
 from interpret_robust.models.classifier import Classifier, Features
 from interpret_robust.models.copying import copy_of
 from interpret_robust.models.subject import Subject
@@ -70,6 +71,20 @@ class Model(nn.Module):
     def doubts(self) -> tuple[str, ...]:
         """Return what makes answers about it doubtful, a sentence each: what `load` warns of."""
         return self.subject.doubts
+
+    def check_unchanged(self) -> None:
+        """Raise UserError where the network of a checkpoint was changed since it was loaded: analyses read the file."""
+        if not isinstance(self.subject, Checkpoint):
+            return
+        stored_tensors = self.subject.tensors
+        has_hooks = any(layer._forward_hooks or layer._forward_pre_hooks for layer in self.network.modules())
+        if has_hooks or any(
+            not torch.equal(tensor.cpu(), stored_tensors[name]) for name, tensor in self.network.state_dict().items()
+        ):
+            raise UserError(
+                f"the network of {self.name} was changed since it was loaded, and questions are asked of its "
+                "checkpoint: ir.load(model, data) gives the network as it is now."
+            )
 
     def summary(self) -> dict[str, str]:
         """Return what it is, in a few words each."""

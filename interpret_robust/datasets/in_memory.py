@@ -48,8 +48,11 @@ def _as_names(class_names: Any, highest: int) -> tuple[str, ...]:
 
 
 def _values(source: Any) -> Any:
-    """Return values as NumPy has them, also of a tensor that asks for a gradient or lies on a GPU."""
-    return np.asarray(source.detach().cpu() if hasattr(source, "detach") else source)
+    """Return values as NumPy has them, also of a tensor that asks for a gradient, lies on a GPU, or is of bfloat16."""
+    if not hasattr(source, "detach"):
+        return np.asarray(source)
+    tensor = source.detach().cpu()
+    return np.asarray(tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor)
 
 
 def _as_images(images: Any) -> Images:

@@ -61,15 +61,15 @@ def build_network(card: Card, classes: int) -> tuple[nn.Module, list[str]]:
 
 def _doubt_about_rest(rest: Rest, path: Path) -> Iterator[str]:
     """Yield what is doubtful about weights beside which a file has others, or lacks something."""
-    if rest.unused:
-        count = f"{len(rest.unused)} tensors, first " if len(rest.unused) > 1 else ""
+    if rest.extras:
+        count = f"{len(rest.extras)} tensors, first " if len(rest.extras) > 1 else ""
         yield (
-            f"has all its weights from {path.name}, which also holds {count}'{rest.unused[0]}', of layers that the "
+            f"has all its weights from {path.name}, which also holds {count}'{rest.extras[0]}', of layers that the "
             "network lacks: if more than training used them, answers are those of another network."
         )
-    if rest.lacking:
+    if rest.gaps:
         yield (
-            f"has all its weights from {path.name}, which lacks '{rest.lacking[0]}', what a layer keeps beside its "
+            f"has all its weights from {path.name}, which lacks '{rest.gaps[0]}', what a layer keeps beside its "
             "tensors: that is as it was built. A file of torch.save holds it."
         )
 

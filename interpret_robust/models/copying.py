@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.plugins import first_words
 
+DEEPEST = 3
+"""Containers in containers that functions are looked for in."""
+
 
 def unwrap(network: nn.Module) -> nn.Module:
     """Return the network inside of what torch.compile and data-parallel training wrap around it."""
@@ -85,8 +88,17 @@ def check_python(network: nn.Module, label: str) -> None:
 
 
 def _check_closures(network: nn.Module) -> None:
-    """Raise UserError where a copy would go on using the network: functions that hold parts of it are not copied."""
-    parts = set(network.modules())
+    """Raise UserError where a copy would go on using the network: functions that hold parts of it are not copied.
+
+    Parts are its layers, and what these put things into, as a dict that a hook fills.
+    """
+    parts = {id(module) for module in network.modules()}
+    parts |= {
+        id(value)
+        for module in network.modules()
+        for name, value in vars(module).items()
+        if isinstance(value, dict | list | set) and name not in vars(nn.Module())
+    }
     for path, module in network.named_modules():
         if unwrap(module) is not module:
             continue
@@ -97,7 +109,7 @@ def _check_closures(network: nn.Module) -> None:
                 "it as a class, or as --model package.module:callable."
             )
         for name, value in vars(module).items():
-            if _holds_any(value, parts):
+            if name not in vars(nn.Module()) and _holds_any(value, parts):
                 raise UserError(
                     f"'{name}' of {place} is a function that holds a part of the network, and a copy would still call "
                     "the original: make it a method."
@@ -110,10 +122,13 @@ def _check_closures(network: nn.Module) -> None:
                 )
 
 
-def _holds_any(function: Any, parts: Collection[nn.Module]) -> bool:
-    """Return whether this is a function that was defined where a variable, which it uses, is one of these modules."""
-    for cell in getattr(function, "__closure__", None) or ():
+def _holds_any(value: Any, parts: Collection[int], depth: int = 0) -> bool:
+    """Return whether this is, or holds, a function defined where a variable, which it uses, is one of these objects."""
+    if isinstance(value, dict | list | tuple):
+        items = value.values() if isinstance(value, dict) else value
+        return depth < DEEPEST and any(_holds_any(item, parts, depth + 1) for item in items)
+    for cell in getattr(value, "__closure__", None) or ():
         with suppress(ValueError):  # of a variable that has no value yet
-            if isinstance(cell.cell_contents, nn.Module) and cell.cell_contents in parts:
+            if id(cell.cell_contents) in parts:
                 return True
     return False

@@ -47,7 +47,7 @@ Right = npt.NDArray[np.bool_]
 """Which images (N,) are right."""
 
 
-class Judged(NamedTuple):
+class Judgment(NamedTuple):
     """Images (N, C, H, W) and labels (N,) that a model was asked, and which it has right.
 
     `guesses` is the share that is right without looking at images.
@@ -70,7 +70,7 @@ class Judged(NamedTuple):
 
 def check_reading(
     model: WrappedModel, data: Dataset, normalize: str, alternatives: Mapping[str, Statistics]
-) -> tuple[Judged, str | None]:
+) -> tuple[Judgment, str | None]:
     """Return how a model does on a few test images, and a doubt about how these are asked or its answers read, or None.
 
     In doubt is a model that is right on more images if it is asked otherwise (McNemar's exact test at SIGNIFICANT), and
@@ -84,7 +84,7 @@ def check_reading(
         alternatives: other normalizations by name.
 
     Example:
-        >>> judged, doubt = check_reading(model, data, "none", STATISTICS)
+        >>> judgment, doubt = check_reading(model, data, "none", STATISTICS)
     """
     side = model.preprocess.size or max(data.image_shape[1:])
     split = data.test.draw(NORMALIZATION_IMAGES if side * side <= SMALL else NORMALIZATION_IMAGES // 3)
@@ -92,67 +92,67 @@ def check_reading(
     logits = _answers(model, images, model.preprocess)
     chance, largest = 1 / len(data.class_names), float(np.bincount(data.test.labels).max() / len(data.test))
     is_even = largest <= UNEVEN * chance
-    judged = Judged(images, split.labels, _classes(logits) == split.labels, chance if is_even else largest)
-    summary = f"is right on {judged.accuracy:.0%} of {len(split)} test images"
+    judgment = Judgment(images, split.labels, _classes(logits) == split.labels, chance if is_even else largest)
+    summary = f"is right on {judgment.accuracy:.0%} of {len(split)} test images"
     # Of fewer wrong images no other way could be significantly better.
     if (
         alternatives
-        and int((~judged.right).sum()) >= LEAST_WRONG
+        and int((~judgment.right).sum()) >= LEAST_WRONG
         and torch.equal(_answers(model, images[:BATCH_SIZE], model.preprocess), logits[:BATCH_SIZE])
     ):
         doubts = chain(
-            _doubt_about_normalization(model, judged, normalize, alternatives),
-            _doubt_about_reading(model, judged, logits),
-            _doubt_about_order(model, judged, logits, data),
+            _doubt_about_normalization(model, judgment, normalize, alternatives),
+            _doubt_about_reading(model, judgment, logits),
+            _doubt_about_order(model, judgment, logits, data),
         )
         for doubt in islice(doubts, 1):
-            return judged, summary + doubt
-    if not judged.is_better_than_guessing() and judged.guesses ** len(split) <= SIGNIFICANT:
+            return judgment, summary + doubt
+    if not judgment.is_better_than_guessing() and judgment.guesses ** len(split) <= SIGNIFICANT:
         guess = "guessing" if is_even else "always naming the most frequent class"
         remedy = (
             "are its normalization and the order of its classes right?" if alternatives else "its weights are random."
         )
-        return judged, f"{summary}, hardly more than {guess} ({judged.guesses:.0%}): {remedy}"
-    return judged, None
+        return judgment, f"{summary}, hardly more than {guess} ({judgment.guesses:.0%}): {remedy}"
+    return judgment, None
 
 
-def _is_better(other: Right, judged: Judged) -> bool:
+def _is_better(other: Right, judgment: Judgment) -> bool:
     """Return whether more images are right in another way, more than by luck, and better than by guessing."""
-    is_more = other.mean() > judged.accuracy and mcnemar(other, judged.right).p_value < SIGNIFICANT
-    return is_more and _is_above(other, judged.guesses)
+    is_more = other.mean() > judgment.accuracy and mcnemar(other, judgment.right).p_value < SIGNIFICANT
+    return is_more and _is_above(other, judgment.guesses)
 
 
 def _doubt_about_normalization(
-    model: WrappedModel, judged: Judged, normalize: str, alternatives: Mapping[str, Statistics]
+    model: WrappedModel, judgment: Judgment, normalize: str, alternatives: Mapping[str, Statistics]
 ) -> Iterator[str]:
     """Yield the end of a sentence where more images are right under other normalizations."""
-    rights = _judge_normalizations(model, judged.images, judged.labels, alternatives)
-    better = {name: float(other.mean()) for name, other in rights.items() if _is_better(other, judged)}
+    rights = _judge_normalizations(model, judgment.images, judgment.labels, alternatives)
+    better = {name: float(other.mean()) for name, other in rights.items() if _is_better(other, judgment)}
     if better:
         names = sorted(better, key=better.__getitem__)[: -MOST_NAMES - 1 : -1]
         listing = ", ".join(f"{better[name]:.0%} with {name}" for name in names)
         yield f" with --normalize {normalize}, and on {listing}: give --normalize as the network was trained."
 
 
-def _doubt_about_reading(model: WrappedModel, judged: Judged, logits: Tensor) -> Iterator[str]:
+def _doubt_about_reading(model: WrappedModel, judgment: Judgment, logits: Tensor) -> Iterator[str]:
     """Yield the end of a sentence where more images are right if answers (N, classes) are read otherwise: the best."""
     readings = [
         (float(other.mean()), condition)
-        for other, condition in _try_other_readings(model, judged.images, judged.labels, logits)
-        if _is_better(other, judged)
+        for other, condition in _try_other_readings(model, judgment.images, judgment.labels, logits)
+        if _is_better(other, judgment)
     ]
     if readings:
         accuracy, condition = max(readings)
         yield f", and on {accuracy:.0%} {condition}"
 
 
-def _doubt_about_order(model: WrappedModel, judged: Judged, logits: Tensor, data: Dataset) -> Iterator[str]:
+def _doubt_about_order(model: WrappedModel, judgment: Judgment, logits: Tensor, data: Dataset) -> Iterator[str]:
     """Yield the end of a sentence where single classes seem to be in another order than the labels."""
-    if not len(judged.labels) // FEW_CLASSES < logits.shape[1] <= len(judged.labels):
+    if not len(judgment.labels) // FEW_CLASSES < logits.shape[1] <= len(judgment.labels):
         return
-    pairs = _pairs(judged.labels, ~judged.right, data.test.labels)
+    pairs = _pairs(judgment.labels, ~judgment.right, data.test.labels)
     if len(pairs) >= LEAST_WRONG:
-        moves = _moves(model, data, _classes(logits), pairs, judged.labels[judged.right])
+        moves = _moves(model, data, _classes(logits), pairs, judgment.labels[judgment.right])
         yield from (f". {move}" for move in filter(None, [moves]))
 
 
@@ -269,7 +269,7 @@ def _is_moved(first: npt.NDArray[np.int64], second: npt.NDArray[np.int64], right
 def _judge_order(predicted: npt.NDArray[np.int64], labels: Labels, classes: int) -> tuple[Right, list[int]]:
     """Return which images are right in the order of classes that suits the others best, and the order of all.
 
-    Each half of the images of a class is judged by the order that suits the other half.
+    Each half of the images of a class is judgment by the order that suits the other half.
     """
     half = np.array([(labels[:place] == label).sum() % 2 for place, label in enumerate(labels)])
     right = np.zeros(len(labels), np.bool_)

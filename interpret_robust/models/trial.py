@@ -21,7 +21,7 @@ from interpret_robust.models.layers import LEAST_OF_FEW, Choice
 from interpret_robust.models.loss_check import doubt_about_loss
 from interpret_robust.models.memory import Memory
 from interpret_robust.models.normalization import STATISTICS
-from interpret_robust.models.reading_check import Judged, check_reading
+from interpret_robust.models.reading_check import Judgment, check_reading
 from interpret_robust.models.wrapper import WrappedModel
 
 MOST_CELLS = 0.6
@@ -81,20 +81,22 @@ def try_out(
             doubts.append(f"{label} {doubt}")
         if layer is not None:
             doubts += _check_layer(layer, label)
-        judged, doubt = check_reading(model, data, normalize, STATISTICS if is_trained else {})
-        if doubt is None and judged.is_better_than_guessing():
-            doubt = doubt_about_loss(model, *_choose_right(judged, model.preprocess.size))
+        judgment, doubt = check_reading(model, data, normalize, STATISTICS if is_trained else {})
+        if doubt is None and judgment.is_better_than_guessing():
+            doubt = doubt_about_loss(model, *_choose_right(judgment, model.preprocess.size))
         model.ask_again = doubt_about_change(model, images)
-    return Trial(judged.accuracy, len(judged.labels), (*doubts, *(f"{label} {doubt}" for doubt in [doubt] if doubt)))
+    return Trial(
+        judgment.accuracy, len(judgment.labels), (*doubts, *(f"{label} {doubt}" for doubt in [doubt] if doubt))
+    )
 
 
-def _choose_right(judged: Judged, size: int | None) -> tuple[Tensor, Tensor]:
+def _choose_right(judgment: Judgment, size: int | None) -> tuple[Tensor, Tensor]:
     """Return the first images (N, C, H, W) that are right, and their labels (N,); fewer of those resized to a size."""
-    side = size or max(judged.images.shape[2:])
+    side = size or max(judgment.images.shape[2:])
     count = LOSS_IMAGES if side * side <= SMALL else LOSS_IMAGES // 4
-    places = np.flatnonzero(judged.right)[:count]
-    labels = torch.from_numpy(judged.labels[places])
-    return judged.images[torch.from_numpy(places).to(judged.images.device)], labels.to(judged.images.device)
+    places = np.flatnonzero(judgment.right)[:count]
+    labels = torch.from_numpy(judgment.labels[places])
+    return judgment.images[torch.from_numpy(places).to(judgment.images.device)], labels.to(judgment.images.device)
 
 
 def doubts_about_answers(model: Classifier, images: Tensor, label: str) -> Iterator[str]:

@@ -56,12 +56,12 @@ class WeightSet(NamedTuple):
 class Rest(NamedTuple):
     """What a file and a network do not have in common.
 
-    `unused` are paths of tensors in the file that look like parts of other layers, `lacking` names of what layers of
+    `extras` are paths of tensors in the file that look like parts of other layers, `gaps` names of what layers of
     the network keep beside their tensors, which the file does not hold.
     """
 
-    unused: list[str]
-    lacking: list[str]
+    extras: list[str]
+    gaps: list[str]
 
 
 def load_weights(
@@ -95,10 +95,10 @@ def load_weights(
         for wrapper in (COMPILER_PREFIX, WRAPPER_PREFIX)
         for place, weights in _sets(content, expected, wrapper)
     ]
-    fitting = [(place, weights) for place, weights in sets if _fits(weights, expected)]
-    fitting = fitting or [(place, weights) for place, weights in sets if _loads(network, weights, expected)]
-    places = _drop_repetitions(fitting, expected)
-    candidates = places if key is None else [pair for pair in fitting if pair[0] == key.rstrip(".")]
+    matches = [(place, weights) for place, weights in sets if _fits(weights, expected)]
+    matches = matches or [(place, weights) for place, weights in sets if _loads(network, weights, expected)]
+    places = _drop_repetitions(matches, expected)
+    candidates = places if key is None else [pair for pair in matches if pair[0] == key.rstrip(".")]
     if not candidates:
         tensors_by_place: dict[str, Mapping[str, Any]] = {}
         for place, weights in (*places, *sets):
@@ -111,11 +111,11 @@ def load_weights(
             f"{path} holds several weights of {label}, at {_list_places(candidates)}: --weights-key chooses one of "
             f"them{top}."
         )
-    used_paths = {path for _, weights in fitting for path in _used_paths(weights, expected)}
-    others = {path: tensor for path, tensor in tensors_in(content) if path not in used_paths}
+    used_paths = {path for _, weights in matches for path in _used_paths(weights, expected)}
+    other_tensors = {path: tensor for path, tensor in tensors_in(content) if path not in used_paths}
     if key is None:
-        _check_choice(path, label, content, others, place)
-    if not is_normalized and (name := find_first(others, is_of_colors) or find_listed_colors(content)):
+        _check_choice(path, label, content, other_tensors, place)
+    if not is_normalized and (name := find_first(other_tensors, is_of_colors) or find_listed_colors(content)):
         raise UserError(
             f"{path} holds weights of {label}, and at '{name}' what looks like the normalization that they were "
             "trained with: --normalize says which one is right."
@@ -123,15 +123,15 @@ def load_weights(
     _check_tied(path, label, first.tensors, tied_names)
     _load(network, path, label, state, first)
     shapes = {name: tensor.shape for name, tensor in expected.items()} if key is None else {}
-    neighbors = {path for path in others if path in first.neighbors and not path.endswith((COUNTER, EXTRA))}
-    unused = [
+    neighbors = {path for path in other_tensors if path in first.neighbors and not path.endswith((COUNTER, EXTRA))}
+    extras = [
         other
-        for other, tensor in others.items()
+        for other, tensor in other_tensors.items()
         if (other in neighbors and _is_of_layer(other, tensor))
         or (key is None and is_of_other_layer(other, tensor, shapes))
     ]
-    lacking = [name for name in state if name.endswith(EXTRA) and name not in first.tensors and state[name]]
-    return Rest(unused, lacking)
+    gaps = [name for name in state if name.endswith(EXTRA) and name not in first.tensors and state[name]]
+    return Rest(extras, gaps)
 
 
 def _is_of_layer(path: str, tensor: Tensor) -> bool:
@@ -139,10 +139,10 @@ def _is_of_layer(path: str, tensor: Tensor) -> bool:
     return tensor.numel() > 1 or (tensor.is_floating_point() and "." in path)
 
 
-def _drop_repetitions(fitting: Iterable[tuple[str, WeightSet]], names: Iterable[str]) -> list[tuple[str, WeightSet]]:
+def _drop_repetitions(matches: Iterable[tuple[str, WeightSet]], names: Iterable[str]) -> list[tuple[str, WeightSet]]:
     """Return places and weights by names, each of the file once: wrappers in names are read in two ways."""
     sets_by_tensors: dict[Hashable, tuple[str, WeightSet]] = {}
-    for place, weights in fitting:
+    for place, weights in matches:
         tensors = frozenset(id(weights.tensors.get(name)) for name in names)
         sets_by_tensors.setdefault(tensors, (place, weights))
     return list(sets_by_tensors.values())
@@ -155,13 +155,13 @@ MOST_PLACES = 6
 def _list_places(candidates: Sequence[tuple[str, WeightSet]]) -> str:
     """Return the places of weights in a file, as `--weights-key` takes them."""
     places = list(dict.fromkeys(repr(place) if place else "the top" for place, _ in candidates))
-    more = f" and {len(places) - MOST_PLACES} more" if len(places) > MOST_PLACES else ""
-    return ", ".join(places[:MOST_PLACES]) + more
+    remark = f" and {len(places) - MOST_PLACES} more" if len(places) > MOST_PLACES else ""
+    return ", ".join(places[:MOST_PLACES]) + remark
 
 
-def _check_choice(path: Path, label: str, content: Any, others: Mapping[str, Tensor], place: str) -> None:
+def _check_choice(path: Path, label: str, content: Any, other_tensors: Mapping[str, Tensor], place: str) -> None:
     """Raise UserError where a file may hold better weights than those at a place, in a form that is not read."""
-    if average := find_first(others, is_average):
+    if average := find_first(other_tensors, is_average):
         raise UserError(
             f"{path} holds weights of {label}, and at '{average}' what looks like a moving average of them in another "
             f"form: --weights-key '{place}' takes the weights as they are."
@@ -213,10 +213,10 @@ def _loads(network: nn.Module, weights: WeightSet, expected: Mapping[str, Tensor
     return True
 
 
-def _used_paths(weights: WeightSet, expected: Collection[str]) -> Iterator[str]:
-    """Yield the paths of a file's tensors that a network reads, of which `expected` are the names."""
-    is_known = any(name in expected for name in weights.paths)
-    yield from (path for name, path in weights.paths.items() if name in expected or not is_known)
+def _used_paths(weights: WeightSet, expected: Mapping[str, Tensor]) -> Iterator[str]:
+    """Yield the paths of a file's tensors that a network reads, whose own are `expected`."""
+    are_renamed = not _fits(weights, expected)
+    yield from (path for name, path in weights.paths.items() if name in expected or are_renamed)
 
 
 def _tied_names(network: nn.Module) -> list[list[str]]:

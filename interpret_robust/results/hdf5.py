@@ -449,7 +449,7 @@ def _open(path: Path) -> Iterator[h5py.File]:
         with h5py.File(path, "r") as file:
             if file.attrs.get("format") != FORMAT:
                 raise UserError(f"{path} is an HDF5 file, but not one that `irt analyze` wrote: give such a file.")
-            version = file.attrs["format_version"]
+            version = int(file.attrs["format_version"])
             if version > FORMAT_VERSION:
                 raise UserError(
                     f"{path} has format {version} and this irt reads up to {FORMAT_VERSION}: update interpret-robust."

@@ -27,7 +27,7 @@ from interpret_robust.figures import drawing, style
 from interpret_robust.results import hdf5, names
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.study.explorer import assets
-from interpret_robust.study.report.embedding import Embedded, embed_file
+from interpret_robust.study.report.embedding import PictureData, embed_file
 
 _FIRST_LINE = "<!doctype html><!-- irt report {stamp} -->"
 _STAMP = re.compile(re.escape(_FIRST_LINE).replace(r"\{stamp\}", "([0-9a-f]{64})"))
@@ -94,13 +94,13 @@ FILES_A_WORKER = 8
 """Answers that are drawn in about the time that another process takes to start where it is not forked."""
 
 
-def _draw(results: list[Result], folder: Path, say: Say) -> dict[str, dict[Path, Embedded]]:
+def _draw(results: list[Result], folder: Path, say: Say) -> dict[str, dict[Path, PictureData]]:
     """Return the pictures of each analysis that has one, drawn side by side while all else is loaded."""
     tasks = [
         _Pictures(name, tuple(result.path for result in results if result.schema in labels), folder)
         for name, labels in ((name, hdf5.labels_of(figures.get(name).READS)) for name in figures.names())
     ]
-    pictures: dict[str, dict[Path, Embedded]] = {task.figure: {} for task in tasks}
+    pictures: dict[str, dict[Path, PictureData]] = {task.figure: {} for task in tasks}
     to_draw = [task for task in tasks if task.files]
     worth_starting = len(to_draw) if process_pool.is_forked() else 1 + len(results) // FILES_A_WORKER
     workers = min(process_pool.cores(), len(to_draw), worth_starting)
@@ -109,8 +109,8 @@ def _draw(results: list[Result], folder: Path, say: Say) -> dict[str, dict[Path,
             if isinstance(outcome, Exception):
                 raise outcome
             assert isinstance(task, _Pictures)
-            messages, embedded = json.loads(outcome)
-            pictures[task.figure] = {Path(path): picture for path, picture in embedded.items()}
+            messages, data_by_path = json.loads(outcome)
+            pictures[task.figure] = {Path(path): picture for path, picture in data_by_path.items()}
             for message in messages:
                 say(message)
             counter.update()

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from PIL import Image
 
-Embedded = dict[str, Any]
+PictureData = dict[str, Any]
 """A picture as it stands in the page: itself, its size in pixels, caption and name."""
 
 
@@ -19,13 +19,13 @@ def data_url(picture: Image.Image, kind: Literal["PNG", "JPEG", "WEBP"], **optio
     return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def embed_file(path: Path) -> Embedded:
+def embed_file(path: Path) -> PictureData:
     """Return a picture that was drawn."""
     with Image.open(path) as picture:
         return embed(path, picture)
 
 
-def embed(path: Path, picture: Image.Image) -> Embedded:
+def embed(path: Path, picture: Image.Image) -> PictureData:
     """Return pixels under the name and the caption of a picture that was drawn."""
     caption = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["caption"]
     return {

@@ -26,7 +26,7 @@ from interpret_robust.study import paper
 from interpret_robust.study.audit import audits
 from interpret_robust.study.base_style import base_style
 from interpret_robust.study.report import commands
-from interpret_robust.study.report.embedding import Embedded, embed
+from interpret_robust.study.report.embedding import PictureData, embed
 from interpret_robust.study.report.gallery import gallery
 from interpret_robust.study.report.overview import chosen_pictures, pills, remarks
 from interpret_robust.study.verdicts import EXPLANATION, Measure
@@ -46,7 +46,7 @@ _Item = TypeVar("_Item")
 
 
 def render(
-    results: Sequence[Result], pictures: Mapping[str, Mapping[Path, Embedded]], explorer: str | None = None
+    results: Sequence[Result], pictures: Mapping[str, Mapping[Path, PictureData]], explorer: str | None = None
 ) -> str:
     """Return the page but for its first line, from all files of a study and the pictures of each analysis.
 
@@ -160,7 +160,7 @@ def _name_variants(results: Sequence[Result]) -> list[str]:
     return phrases
 
 
-def _analyses(results: Sequence[Result], pictures: Mapping[str, Mapping[Path, Embedded]]) -> list[dict[str, Any]]:
+def _analyses(results: Sequence[Result], pictures: Mapping[str, Mapping[Path, PictureData]]) -> list[dict[str, Any]]:
     """Return each analysis with its question, its tables and its pictures, in their order."""
     groups = _group(results, lambda result: result.analysis)
     return [
@@ -212,7 +212,9 @@ def _conditions(result: Result) -> str:
     return ", ".join([f"{images_text(data)} of {data['dataset']}", *settings])
 
 
-def _thumbnail(path: Path, pictures: Mapping[str, Mapping[Path, Embedded]], results: Sequence[Result]) -> Embedded:
+def _thumbnail(
+    path: Path, pictures: Mapping[str, Mapping[Path, PictureData]], results: Sequence[Result]
+) -> PictureData:
     """Return a picture as the first screen shows it: drawn anew from the same files, for a narrow column."""
     (figure,) = (name for name, paths in pictures.items() if path in paths)
     inputs = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["inputs"]
