@@ -372,6 +372,33 @@ def test_a_network_that_takes_float32_alone_is_asked_about_its_gradients_too() -
     assert "gradients that are not those of its answers" in doubt
 
 
+@pytest.mark.parametrize(
+    ("change", "is_in_order"),
+    [
+        (lambda images: images, True),
+        (lambda images: images.flip(3), False),
+        (lambda images: images.roll(8, 3), False),
+        (lambda images: images.transpose(2, 3), False),
+    ],
+    ids=["plain", "mirrored", "rolled", "transposed"],
+)
+def test_positions_that_see_far_are_told_from_those_in_another_order(change: Any, is_in_order: bool) -> None:
+    """A trained network, whose 8x8 positions see most of the image, behind a forward that moves pixels."""
+    trained = ir.load(Path(__file__).parents[1] / "checkpoints" / "cifar10-small-natural-seed0.safetensors").network
+
+    class Changed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = trained
+
+        def forward(self, images: Tensor) -> Tensor:
+            logits: Tensor = self.body(change(images))
+            return logits
+
+    choice = reading(Changed().eval(), PLAIN, pixels(1, 3, 32, 32), "body.backbone")
+    assert choice.is_doubtful != is_in_order
+
+
 def test_a_network_that_crops_its_images_is_doubted() -> None:
     class Crop(nn.Module):
         def __init__(self) -> None:
@@ -382,10 +409,11 @@ def test_a_network_that_crops_its_images_is_doubted() -> None:
             logits: Tensor = self.answer(self.body(images[:, :, 1:-2, 3:-1]).relu().mean((2, 3)))
             return logits
 
-    doubt, stretch = doubts_about(seed_network(Crop))
+    doubt, stretch, locality = sorted(doubts_about(seed_network(Crop)), key=lambda doubt: "depends" in doubt)
     assert doubt.startswith("mine does not see the outer pixels of an image (1 above, 2 below, 3 left, 1 right): ")
     # Columns lie a pixel apart, and 18 / 14 of one in a grid over the image: 13 / 2 (1 - 14 / 18) cells.
     assert stretch.startswith("mine: positions at the edge of layer 'body' lie 1.4 cells away")
+    assert locality.startswith("mine: a position of layer 'body' depends more on its own pixels than on ")
 
 
 @pytest.mark.parametrize(

@@ -232,17 +232,18 @@ class Choice(NamedTuple):
         return self.copy_share > MOST_COPIES
 
 
-LEAST_OF_TOKENS = 0.75
-"""The threshold for tokens, which keep what they were made from, and for grids of two readings, see `Choice`."""
+LEAST_LOCALITY = 0.75
+"""The threshold for tokens and for many positions on a grid, see `Choice`.
+
+Of 39 untrained networks of torchvision and timm, images of 160x160, none is below 0.87, and none of ten trained here is
+below 0.93; behind a forward that mirrors, rolls or transposes images these ten have 0.4 to 0.7.
+"""
 
 LEAST_OF_FEW = 1.0
 """The threshold for few positions on a grid, of which each has to lie in the cell that it suits best."""
 
 CLEAR_ERRORS, CLEAR_GAIN = 4.0, 0.1
 """Standard errors, and share of what a position depends on, by which another order has to suit few positions better."""
-
-LEAST_OF_GRIDS = 0.5
-"""The threshold for features on a grid, whose order is certain, and which see all of the image behind many layers."""
 
 MOST_COPIES = 0.25
 """Share of positions that may be copies of others."""
@@ -295,8 +296,7 @@ def reading(
     aspect = pixels.shape[2] / pixels.shape[3]
     dependence, is_last = _depend_as_read(network, preprocess, image, name, output)
     is_small = dependence is not None and dependence.is_repeated
-    is_open = is_tokens or _has_two_readings(output, aspect)
-    threshold = LEAST_OF_FEW if is_small else LEAST_OF_TOKENS if is_open else LEAST_OF_GRIDS
+    threshold = LEAST_OF_FEW if is_small else LEAST_LOCALITY
     stretch_cells = (
         0.0
         if dependence is None or is_tokens
@@ -444,7 +444,7 @@ def _depend_as_read(
         return usual, False
     # The share in place of few positions is NaN unless some clearly lie elsewhere.
     fit, other_fit = (1.0 if math.isnan(share := locality(order)) else share for order in (usual, other))
-    threshold = LEAST_OF_FEW if usual.is_repeated else LEAST_OF_TOKENS
+    threshold = LEAST_OF_FEW if usual.is_repeated else LEAST_LOCALITY
     return (other, True) if other_fit > fit and other_fit >= threshold else (usual, False)
 
 
