@@ -372,6 +372,30 @@ def test_a_network_that_takes_float32_alone_is_asked_about_its_gradients_too() -
     assert "gradients that are not those of its answers" in doubt
 
 
+def test_a_layer_that_some_images_do_not_pass_is_doubted() -> None:
+    """Bright images leave early: their answer is of the first layer, and that of others of both."""
+
+    class EarlyExit(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Conv2d(C, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+            self.early, self.late = nn.Linear(8, K), nn.Linear(8, K)
+
+        def forward(self, images: Tensor) -> Tensor:
+            local = self.first(images).relu()
+            early, late = self.early(local.mean((2, 3))), self.late(self.second(local).relu().mean((2, 3)))
+            return torch.where((images.mean((1, 2, 3)) > level)[:, None], early, late)
+
+    split = DATA.test.draw(8)
+    means = (split.images / 255).mean((1, 2, 3))
+    bright = images_of_trial = trial_image(DATA).mean().item()
+    level = max(images_of_trial, float(np.sort(means)[-3:-1].mean()))
+    count = int((means > level).sum())
+    doubts = [doubt for doubt in doubts_about(seed_network(EarlyExit)) if "does not rest on layer" in doubt]
+    assert bright <= level and len(doubts) == (count > 0)
+    assert all(f"mine: on {count} of 8 test images the answer does not rest on layer 'second'" in d for d in doubts)
+
+
 @pytest.mark.parametrize(
     ("change", "is_in_order"),
     [

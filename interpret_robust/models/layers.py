@@ -515,13 +515,23 @@ def _output(network: nn.Module, preprocess: Preprocess, images: Tensor, name: st
 
 def _sees_all(network: nn.Module, name: str, preprocess: Preprocess, image: Tensor) -> bool:
     """Return whether the answer does not depend on the image where a layer's output is held fixed."""
-    pixels = preprocess(image).requires_grad_()
+    return count_beyond(network, name, preprocess, image) == 0
+
+
+def count_beyond(network: nn.Module, name: str, preprocess: Preprocess, images: Tensor) -> int:
+    """Return for how many of images (N, C, H, W) the answer depends on them though a layer's output is held fixed.
+
+    Example:
+        >>> count_beyond(network, "layer4", preprocess, images)
+        0
+    """
+    pixels = preprocess(images).requires_grad_()
     with hooks([(layer_of(network, name), lambda _, __, output: output.detach())]), probe_answer(network) as answers:
         network(pixels.clone())
     if not answers[-1].requires_grad:
-        return True
+        return 0
     (gradient,) = torch.autograd.grad(answers[-1], pixels, allow_unused=True)
-    return gradient is None or not bool((gradient != 0).any())
+    return 0 if gradient is None else int((gradient != 0).flatten(1).any(1).sum())
 
 
 def is_inside(output: Any) -> bool:

@@ -17,7 +17,7 @@ from interpret_robust.datasets import Dataset
 from interpret_robust.datasets.batches import to_device, to_pixels
 from interpret_robust.models.answer_checks import SMALL, doubts_about_gradients, doubts_about_logits, is_same
 from interpret_robust.models.classifier import Classifier, predicted_classes
-from interpret_robust.models.layers import LEAST_OF_FEW, Choice
+from interpret_robust.models.layers import LEAST_OF_FEW, Choice, count_beyond
 from interpret_robust.models.loss_check import doubt_about_loss
 from interpret_robust.models.memory import Memory
 from interpret_robust.models.normalization import STATISTICS
@@ -81,6 +81,13 @@ def try_out(
             doubts.append(f"{label} {doubt}")
         if layer is not None:
             doubts += _check_layer(layer, label)
+            count = count_beyond(model.backbone, layer.name, model.preprocess, images) if layer.sees_all else 0
+            if count:
+                doubts.append(
+                    f"{label}: on {count} of {len(images)} test images the answer does not rest on layer "
+                    f"'{layer.name}' alone, as where some images leave a network early: ranks and maps by position are "
+                    "of a part of it. --local-layer names another."
+                )
         judgment, doubt = check_reading(model, data, normalize, STATISTICS if is_trained else {})
         if doubt is None and judgment.is_better_than_guessing():
             doubt = doubt_about_loss(model, *_choose_right(judgment, model.preprocess.size))
