@@ -158,23 +158,70 @@ def test_a_checkpoint_is_loaded_with_its_own_data(make_checkpoint: Callable[...,
     assert ir.load(str(model.subject.path)).subject.sha256 == model.subject.sha256
 
 
-@pytest.mark.parametrize("change", ["weights", "hook"])
+def replace_forward(network: Any) -> None:
+    forward = network.forward
+    network.forward = lambda images: -forward(images)
+
+
+def negate_weights(network: Any) -> None:
+    with torch.no_grad():
+        network.classifier.weight.mul_(-1)
+
+
+def negate_gradients(network: Any) -> None:
+    network.classifier.register_full_backward_hook(lambda _, gradients, __: tuple(-gradient for gradient in gradients))
+
+
+def change_eps(network: Any) -> None:
+    next(layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)).eps = 1.0
+
+
+CHANGES: dict[str, Callable[[Any], object]] = {
+    "weights": negate_weights,
+    "hook": lambda network: network.register_forward_hook(lambda _, __, logits: -logits),
+    "forward": replace_forward,
+    "gradients": negate_gradients,
+    "eps": change_eps,
+    "layer": lambda network: setattr(network, "classifier", nn.Sequential(network.classifier, nn.Tanh())),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_a_checkpoint_s_network_that_was_changed_is_asked_only_as_a_network(
     make_checkpoint: Callable[..., Path], tmp_path: Path, digits: Dataset, change: str
 ) -> None:
     """Of the checkpoint another number would be given than of the network that the program holds."""
     model = ir.load(make_checkpoint(tmp_path))
     ir.analyze("robustness", model, limit=2, pgd=1, cw="none")
-    if change == "weights":
-        with torch.no_grad():
-            model.network.classifier.weight.mul_(-1)
-    else:
-        model.network.register_forward_hook(lambda _, __, logits: -logits)
+    CHANGES[change](model.network)
     with pytest.raises(ir.UserError, match=r"was changed since it was loaded, .*: ir\.load\(model, data\) gives the"):
         ir.analyze("robustness", model, limit=2, pgd=1, cw="none")
-    images = torch.rand(3, *digits.image_shape, generator=torch.Generator().manual_seed(0))
-    changed = ir.load(model, digits, label="changed")
-    torch.testing.assert_close(changed(images), model(images))
+    if change in ("weights", "eps", "layer"):
+        images = torch.rand(3, *digits.image_shape, generator=torch.Generator().manual_seed(0))
+        changed = ir.load(model, digits, label="changed")
+        torch.testing.assert_close(changed(images), model(images))
+
+
+@pytest.mark.filterwarnings("ignore::interpret_robust.core.errors.DoubtWarning")
+def test_a_network_that_was_replaced_is_not_asked_as_the_first() -> None:
+    model = ir.load(seed_network(Convolutions), noise(), label="mine")
+    model.network = ir.load(seed_network(Convolutions, seed=3), noise(), label="other").network
+    with pytest.raises(ir.UserError, match="the network of noise-mine was changed since it was loaded"):
+        ir.analyze("robustness", model, limit=2, pgd=1, cw="none")
+
+
+def test_images_of_a_program_are_copied() -> None:
+    images = noise().test.images.copy()
+    data = ir.make_dataset(images, noise().test.labels)
+    images[:] = 0
+    assert np.array_equal(data.test.images, noise().test.images)
+
+
+def test_one_logit_is_not_attacked() -> None:
+    """The cross-entropy of one class is zero, whatever the logit: nothing would be changed, and all be right."""
+    network = nn.Sequential(nn.Flatten(), nn.Linear(C * H * W, 1))
+    with pytest.raises(ir.UserError, match="the model has one logit"):
+        ir.PGD(8 / 255, 2 / 255, 3)(network, pixels(3, C, H, W), torch.zeros(3, dtype=torch.int64))
 
 
 def test_models_that_read_are_given_as_evaluators(

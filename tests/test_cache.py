@@ -1,6 +1,7 @@
 """One attack for several analyses: equal files with and without what is kept, and no pass too many."""
 
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -232,6 +233,22 @@ def test_weights_that_change_and_another_network_of_the_same_weights_are_attacke
         network_in(other).layer.weight.neg_()
     ir.analyze("robustness", other, pgd=3, cw=None)
     assert passes_of(other) - passes_before == 2 * (3 + FIRST_IMAGE + LAST_BATCH)
+
+
+def test_a_network_whose_gradients_changed_is_attacked_anew() -> None:
+    """Its weights and its answers are as before."""
+    model = load_model(Shift())
+    ir.analyze("robustness", model, pgd=3, cw=None)
+
+    def negate(_: nn.Module, gradients: Any, __: Any) -> Any:
+        return tuple(-each for each in gradients)
+
+    network_in(model).layer.register_full_backward_hook(negate)
+    passes_before = passes_of(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ir.analyze("robustness", model, pgd=3, cw=None)
+    assert passes_of(model) - passes_before >= 3 + FIRST_IMAGE
 
 
 def test_attacks_outside_an_analysis_are_not_kept(checkpoint_path: Path, digits: Dataset) -> None:

@@ -212,6 +212,59 @@ def test_part_of_weights_behind_a_wrapper_is_left_aside_and_said(tmp_path: Path)
     torch.testing.assert_close(network(pixels(3, C, H, W)), expected(1))
 
 
+class Numbered(nn.Module):
+    """A layer that keeps a number in its state dict, which is no tensor."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.layer, self.scale = nn.Linear(3, 3), scale
+
+    def _save_to_state_dict(self, state: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(state, prefix, keep_vars)
+        state[f"{prefix}scale"] = self.scale
+
+    def _load_from_state_dict(self, state: Any, prefix: str, *rest: Any) -> None:
+        self.scale = state.pop(f"{prefix}scale")
+        super()._load_from_state_dict(state, prefix, *rest)
+
+
+@pytest.mark.parametrize("prefix", ["", "model."])
+def test_a_number_that_a_layer_keeps_is_read(prefix: str, tmp_path: Path) -> None:
+    source, network = nn.Sequential(Numbered(3.0)), nn.Sequential(Numbered(1.0))
+    torch.save(add_prefix(prefix, source.state_dict()), tmp_path / "weights.pt")
+    assert load_weights(network, "mine", tmp_path / "weights.pt") == ([], [])
+    torch.testing.assert_close(network.state_dict(), source.state_dict())
+
+
+def test_tensors_kept_beside_are_compared_and_missed(tmp_path: Path) -> None:
+    source, network = ExtraLayer({"scale": torch.arange(3)}), ExtraLayer({"scale": torch.zeros(3)})
+    path = tmp_path / "weights.pt"
+    torch.save({"model": source.state_dict(), "copy": source.state_dict()}, path)
+    load_weights(network, "mine", path)
+    assert torch.equal(network.extra["scale"], torch.arange(3))
+    other = ExtraLayer({"scale": torch.ones(3)}).state_dict() | source.layer.state_dict(prefix="layer.")
+    torch.save({"model": source.state_dict(), "other": other}, path)
+    with pytest.raises(UserError, match="holds several weights of mine, at 'model', 'other'"):
+        load_weights(network, "mine", path)
+    torch.save(source.layer.state_dict(prefix="layer."), path)
+    assert load_weights(ExtraLayer(torch.arange(3)), "mine", path).gaps == ["_extra_state"]
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"args": {"mu": 7, "sigma": 0.25}, "acc_mean": 0.7, "acc_std": 0.1},
+        {"history": {"train_loss_ema": torch.zeros(9)}, "loss_ema": torch.zeros(10)},
+    ],
+    ids=["numbers", "curves"],
+)
+def test_ordinary_numbers_of_training_are_no_question(entry: dict[str, Any], tmp_path: Path) -> None:
+    path, network = tmp_path / "weights.pt", seed_network(Convolutions, seed=0)
+    torch.save({"model": weights()} | entry, path)
+    assert load_weights(network, "mine", path, is_normalized=False) == ([], [])
+    torch.testing.assert_close(network(pixels(3, C, H, W)), expected())
+
+
 def test_a_network_that_renames_and_resizes_what_it_loads_is_left_to_torch(tmp_path: Path) -> None:
     class Renaming(nn.Module):
         bank: Tensor

@@ -19,11 +19,12 @@ from interpret_robust.core.parsing import format_count
 from interpret_robust.datasets import Dataset
 from interpret_robust.models import card as cards
 from interpret_robust.models import external
+from interpret_robust.models.answer_checks import differentiate, differs_in_slope, is_same
 from interpret_robust.models.building import build_network
 from interpret_robust.models.card import Card
-from interpret_robust.models.checkpoint import Checkpoint
 from interpret_robust.models.classifier import Classifier, Features
 from interpret_robust.models.copying import copy_of
+from interpret_robust.models.external import ExternalModel
 from interpret_robust.models.subject import Subject
 from interpret_robust.study.tasks import TrainTask
 from interpret_robust.training.log import Logs
@@ -73,17 +74,21 @@ class Model(nn.Module):
         return self.subject.doubts
 
     def check_unchanged(self) -> None:
-        """Raise UserError where the network of a checkpoint was changed since it was loaded: analyses read the file."""
-        if not isinstance(self.subject, Checkpoint):
-            return
-        stored_tensors = self.subject.tensors
-        has_hooks = any(layer._forward_hooks or layer._forward_pre_hooks for layer in self.network.modules())
-        if has_hooks or any(
-            not torch.equal(tensor.cpu(), stored_tensors[name]) for name, tensor in self.network.state_dict().items()
-        ):
+        """Raise UserError where the network was changed since it was loaded, and questions would be of another.
+
+        Those of a checkpoint are of its file. A model from elsewhere may be changed, but not replaced.
+        """
+        if isinstance(self.subject, ExternalModel):
+            is_as_loaded = self.network is self.subject.wrapper
+        else:
+            original = self.subject.model(torch.device("cpu"))
+            is_as_loaded = _have_equal_tensors(self.network, original) and _answer_alike(
+                self.network, original, self.subject
+            )
+        if not is_as_loaded:
             raise UserError(
-                f"the network of {self.name} was changed since it was loaded, and questions are asked of its "
-                "checkpoint: ir.load(model, data) gives the network as it is now."
+                f"the network of {self.name} was changed since it was loaded, and questions are asked of what was "
+                "loaded: ir.load(model, data) gives the network as it is now."
             )
 
     def summary(self) -> dict[str, str]:
@@ -113,6 +118,24 @@ class Model(nn.Module):
             f"<tr><th>{escape(key)}</th><td>{escape(text)}</td></tr>" for key, text in self.summary().items()
         )
         return f"<table>{rows}</table>"
+
+
+def _have_equal_tensors(network: nn.Module, original: nn.Module) -> bool:
+    tensors, original_tensors = network.state_dict(), original.state_dict()
+    return tensors.keys() == original_tensors.keys() and all(
+        torch.equal(tensor.cpu(), original_tensors[name]) for name, tensor in tensors.items()
+    )
+
+
+def _answer_alike(network: Classifier, original: Classifier, subject: Subject) -> bool:
+    """Return whether two networks give an image of noise one answer, and the answer one gradient."""
+    device = next(network.parameters()).device
+    image = torch.rand(1, *subject.job["image_shape"], generator=torch.Generator().manual_seed(0))
+    answer, expected = differentiate(network, image.to(device)), differentiate(original, image)
+    if answer.slope is None or expected.slope is None:
+        return answer.slope is expected.slope
+    is_other_slope = differs_in_slope(answer.slope.cpu(), expected.slope).any()
+    return is_same(answer.logits.detach().cpu(), expected.logits.detach()) and not bool(is_other_slope)
 
 
 @with_options(card_fields())

@@ -179,8 +179,13 @@ class OnCopies(nn.Module):
         self.network = network
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the network's logits (N, classes) of images (N, C, H, W), which stay as they are."""
+        """Return the network's logits (N, classes) of images (N, C, H, W), which stay as they are.
+
+        Raises UserError for one logit: the cross-entropy of one class is zero, so that nothing would be changed.
+        """
         logits: Tensor = self.network(images.clone())
+        if logits.shape[1:] == (1,):
+            raise UserError("the model has one logit z, which no loss can lower: give two, torch.cat([-z, z], 1) / 2.")
         return logits
 
 

@@ -69,7 +69,7 @@ def _as_images(images: Any) -> Images:
     if images.max() == 1:
         raise UserError(f"the brightest pixel is {BLACK}: give uint8 images from 0 to 255, or floats from 0 to 1.")
     in_front = images.shape[1] in (1, 3) and images.shape[3] not in (1, 3)
-    return np.ascontiguousarray(images.transpose(0, 2, 3, 1) if in_front else images)
+    return np.array(images.transpose(0, 2, 3, 1) if in_front else images, order="C")  # a copy: the program may go on
 
 
 def _as_labels(labels: Any) -> Labels:

@@ -21,6 +21,9 @@ AVERAGES = {"ema", "shadow", "average", "averages", "averaged", "polyak", "swa"}
 AVERAGE = re.compile(r"(^|[._])(avg_params|avg_model)([._]|$)")
 """What keys of moving averages of weights are called; `avg` alone is of pools and of optimizers."""
 
+CURVES = {"loss", "losses", "grad", "grads", "acc", "accuracy", "history"}
+"""Words of averages that are not of weights."""
+
 TRAINING = re.compile(
     r"(optim|sched|scaler|metric|histor|callback|hyper|loss|config)[a-z]*|opt|sgd|adamw?|momentum|amp|rng|random|criterion|"
     r"queue|hist|args|loops|confusion"
@@ -49,7 +52,9 @@ def is_average(path: str, tensor: Tensor) -> bool:
         >>> is_average("ema.shadow_params.0", torch.zeros(3))
         True
     """
-    return tensor.numel() > 1 and (not AVERAGES.isdisjoint(words_of(path)) or bool(AVERAGE.search(path)))
+    words = words_of(path)
+    is_named = not AVERAGES.isdisjoint(words) or bool(AVERAGE.search(path))
+    return is_named and words.isdisjoint(CURVES) and tensor.numel() > 1
 
 
 def is_of_training(path: str) -> bool:
@@ -75,7 +80,9 @@ def is_of_other_layer(path: str, tensor: Tensor, shapes: Mapping[str, torch.Size
     """
     if tensor.numel() <= 1 or path.endswith((COUNTER, EXTRA)):
         return False
-    if any(path.endswith(f".{name}") and tensor.shape == shape for name, shape in shapes.items()):
+    parts = path.split(".")
+    ends = (".".join(parts[start:]) for start in range(1, len(parts)))
+    if any(end in shapes and shapes[end] == tensor.shape for end in ends):
         return True
     return ("." in path or tensor.ndim > 1) and not is_of_training(path)
 
@@ -107,7 +114,10 @@ def find_listed_colors(content: Any, place: str = "") -> str | None:
             [name for name in names if not words_of(name).isdisjoint(words)] for words in (MEANS, DEVIATIONS)
         )
         pairs = [str(name) for name, item in mapping.items() if "normaliz" in str(name).lower() and _is_pair(item)]
-        if (means and deviations) or pairs:
+        names = [*means, *deviations]
+        is_plain = {"mean", "std"} <= {name.lower() for name in names}
+        has_list = any(isinstance(mapping.get(name), list | tuple) for name in names)
+        if (means and deviations and (is_plain or has_list)) or pairs:
             return join(path, (pairs or means)[0])
     return None
 

@@ -53,6 +53,14 @@ class WeightSet(NamedTuple):
     neighbors: Collection[str]
 
 
+class Own(NamedTuple):
+    """What a network has: tensors by name, the last words of these names, and the names of what else it keeps."""
+
+    tensors: Mapping[str, Tensor]
+    last_words: Collection[str]
+    kept: tuple[str, ...]
+
+
 class Rest(NamedTuple):
     """What a file and a network do not have in common.
 
@@ -90,10 +98,15 @@ def load_weights(
     content, state = _read(path), network.state_dict()
     expected = {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
     tied_names = _tied_names(network)
+    own = Own(
+        expected,
+        frozenset(_last(name) for name in expected),
+        (EXTRA, *(name for name, item in state.items() if not isinstance(item, Tensor))),
+    )
     sets = [
         (place, _fill_in(weights, tied_names))
         for wrapper in (COMPILER_PREFIX, WRAPPER_PREFIX)
-        for place, weights in _sets(content, expected, wrapper)
+        for place, weights in _sets(content, own, wrapper)
     ]
     matches = [(place, weights) for place, weights in sets if _fits(weights, expected)]
     matches = matches or [(place, weights) for place, weights in sets if _loads(network, weights, expected)]
@@ -130,8 +143,12 @@ def load_weights(
         if (other in neighbors and _is_of_layer(other, tensor))
         or (key is None and is_of_other_layer(other, tensor, shapes))
     ]
-    gaps = [name for name in state if name.endswith(EXTRA) and name not in first.tensors and state[name]]
+    gaps = [name for name in state if name.endswith(EXTRA) and name not in first.tensors and _is_something(state[name])]
     return Rest(extras, gaps)
+
+
+def _is_something(extra: Any) -> bool:
+    return extra is not None and not (isinstance(extra, dict | list | tuple | bytes) and not extra)
 
 
 def _is_of_layer(path: str, tensor: Tensor) -> bool:
@@ -201,7 +218,7 @@ def _loads(network: nn.Module, weights: WeightSet, expected: Mapping[str, Tensor
     """
     content: OrderedDict[str, Any] = OrderedDict(weights.tensors)
     vars(content)["_metadata"] = weights.versions
-    if not content or any(
+    if 2 * len(content) < len(expected) or any(
         tensor.is_floating_point() and name in content and not content[name].is_floating_point()
         for name, tensor in expected.items()
     ):
@@ -256,7 +273,7 @@ def _check_tied(path: Path, label: str, tensors: Mapping[str, Tensor], tied_name
 
 
 def _sets(
-    content: Any, expected: Mapping[str, Tensor], wrapper: re.Pattern[str], place: str = "", depth: int = 0
+    content: Any, own: Own, wrapper: re.Pattern[str], place: str = "", depth: int = 0
 ) -> Iterator[tuple[str, WeightSet]]:
     """Yield place and content for each place and each prefix below which tensors of the network may lie.
 
@@ -268,14 +285,17 @@ def _sets(
         content = {place: item for place, item in enumerate(content) if isinstance(item, Mapping)}
     if not isinstance(content, Mapping):
         return
-    items = {str(name): item for name, item in content.items() if isinstance(item, Tensor) or str(name).endswith(EXTRA)}
-    new_names = {name: _modern_name(wrapper.sub("", name), expected) for name in items}
+    items = {
+        str(name): item for name, item in content.items() if isinstance(item, Tensor) or str(name).endswith(own.kept)
+    }
+    new_names = {name: _modern_name(wrapper.sub("", name), own.tensors) for name in items}
     if len(set(new_names.values())) < len(items):
         new_names = {name: name for name in items}
     tensors = {new_name: items[name] for name, new_name in new_names.items()}
     paths = {new_name: join(place, name) for name, new_name in new_names.items()}
     versions = {wrapper.sub("", f"{path}."): version for path, version in _versions(content).items()}
-    for prefix in _prefixes(tensors, expected):
+    may_fit = any(_last(name) in own.last_words for name in tensors)
+    for prefix in _prefixes(tensors, own.tensors) if may_fit else [""] if tensors else []:
         weights = WeightSet(
             _cut_prefix(prefix, tensors),
             {path.rstrip("."): item for path, item in _cut_prefix(prefix, versions).items()},
@@ -284,10 +304,14 @@ def _sets(
         )
         yield join(place, prefix.rstrip(".")), weights
     for name, item in content.items():
-        yield from _sets(item, expected, wrapper, join(place, str(name)), depth + 1)
+        yield from _sets(item, own, wrapper, join(place, str(name)), depth + 1)
 
 
 _WEIGHT_NORM = re.compile(r"((?:.*\.)?)(\w+)_([gv])")
+
+
+def _last(name: str) -> str:
+    return name.rpartition(".")[2]
 
 
 def _modern_name(name: str, expected: Iterable[str]) -> str:
@@ -325,6 +349,8 @@ def _prefixes(tensors: Collection[str], expected: Collection[str]) -> list[str]:
 
 
 def _fits(weights: WeightSet, expected: Mapping[str, Tensor]) -> bool:
+    if any(name not in weights.tensors for name in expected if not name.endswith((COUNTER, EXTRA))):
+        return False  # at once: a file may hold thousands of mappings
     return not _mismatches(weights.tensors, expected)
 
 
@@ -336,7 +362,8 @@ def _mismatches(tensors: Mapping[str, Any], expected: Mapping[str, Tensor]) -> l
     kinds = {_kind(name) for name in expected}
     return sorted(
         name
-        for name in expected.keys() | {name for name in tensors if _kind(name) in {*kinds, None}}
+        for name in expected.keys()
+        | {name for name, item in tensors.items() if isinstance(item, Tensor) and _kind(name) in {*kinds, None}}
         if not name.endswith((COUNTER, EXTRA))
         and (name not in expected or name not in tensors or not _is_alike(tensors[name], expected[name]))
     )
@@ -368,8 +395,17 @@ def _are_equal(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
 
 
 def _is_equal(first: Any, second: Any) -> bool:
+    """Return whether two things of a file are equal, tensors and what holds them too; NaN is equal to NaN."""
     if isinstance(first, Tensor) and isinstance(second, Tensor):
-        return torch.equal(first.to_dense(), second.to_dense())
+        if first.is_nested or second.is_nested or first.dtype != second.dtype or first.shape != second.shape:
+            return first is second
+        first, second = first.to_dense(), second.to_dense()
+        is_close = first.is_floating_point() and torch.isclose(first, second, rtol=0, atol=0, equal_nan=True).all()
+        return torch.equal(first, second) or bool(is_close)
+    if isinstance(first, Mapping) and isinstance(second, Mapping):
+        return first.keys() == second.keys() and all(_is_equal(first[key], second[key]) for key in first)
+    if isinstance(first, list | tuple) and isinstance(second, list | tuple):
+        return len(first) == len(second) and all(map(_is_equal, first, second))
     return first is second or (type(first) is type(second) and bool(first == second))
 
 

@@ -14,7 +14,7 @@ import torch
 
 from interpret_robust.analyses.engine import recalibration
 from interpret_robust.analyses.engine.analysis import Analysis
-from interpret_robust.analyses.engine.first_logits import FIRST_LOGITS, check_first_logits, first_logits
+from interpret_robust.analyses.engine.first_logits import FIRST_LOGITS, GRADIENT, check_first_logits, first_logits
 from interpret_robust.analyses.engine.naming import effective_limit, file_path
 from interpret_robust.analyses.engine.settings import SourceSettings, shares_attack
 from interpret_robust.attacks import cache
@@ -179,8 +179,12 @@ class Work:
         network, job = self.network, self._subject.job
         sha256 = checkpoint.tensors_sha256(dict(network.state_dict()))
         if isinstance(network, WrappedModel):
-            # Its weights do not tell what it computes: it is equal to itself alone.
-            return None if network.draws or self._subject.doubts else (network, sha256, self.device.type)
+            # Its weights do not tell what it computes: it is equal to itself alone, as long as it answers alike.
+            if network.draws or self._subject.doubts:
+                return None
+            numbers = self._logits_of_run.get(FIRST_LOGITS, {})
+            answer = [numbers.get(name) for name in (self._subject.name, self._subject.name + GRADIENT)]
+            return network, sha256, self.device.type, str(answer)
         image = torch.zeros(1, *self.dataset.image_shape, device=self.device)
         kind = job["architecture"], job["variant"], sha256, self.device.type
         return kind if answers_repeat(self.model, image) else None
