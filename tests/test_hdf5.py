@@ -378,6 +378,11 @@ def newer(path: Path) -> None:
         file.attrs["format_version"] = hdf5.FORMAT_VERSION + 1
 
 
+def unnumbered(path: Path) -> None:
+    with h5py.File(write(path), "r+") as file:
+        file.attrs["format_version"] = "two"
+
+
 def newer_schema(path: Path) -> None:
     with h5py.File(write(path), "r+") as file:
         file.attrs["schema"] = "toy/4"
@@ -398,6 +403,7 @@ def other_schema(path: Path) -> None:
         (write_truncated, ("damaged or no HDF5 file", "truncated file")),
         (foreign, ("not one that `irt analyze` wrote",)),
         (write_unfinished, ("unfinished", "run its analysis again")),
+        (unnumbered, ("is damaged or no HDF5 file (invalid literal for int() with base 10: 'two'): run its",)),
         (newer, ("format 3", "up to 2")),
         (newer_schema, ("toy/4", "toy/3")),
         (other_schema, ("robustness/3", "toy is needed")),

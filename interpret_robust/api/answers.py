@@ -153,7 +153,7 @@ class Answer:
             >>> answer = ir.analyze("alignment", ir.load(path))  # doctest: +SKIP
             >>> answer.save("analyses")  # doctest: +SKIP
         """
-        if not Path(path).suffix:
+        if not Path(path).suffix and not Path(path).is_file():
             _make_folder(Path(path))
         target = _target(self, Path(path), overwrite=overwrite)
         with replace_file(target) as partial:

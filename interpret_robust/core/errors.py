@@ -78,8 +78,14 @@ def first_line(error: BaseException) -> str:
 
 
 def reason_in_brackets(error: Exception) -> str:
-    """Return what HDF5 says of a file, in as few words as it gives: what stands in brackets."""
-    return first_line(error).split("(", 1)[-1].rstrip(").")
+    """Return what HDF5 says of a file, in as few words as it gives: what stands in brackets at the end, if it has them.
+
+    Example:
+        >>> reason_in_brackets(OSError("Unable to open file (file signature not found)"))
+        'file signature not found'
+    """
+    line = first_line(error).rstrip(".")
+    return line.split("(", 1)[-1].removesuffix(")") if line.endswith(")") else line
 
 
 def close_quotes(text: str) -> str:

@@ -101,23 +101,22 @@ def is_of_colors(path: str, tensor: Tensor) -> bool:
     return is_named and tensor.numel() in (1, 3) and tensor.is_floating_point()
 
 
-def find_listed_colors(content: Any, place: str = "") -> str | None:
+def find_listed_colors(content: Any) -> str | None:
     """Return the path of a mean of colors in numbers, beside which a deviation lies, or of both; None where none is.
 
     Example:
         >>> find_listed_colors({"args": {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.2, 0.2]}})
         'args.mean'
     """
-    for path, mapping in mappings_in(content, place):
+    for path, mapping in mappings_in(content):
         names = [str(name) for name, item in mapping.items() if _is_of_numbers(item)]
         means, deviations = (
             [name for name in names if not words_of(name).isdisjoint(words)] for words in (MEANS, DEVIATIONS)
         )
         pairs = [str(name) for name, item in mapping.items() if "normaliz" in str(name).lower() and _is_pair(item)]
-        names = [*means, *deviations]
         is_plain = {"mean", "std"} <= {name.lower() for name in names}
-        has_list = any(isinstance(mapping.get(name), list | tuple) for name in names)
-        if (means and deviations and (is_plain or has_list)) or pairs:
+        has_list = any(isinstance(mapping.get(name), list | tuple) for name in (*means, *deviations))
+        if pairs or (means and deviations and (is_plain or has_list)):
             return join(path, (pairs or means)[0])
     return None
 

@@ -269,7 +269,7 @@ def _is_moved(first: npt.NDArray[np.int64], second: npt.NDArray[np.int64], right
 def _judge_order(predicted: npt.NDArray[np.int64], labels: Labels, classes: int) -> tuple[Right, list[int]]:
     """Return which images are right in the order of classes that suits the others best, and the order of all.
 
-    Each half of the images of a class is judgment by the order that suits the other half.
+    Each half of the images of a class is judged by the order that suits the other half.
     """
     half = np.array([(labels[:place] == label).sum() % 2 for place, label in enumerate(labels)])
     right = np.zeros(len(labels), np.bool_)

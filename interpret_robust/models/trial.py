@@ -91,10 +91,10 @@ def try_out(
         judgment, doubt = check_reading(model, data, normalize, STATISTICS if is_trained else {})
         if doubt is None and judgment.is_better_than_guessing():
             doubt = doubt_about_loss(model, *_choose_right(judgment, model.preprocess.size))
+        if doubt is not None:
+            doubts.append(f"{label} {doubt}")
         model.ask_again = doubt_about_change(model, images)
-    return Trial(
-        judgment.accuracy, len(judgment.labels), (*doubts, *(f"{label} {doubt}" for doubt in [doubt] if doubt))
-    )
+    return Trial(judgment.accuracy, len(judgment.labels), tuple(doubts))
 
 
 def _choose_right(judgment: Judgment, size: int | None) -> tuple[Tensor, Tensor]:

@@ -135,16 +135,19 @@ def load_weights(
         )
     _check_tied(path, label, first.tensors, tied_names)
     _load(network, path, label, state, first)
-    shapes = {name: tensor.shape for name, tensor in expected.items()} if key is None else {}
-    neighbors = {path for path in other_tensors if path in first.neighbors and not path.endswith((COUNTER, EXTRA))}
-    extras = [
-        other
-        for other, tensor in other_tensors.items()
-        if (other in neighbors and _is_of_layer(other, tensor))
-        or (key is None and is_of_other_layer(other, tensor, shapes))
-    ]
     gaps = [name for name in state if name.endswith(EXTRA) and name not in first.tensors and _is_something(state[name])]
-    return Rest(extras, gaps)
+    return Rest(list(_find_extras(other_tensors, first, expected, looks_elsewhere=key is None)), gaps)
+
+
+def _find_extras(
+    other_tensors: Mapping[str, Tensor], weights: WeightSet, expected: Mapping[str, Tensor], *, looks_elsewhere: bool
+) -> Iterator[str]:
+    """Yield the paths of tensors that look like parts of layers: beside the weights, and at other keys if asked for."""
+    shapes = {name: tensor.shape for name, tensor in expected.items()}
+    for path, tensor in other_tensors.items():
+        is_beside = path in weights.neighbors and not path.endswith((COUNTER, EXTRA)) and _is_of_layer(path, tensor)
+        if is_beside or (looks_elsewhere and is_of_other_layer(path, tensor, shapes)):
+            yield path
 
 
 def _is_something(extra: Any) -> bool:
