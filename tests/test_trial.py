@@ -42,6 +42,7 @@ from interpret_robust.models.external import ExternalModel, bring, trial_image
 from interpret_robust.models.layers import default_layer, depend, locality, reading
 from interpret_robust.models.logits import as_logits, logits_part
 from interpret_robust.models.losses import cross_entropy
+from interpret_robust.models.preparation import prepare
 from interpret_robust.models.preprocess import Preprocess
 from interpret_robust.models.reading_check import MOSTLY_SAME, _is_moved
 from interpret_robust.models.self_attention import attend, tokens
@@ -973,6 +974,17 @@ def test_answers_that_are_read_wrongly_are_doubted(change: Any, sentence: str) -
 
     doubts = bring(Read(), Card("mine:net", label="mine"), levels(), "levels").doubts
     assert [sentence in doubt for doubt in doubts if " is right on " in doubt] == ([True] if sentence else [])
+
+
+def test_a_number_that_is_not_finite_is_doubted_though_answers_are() -> None:
+    """As a variance that overflows in half precision: what batch norm divides by it is zero, and no answer is NaN."""
+    layer = nn.BatchNorm2d(C)
+    network, card = nn.Sequential(layer, seed_network(Convolutions)), Card("mine:net")
+    network.register_buffer("mask", torch.full((2,), -torch.inf))
+    assert not [doubt for doubt in prepare(network, card) if "infinite" in doubt]
+    assert layer.running_var is not None
+    layer.running_var[1] = torch.inf
+    assert [doubt for doubt in prepare(network, card) if "'0.running_var' that is NaN or infinite" in doubt]
 
 
 @pytest.mark.parametrize("container", ["list", "nested", "known", "buffers"])

@@ -170,10 +170,13 @@ def test_a_moving_average_in_another_form_is_not_passed_over(layout: str, tmp_pa
     torch.testing.assert_close(answers_of(path, "model"), expected(1))
 
 
+@pytest.mark.parametrize("weight_sum", [{"weight_sum": 3.0}, {}], ids=["sum", "no sum"])
 @pytest.mark.parametrize("train_mode", [True, False])
-def test_weights_between_the_steps_of_a_schedule_free_optimizer_are_refused(train_mode: bool, tmp_path: Path) -> None:
+def test_weights_between_the_steps_of_a_schedule_free_optimizer_are_refused(
+    train_mode: bool, weight_sum: dict[str, float], tmp_path: Path
+) -> None:
     """As `schedulefree` saves them: in training mode weights are where gradients are taken, not their average."""
-    group = {"lr": 0.1, "train_mode": train_mode, "weight_sum": 3.0, "params": [0]}
+    group = {"lr": 0.1, "train_mode": train_mode, "params": [0]} | weight_sum
     path = tmp_path / "weights.pt"
     torch.save({"model": weights(), "optimizer": {"state": {}, "param_groups": [group]}}, path)
     if train_mode:
@@ -185,6 +188,8 @@ def test_weights_between_the_steps_of_a_schedule_free_optimizer_are_refused(trai
 def test_colors_are_told_from_other_means(tmp_path: Path) -> None:
     others = {"bn.running_mean": torch.zeros(3), "log_sigma": torch.zeros(1), "head": {"sigma": torch.ones(1)}}
     path, network = tmp_path / "weights.pt", seed_network(Convolutions, seed=0)
+    others |= {"val_loss": {"mean_value": torch.tensor(0.3), "std": torch.tensor(0.1)}, "normalization": "batch"}
+    others |= {"init": {"mean": 0.0, "std": 0.02}, "noise_mean": 0.0, "noise_std": 0.1, "args.mean": None}
     torch.save({"model": weights(), "args": {"sigma": 0.25, "std": 0.1}, "metrics": {"mean": 0.9}} | others, path)
     load_weights(network, "mine", path, is_normalized=False)
     torch.testing.assert_close(network(pixels(3, C, H, W)), expected())
@@ -331,6 +336,17 @@ NORMALIZATIONS: dict[str, Callable[[Weights], Any]] = {
     "cfg.MEAN": lambda tensors: {"cfg": {"MEAN": 0.5, "STD": [0.2]}, "model": tensors},
     "model.normalize": lambda tensors: {"model": {"normalize": [[0.5] * 3, [0.2] * 3]}, "weights": tensors},
     "args.mean": lambda tensors: {"args": {"mean": [0.5, 0.4, 0.3], "std": (0.2, 0.2, 0.2)}, "model": tensors},
+    "args.means": lambda tensors: {"args": {"means": "0.5, 0.4, 0.3"}, "model": tensors},
+    "cfg.PIXEL_MEAN": lambda tensors: {"cfg": {"PIXEL_MEAN": [123.7, 116.3, 103.5]}, "model": tensors},
+    "norm.mean_rgb": lambda tensors: {"norm": {"mean_rgb": [[[0.5]], [[0.4]], [[0.3]]]}, "model": tensors},
+    "stddev_rgb": lambda tensors: {"stddev_rgb": [0.2, 0.2, 0.1], "model": tensors},
+    "hyper_parameters.mean": lambda tensors: {"hyper_parameters": {"mean": COLORS}, "state_dict": tensors},
+    "gray.mean": lambda tensors: {"gray": {"mean": torch.tensor(0.5), "sigma": torch.tensor(0.2)}, "model": tensors},
+    "norm.mean": lambda tensors: {"norm": {"mean": 0.5, "var": 0.04}, "model": tensors},
+    "mean_std": lambda tensors: {"mean_std": torch.stack([COLORS, COLORS]), "model": tensors},
+    "stats.0": lambda tensors: {"stats": (COLORS, COLORS), "model": tensors},
+    "normalize": lambda tensors: {"normalize": "imagenet", "model": tensors},
+    "transform": lambda tensors: {"transform": "Compose(\n  Normalize(mean=(0.5,), std=(0.2,))\n)", "model": tensors},
 }
 
 
@@ -388,6 +404,7 @@ def test_two_equal_sets_are_no_choice(tmp_path: Path) -> None:
             r"1 tensors at 'model' differ, first answer.bias",
         ),
         ({name: (100 * tensor).to(torch.int8) for name, tensor in weights().items()}, "in the file"),
+        ({name: tensor.to(torch.float8_e4m3fn) for name, tensor in weights().items()}, "of float8_e4m3fn in the file"),
         ({"epoch": 3}, "holds no state dict"),
         ({}, "holds no state dict"),
         (torch.zeros(3), "holds no state dict"),
@@ -432,8 +449,14 @@ def test_layers_that_the_network_lacks_are_left_aside_and_said(kind: str, prefix
         ({"callbacks": {"best": {"stem.weight": torch.zeros(4, C, 3, 3)}}}, ["callbacks.best.stem.weight"]),
         ({"opt": [{"exp_avg": torch.zeros(7, 2)}], "state": {"optimizers": {"m": torch.zeros(7, 2)}}}, []),
         ({"losses": torch.zeros(30), "epoch": torch.tensor(3), "accuracy": torch.zeros(30)}, []),
+        ({"pruned": torch.ones(30, dtype=torch.bool), "scales": torch.ones(30)}, ["pruned", "scales"]),
+        ({"random_features": {"weight": torch.zeros(7, 2)}}, ["random_features.weight"]),
+        ({"args": {"lora": {"A": torch.zeros(7, 2)}}}, ["args.lora.A"]),
     ],
-    ids=["masks", "adapters", "optimizer", "trained", "top", "weights", "other optimizers", "curves"],
+    ids=[
+        *("masks", "adapters", "optimizer", "trained", "top", "weights", "other optimizers", "curves"),
+        *("flat parts", "words of training in another name", "parts below words of training"),
+    ],
 )
 def test_tensors_at_other_keys_are_said(entry: dict[str, Any], names: list[str], tmp_path: Path) -> None:
     path, network = tmp_path / "weights.pt", seed_network(Convolutions, seed=0)
@@ -443,6 +466,41 @@ def test_tensors_at_other_keys_are_said(entry: dict[str, Any], names: list[str],
     assert load_weights(network, "mine", path, "model").extras == []
 
 
+def test_files_are_read_by_what_they_hold_not_by_their_names(tmp_path: Path) -> None:
+    save_file(weights(1), tmp_path / "weights.bin")
+    torch.save(weights(2), tmp_path / "weights.safetensors")
+    torch.testing.assert_close(answers_of(tmp_path / "weights.bin"), expected(1))
+    torch.testing.assert_close(answers_of(tmp_path / "weights.safetensors"), expected(2))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("weights.pt", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "`git lfs pull` fetches"),
+        ("weights.safetensors", b"version https://git-lfs.github.com/spec/v1\n", "a pointer that Git LFS left"),
+        ("weights.safetensors.index.json", b'{"weight_map": {"a": "b"}}', "in several files: save them as one"),
+    ],
+)
+def test_what_stands_in_place_of_weights_is_named(name: str, content: bytes, sentence: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=sentence):
+        answers_of(tmp_path / name)
+
+
+def test_a_program_of_torch_is_named(tmp_path: Path) -> None:
+    exported = torch.export.export(nn.Linear(3, 2), (torch.zeros(1, 3),))
+    torch.export.save(exported, tmp_path / "network.pt2")
+    with pytest.raises(UserError, match="is a program of torch"):
+        answers_of(tmp_path / "network.pt2")
+
+
+def test_a_file_without_auxiliary_heads_has_a_remedy(tmp_path: Path) -> None:
+    network = nn.ModuleDict({"stem": nn.Linear(3, 2), "aux1": nn.Linear(2, 2)})
+    torch.save({"stem." + name: tensor for name, tensor in network["stem"].state_dict().items()}, tmp_path / "w.pt")
+    with pytest.raises(UserError, match="It lacks auxiliary heads: --model-arg aux_logits=false"):
+        load_weights(network, "mine", tmp_path / "w.pt")
+
+
 @pytest.mark.parametrize("name", ["polyak", "avg_params", "EMACallback", "emaWeights", "EMA"])
 def test_an_average_in_another_form_is_a_choice(name: str, tmp_path: Path) -> None:
     path = tmp_path / "weights.pt"
@@ -450,6 +508,29 @@ def test_an_average_in_another_form_is_a_choice(name: str, tmp_path: Path) -> No
     with pytest.raises(UserError, match=f"at '{name}.0' what looks like a moving average"):
         answers_of(path)
     torch.testing.assert_close(answers_of(path, "model"), expected(1))
+
+
+def test_a_layer_that_is_called_like_an_average_is_none(tmp_path: Path) -> None:
+    network = nn.ModuleDict({"ema": nn.Linear(3, 2)})
+    tensors = network.state_dict()
+    optimizer = {"state": {name: {"exp_avg": torch.zeros(7)} for name in tensors}}
+    torch.save({"model": tensors, "optimizer": optimizer}, tmp_path / "weights.pt")
+    assert load_weights(network, "mine", tmp_path / "weights.pt") == ([], [])
+
+
+def test_a_key_names_where_weights_lie_or_what_they_lie_below(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    content = {
+        "state": add_prefix("net.", weights(1)) | {"head.weight": torch.zeros(7, 2)},
+        "ema.": weights(2),
+    }
+    torch.save(content, path)
+    for key, seed in (("state", 1), ("state.net", 1), ("state.net.", 1), ("ema.", 2), ("ema", 2)):
+        network = seed_network(Convolutions, seed=0)
+        assert load_weights(network, "mine", path, key).extras == []
+        torch.testing.assert_close(network(pixels(3, C, H, W)), expected(seed))
+    with pytest.raises(UserError, match=r"no weights of mine at --weights-key head; places that do: 'state\.net'"):
+        load_weights(network, "mine", path, "head")
 
 
 def test_an_equal_moving_average_is_nothing_left_aside(tmp_path: Path) -> None:

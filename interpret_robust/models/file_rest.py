@@ -1,7 +1,7 @@
-"""What a file of weights holds beside them: averages, normalization, parts of other layers, and what training kept."""
+"""What a file of weights holds beside them: averages, parts of other layers, and what training kept."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -30,9 +30,14 @@ TRAINING = re.compile(
 )
 """Words of the outermost keys of what training alone used."""
 
+BYWORDS = re.compile(
+    r"(state|dict|param|parameter|buffer|weight)s?|matrix|lr|last|best|train|training|val|valid|test|grad|torch|cuda|"
+    r"numpy|python|curve"
+)
+"""Words that stand beside these."""
 
-MEANS, DEVIATIONS = {"mean", "means", "mu"}, {"std", "stds", "sigma"}
-"""Words of the normalization of colors."""
+PARTS = {"mask", "masks", "lora", "adapter", "adapters", "prompt", "prompts", "delta", "scale", "scales"}
+"""Words of what changes the weights that it lies beside."""
 
 
 def words_of(name: str) -> set[str]:
@@ -45,15 +50,17 @@ def words_of(name: str) -> set[str]:
     return {word.lower() for word in WORD.findall(name)}
 
 
-def is_average(path: str, tensor: Tensor) -> bool:
+def is_average(path: str, tensor: Tensor, own_words: Collection[str] = ()) -> bool:
     """Return whether a tensor is called like a part of a moving average of weights.
 
+    Words that the network's own names have, as one with a layer `ema`, do not count.
+
     Example:
-        >>> is_average("ema.shadow_params.0", torch.zeros(3))
-        True
+        >>> is_average("ema.shadow_params.0", torch.zeros(3)), is_average("grad.ema.0", torch.zeros(3), {"ema"})
+        (True, False)
     """
     words = words_of(path)
-    is_named = not AVERAGES.isdisjoint(words) or bool(AVERAGE.search(path))
+    is_named = not AVERAGES.isdisjoint(words.difference(own_words)) or bool(AVERAGE.search(path))
     return is_named and words.isdisjoint(CURVES) and tensor.numel() > 1
 
 
@@ -64,8 +71,10 @@ def is_of_training(path: str) -> bool:
         >>> is_of_training("optimizer.state.0.exp_avg"), is_of_training("state_dict.scaler.weight")
         (True, False)
     """
-    outermost = words_of(path.split(".", maxsplit=1)[0])
-    return any(map(TRAINING.fullmatch, outermost)) or not words_of(path).isdisjoint({"optimizer", "optimizers"})
+    if not words_of(path).isdisjoint({"optimizer", "optimizers"}):
+        return True
+    outermost = [word for word in words_of(path.split(".", maxsplit=1)[0]) if not BYWORDS.fullmatch(word)]
+    return bool(outermost) and all(map(TRAINING.fullmatch, outermost)) and words_of(path).isdisjoint(PARTS)
 
 
 def is_of_other_layer(path: str, tensor: Tensor, shapes: Mapping[str, torch.Size]) -> bool:
@@ -84,51 +93,8 @@ def is_of_other_layer(path: str, tensor: Tensor, shapes: Mapping[str, torch.Size
     ends = (".".join(parts[start:]) for start in range(1, len(parts)))
     if any(end in shapes and shapes[end] == tensor.shape for end in ends):
         return True
-    return ("." in path or tensor.ndim > 1) and not is_of_training(path)
-
-
-def is_of_colors(path: str, tensor: Tensor) -> bool:
-    """Return whether a tensor is called like the mean of colors or their deviation, and has a number or three.
-
-    Example:
-        >>> is_of_colors("normalizer.mean", torch.ones(3)), is_of_colors("bn.running_mean", torch.ones(3))
-        (True, False)
-    """
-    words = words_of(path.rpartition(".")[2])
-    is_named = (
-        not words.isdisjoint(MEANS | DEVIATIONS - {"sigma"}) and "running" not in words and not is_of_training(path)
-    )
-    return is_named and tensor.numel() in (1, 3) and tensor.is_floating_point()
-
-
-def find_listed_colors(content: Any) -> str | None:
-    """Return the path of a mean of colors in numbers, beside which a deviation lies, or of both; None where none is.
-
-    Example:
-        >>> find_listed_colors({"args": {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.2, 0.2]}})
-        'args.mean'
-    """
-    for path, mapping in mappings_in(content):
-        names = [str(name) for name, item in mapping.items() if _is_of_numbers(item)]
-        means, deviations = (
-            [name for name in names if not words_of(name).isdisjoint(words)] for words in (MEANS, DEVIATIONS)
-        )
-        pairs = [str(name) for name, item in mapping.items() if "normaliz" in str(name).lower() and _is_pair(item)]
-        is_plain = {"mean", "std"} <= {name.lower() for name in names}
-        has_list = any(isinstance(mapping.get(name), list | tuple) for name in (*means, *deviations))
-        if pairs or (means and deviations and (is_plain or has_list)):
-            return join(path, (pairs or means)[0])
-    return None
-
-
-def _is_of_numbers(item: Any) -> bool:
-    """Return whether this is a number, or a list of one or three."""
-    numbers = item if isinstance(item, list | tuple) else [item]
-    return len(numbers) in (1, 3) and all(type(number) in (int, float) for number in numbers)
-
-
-def _is_pair(item: Any) -> bool:
-    return isinstance(item, list | tuple) and len(item) == 2 and all(map(_is_of_numbers, item))
+    is_part = "." in path or tensor.ndim > 1 or tensor.dtype == torch.bool or not words_of(path).isdisjoint(PARTS)
+    return is_part and not is_of_training(path)
 
 
 def is_between_steps(content: Any) -> bool:
@@ -138,9 +104,7 @@ def is_between_steps(content: Any) -> bool:
         >>> is_between_steps({"optimizer": {"param_groups": [{"train_mode": True, "weight_sum": 3.0}]}})
         True
     """
-    return any(
-        "weight_sum" in mapping and mapping.get("train_mode") is not False for _, mapping in mappings_in(content)
-    )
+    return any(bool(mapping.get("train_mode", "weight_sum" in mapping)) for _, mapping in mappings_in(content))
 
 
 def mappings_in(content: Any, place: str = "", depth: int = 0) -> Iterator[tuple[str, Mapping[Any, Any]]]:
@@ -154,7 +118,7 @@ def mappings_in(content: Any, place: str = "", depth: int = 0) -> Iterator[tuple
         return
     if isinstance(content, Mapping):
         yield place, content
-    for name, item in _items(content):
+    for name, item in items_of(content):
         if isinstance(item, Mapping | list | tuple):
             yield from mappings_in(item, join(place, str(name)), depth + 1)
 
@@ -168,7 +132,7 @@ def tensors_in(content: Any, place: str = "", depth: int = 0) -> Iterator[tuple[
     """
     if depth > DEEPEST:
         return
-    for name, item in _items(content):
+    for name, item in items_of(content):
         path = join(place, str(name))
         if isinstance(item, Tensor):
             yield path, item
@@ -176,7 +140,13 @@ def tensors_in(content: Any, place: str = "", depth: int = 0) -> Iterator[tuple[
             yield from tensors_in(item, path, depth + 1)
 
 
-def _items(content: Any) -> Iterable[tuple[Any, Any]]:
+def items_of(content: Any) -> Iterable[tuple[Any, Any]]:
+    """Return names and items of a mapping, places and items of a list, none of anything else.
+
+    Example:
+        >>> list(items_of(["a", "b"]))
+        [(0, 'a'), (1, 'b')]
+    """
     if isinstance(content, Mapping):
         return content.items()
     return enumerate(content) if isinstance(content, list | tuple) else ()
@@ -190,13 +160,3 @@ def join(place: str, name: str) -> str:
         ('model', 'model.stem.weight')
     """
     return ".".join(filter(None, [place, name]))
-
-
-def find_first(tensors: Mapping[str, Tensor], is_like: Callable[[str, Tensor], bool]) -> str | None:
-    """Return the path of the first tensor that is like what is looked for; None where none is.
-
-    Example:
-        >>> find_first({"ema.weight": torch.zeros(3)}, is_average)
-        'ema.weight'
-    """
-    return next((path for path, tensor in tensors.items() if is_like(path, tensor)), None)

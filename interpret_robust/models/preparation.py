@@ -28,6 +28,8 @@ def prepare(network: nn.Module, card: Card) -> Iterator[str]:
     if any(is_lazy(tensor) for tensor in tensors):
         raise UserError(f"{card.model} has layers whose sizes are open until they see an image: call it on one first.")
     _check_numbers(network, card)
+    if name := _not_finite(network):
+        yield f"has a number in '{name}' that is NaN or infinite, as weights cast to half precision may have."
     layers = [path for path, layer in network.named_modules() if path and layer.training]
     if layers and not network.training:
         listing = f"'{layers[0]}'" + (f" and {len(layers) - 1} more" if len(layers) > 1 else "")
@@ -52,6 +54,18 @@ def prepare(network: nn.Module, card: Card) -> Iterator[str]:
             "takes its pixels as they are: torchvision's own weights need --model-arg transform_input=true, which a "
             "file of weights does not hold."
         )
+
+
+def _not_finite(network: nn.Module) -> str | None:
+    """Return the name of a weight, or of a statistic of a layer, that is not a finite number; None where all are.
+
+    Other tensors may hold infinities on purpose, as masks of attention do.
+    """
+    tensors = [
+        *network.named_parameters(),
+        *((name, buffer) for name, buffer in network.named_buffers() if "running_" in name),
+    ]
+    return next((name for name, tensor in tensors if not bool(tensor.isfinite().all())), None)
 
 
 def _unknown_weights(network: nn.Module) -> Iterator[tuple[str, str]]:

@@ -7,10 +7,11 @@ two sets fit, the user chooses.
 
 import re
 import warnings
+import zipfile
 from collections import OrderedDict, defaultdict
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -21,18 +22,17 @@ from torch.nn.parameter import is_lazy
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.plugins import first_words
 from interpret_robust.models.card import check_weights
+from interpret_robust.models.file_colors import find_normalization
 from interpret_robust.models.file_rest import (
     COUNTER,
     DEEPEST,
     EXTRA,
-    find_first,
-    find_listed_colors,
     is_average,
     is_between_steps,
-    is_of_colors,
     is_of_other_layer,
     join,
     tensors_in,
+    words_of,
 )
 
 COMPILER_PREFIX = re.compile(r"(?<![^.])_orig_mod\.")
@@ -111,7 +111,7 @@ def load_weights(
     matches = [(place, weights) for place, weights in sets if _fits(weights, expected)]
     matches = matches or [(place, weights) for place, weights in sets if _loads(network, weights, expected)]
     places = _drop_repetitions(matches, expected)
-    candidates = places if key is None else [pair for pair in matches if pair[0] == key.rstrip(".")]
+    candidates = places if key is None else _drop_repetitions(_at(key, matches), expected)
     if not candidates:
         tensors_by_place: dict[str, Mapping[str, Any]] = {}
         for place, weights in (*places, *sets):
@@ -124,11 +124,11 @@ def load_weights(
             f"{path} holds several weights of {label}, at {_list_places(candidates)}: --weights-key chooses one of "
             f"them{top}."
         )
-    used_paths = {path for _, weights in matches for path in _used_paths(weights, expected)}
+    used_paths = {path for _, weights in matches for path in _used_paths(weights, own)}
     other_tensors = {path: tensor for path, tensor in tensors_in(content) if path not in used_paths}
     if key is None:
-        _check_choice(path, label, content, other_tensors, place)
-    if not is_normalized and (name := find_first(other_tensors, is_of_colors) or find_listed_colors(content)):
+        _check_choice(path, label, content, other_tensors, own, place)
+    if not is_normalized and (name := find_normalization(content, used_paths)):
         raise UserError(
             f"{path} holds weights of {label}, and at '{name}' what looks like the normalization that they were "
             "trained with: --normalize says which one is right."
@@ -136,7 +136,16 @@ def load_weights(
     _check_tied(path, label, first.tensors, tied_names)
     _load(network, path, label, state, first)
     gaps = [name for name in state if name.endswith(EXTRA) and name not in first.tensors and _is_something(state[name])]
-    return Rest(list(_find_extras(other_tensors, first, expected, looks_elsewhere=key is None)), gaps)
+    chosen = "" if key is None else place
+    nearby = {path: tensor for path, tensor in other_tensors.items() if path.startswith(chosen)}
+    return Rest(list(_find_extras(nearby, first, expected, looks_elsewhere=key is None)), gaps)
+
+
+def _at(key: str, sets: Collection[tuple[str, WeightSet]]) -> list[tuple[str, WeightSet]]:
+    """Return the sets of tensors at a key of a file, or below it where there are none."""
+    place = key.rstrip(".")
+    at_key = [pair for pair in sets if pair[0].rstrip(".") == place]
+    return at_key or [pair for pair in sets if pair[0].startswith(f"{place}.")]
 
 
 def _find_extras(
@@ -179,9 +188,14 @@ def _list_places(candidates: Sequence[tuple[str, WeightSet]]) -> str:
     return ", ".join(places[:MOST_PLACES]) + remark
 
 
-def _check_choice(path: Path, label: str, content: Any, other_tensors: Mapping[str, Tensor], place: str) -> None:
+def _check_choice(
+    path: Path, label: str, content: Any, other_tensors: Mapping[str, Tensor], own: Own, place: str
+) -> None:
     """Raise UserError where a file may hold better weights than those at a place, in a form that is not read."""
-    if average := find_first(other_tensors, is_average):
+    own_words = {word for name in own.tensors for word in words_of(name)}
+    for average, tensor in other_tensors.items():
+        if not is_average(average, tensor, own_words):
+            continue
         raise UserError(
             f"{path} holds weights of {label}, and at '{average}' what looks like a moving average of them in another "
             f"form: --weights-key '{place}' takes the weights as they are."
@@ -222,8 +236,7 @@ def _loads(network: nn.Module, weights: WeightSet, expected: Mapping[str, Tensor
     content: OrderedDict[str, Any] = OrderedDict(weights.tensors)
     vars(content)["_metadata"] = weights.versions
     if 2 * len(content) < len(expected) or any(
-        tensor.is_floating_point() and name in content and not content[name].is_floating_point()
-        for name, tensor in expected.items()
+        name in content and _lacks_scale(content[name], tensor) for name, tensor in expected.items()
     ):
         return False
     try:
@@ -233,10 +246,10 @@ def _loads(network: nn.Module, weights: WeightSet, expected: Mapping[str, Tensor
     return True
 
 
-def _used_paths(weights: WeightSet, expected: Mapping[str, Tensor]) -> Iterator[str]:
-    """Yield the paths of a file's tensors that a network reads, whose own are `expected`."""
-    are_renamed = not _fits(weights, expected)
-    yield from (path for name, path in weights.paths.items() if name in expected or are_renamed)
+def _used_paths(weights: WeightSet, own: Own) -> Iterator[str]:
+    """Yield the paths of what a network reads of a file."""
+    are_renamed = not _fits(weights, own.tensors)
+    yield from (path for name, path in weights.paths.items() if name in own.tensors or name in own.kept or are_renamed)
 
 
 def _tied_names(network: nn.Module) -> list[list[str]]:
@@ -344,7 +357,7 @@ def _prefixes(tensors: Collection[str], expected: Collection[str]) -> list[str]:
     anchor = next((name for name in anchors if any(other.endswith(name) for other in tensors)), anchors[0])
     ends = [name.removesuffix(anchor) for name in tensors if name.endswith(anchor)]
     prefixes: list[str] = []
-    for end in sorted({end for end in ends if end == "" or end.endswith(".")}, key=len):
+    for end in sorted({end for end in ends if end == "" or end.endswith(".")}, key=lambda end: (len(end), end)):
         # A network may have the anchor's name inside too: ResNet-18 has conv1.weight and layer1.0.conv1.weight.
         if not any(end.startswith(prefix) and end.removeprefix(prefix) + anchor in expected for prefix in prefixes):
             prefixes.append(end)
@@ -379,7 +392,7 @@ def _kind(name: str) -> str | None:
 
 
 def _is_alike(tensor: Tensor, expected: Tensor) -> bool:
-    """Return whether two tensors have one shape and one kind of numbers: integers lack their scale.
+    """Return whether two tensors have one shape and one kind of numbers, whose scale is not lost.
 
     A tensor of the device `meta` has a shape without numbers; a layer of torch that is lazy takes any shape.
     """
@@ -389,7 +402,13 @@ def _is_alike(tensor: Tensor, expected: Tensor) -> bool:
         return False
     if tensor.is_floating_point() and not expected.is_floating_point():  # a whole file that was cast
         return bool((tensor == tensor.round()).all())
-    return tensor.is_floating_point() == expected.is_floating_point()
+    return not _lacks_scale(tensor, expected)
+
+
+def _lacks_scale(tensor: Tensor, expected: Tensor) -> bool:
+    """Return whether numbers are integers, or floats of 8 bits, and those of the network are not."""
+    is_coarse = not tensor.is_floating_point() or tensor.itemsize == 1
+    return is_coarse and expected.is_floating_point() and tensor.dtype != expected.dtype
 
 
 def _are_equal(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
@@ -418,19 +437,26 @@ def _describe_mismatch(
     """Return the sentence that says where the set of tensors that comes nearest differs."""
     if not sets:
         return UserError(f"{path} holds no state dict: save model.state_dict().")
-    if key is not None and key.rstrip(".") not in sets:
+    candidates = {place: item for place, item in sets.items() if key is None or place.rstrip(".") == key.rstrip(".")}
+    if not candidates:
         places = ", ".join(repr(place) for place in sets if place) or "none"
         return UserError(f"{path} holds no weights of {label} at --weights-key {key}; places that do: {places}.")
-    candidates = sets if key is None else {key: sets[key.rstrip(".")]}
     differences = {place: _mismatches(tensors, expected) for place, tensors in candidates.items()}
     place = min(differences, key=lambda place: (len(expected.keys() & differences[place]), len(differences[place])))
     tensors, mismatches = candidates[place], differences[place]
     name = mismatches[0]
     place_text = f" at '{place}'" if place else ""
+    remedy = ""
+    if all(mismatch.lower().startswith("aux") for mismatch in mismatches):
+        remedy = " It lacks auxiliary heads: --model-arg aux_logits=false builds the network without them."
     return UserError(
         f"{path} does not hold the weights of {label}: {len(mismatches)} tensors{place_text} differ, first {name} "
-        f"({_shape_in(tensors, name)} in the file, {_shape_in(expected, name)} in the network)."
+        f"({_shape_in(tensors, name)} in the file, {_shape_in(expected, name)} in the network).{remedy}"
     )
+
+
+PLAIN_KINDS = ("float16", "bfloat16", "float32", "float64")
+"""Kinds of numbers that weights have of themselves."""
 
 
 def _shape_in(tensors: Mapping[str, Tensor], name: str) -> str:
@@ -440,11 +466,11 @@ def _shape_in(tensors: Mapping[str, Tensor], name: str) -> str:
     if is_lazy(tensor):
         return "a shape left open"
     dtype = str(tensor.dtype).removeprefix("torch.")
-    kind = " without numbers" if tensor.is_meta else "" if tensor.is_floating_point() else f" of {dtype}"
+    kind = " without numbers" if tensor.is_meta else "" if dtype in PLAIN_KINDS else f" of {dtype}"
     return f"shape {tuple(tensor.shape)}{kind}"
 
 
-def read_tensors(path: Path, *, mmap: bool = False) -> Any:
+def read_tensors(path: Path | IO[bytes], *, mmap: bool = False) -> Any:
     """Return what `torch.save` wrote: tensors, numbers, texts and what contains them, on the CPU; nothing is unpickled.
 
     Raises whatever torch raises for another file, without its warnings.
@@ -458,19 +484,49 @@ def read_tensors(path: Path, *, mmap: bool = False) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
 
 
+LFS = b"version https://git-lfs"
+
+
 def _read(path: Path) -> Any:
     """Return what a file holds. Raises UserError for a file that is missing, damaged, or of another kind."""
     check_weights(path)
     try:
-        if path.suffix == ".safetensors":
+        if _is_safetensors(path):
             return load_file(path)
-        return read_tensors(path)
-    except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
-        raise UserError(
-            f"{path} is damaged or holds no weights ({first_words(error)}): save model.state_dict() anew."
-        ) from None
+        with open(path, "rb") as file:  # not by its name, by which torch tells safetensors
+            return read_tensors(file)
     except Exception as error:  # torch's unpickler raises what it likes
+        if reason := _describe_kind(path):
+            raise UserError(f"{path} {reason}") from None
+        if isinstance(error, SafetensorError | OSError | RuntimeError | ValueError | EOFError | KeyError):
+            raise UserError(
+                f"{path} is damaged or holds no weights ({first_words(error)}): save model.state_dict() anew."
+            ) from None
         raise UserError(
             f"{path} is no state dict that torch reads with weights_only, and nothing else is unpickled: save "
             "model.state_dict(), or better a safetensors file."
         ) from error
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Return whether a file is of safetensors, whatever its name ends with: a length, and a header in braces."""
+    with open(path, "rb") as file:
+        start = file.read(9)
+    is_archive = start.startswith(b"PK")
+    return start[8:9] == b"{" or (path.suffix == ".safetensors" and not is_archive)
+
+
+def _describe_kind(path: Path) -> str | None:
+    """Return what a file is that holds no weights, in words after its name; None where that cannot be told."""
+    with open(path, "rb") as file:
+        start = file.read(len(LFS))
+    if start == LFS:
+        return "is a pointer that Git LFS left in place of the file: `git lfs pull` fetches that."
+    if path.name.endswith(".index.json"):
+        return "lists the parts of weights in several files: save them as one."
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            names = [name.rpartition("/")[2] for name in archive.namelist()]
+        if "constants.pkl" in names or "data.pkl" not in names:
+            return "is a program of torch (jit or export), and none is run: save model.state_dict()."
+    return None
