@@ -81,6 +81,6 @@ print(sorted(name for name in sys.modules if name.startswith("interpret_robust")
 
 def test_help_of_irt_imports_no_command() -> None:
     process = subprocess.run([sys.executable, "-c", PROGRAM], check=True, capture_output=True, text=True)
-    names = ["", ".cli", ".cli.groups", ".core", ".core.errors", ".core.memory", ".core.openmp", ".core.parsing"]
+    names = ["", ".cli", ".cli.groups", ".core", ".core.errors", ".core.freed_memory", ".core.openmp", ".core.parsing"]
     assert process.stderr.strip() == str([f"interpret_robust{name}" for name in names])
     assert "Whole studies:" in process.stdout and "Traceback" not in process.stdout

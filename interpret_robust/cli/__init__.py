@@ -12,7 +12,7 @@ from typing import NoReturn
 import click
 
 from interpret_robust.cli.groups import SHORTCUTS, ShortcutGroup
-from interpret_robust.core import memory, openmp
+from interpret_robust.core import freed_memory, openmp
 from interpret_robust.core.errors import EXIT_INTERRUPTED, EXIT_STOPPED, EXIT_USER_ERROR, UserError, escape_line_breaks
 
 EXAMPLES = (
@@ -50,8 +50,8 @@ def _is_later(rank: str) -> bool:
 
 def main() -> NoReturn:
     """Run `irt`; a mistake of the user's ends in one sentence on stderr and exit status 2."""
-    memory.keep_freed()
-    memory.collect_seldom()
+    freed_memory.keep_freed()
+    freed_memory.collect_seldom()
     if openmp.is_machine_busy():
         openmp.wait_asleep()
     debug = "--debug" in sys.argv

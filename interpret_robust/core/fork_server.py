@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 
-from interpret_robust.core import memory
+from interpret_robust.core import freed_memory
 
 PR_SET_PDEATHSIG = 1
 
@@ -37,5 +37,5 @@ def _listen() -> None:
 
 if any("multiprocessing.forkserver" in argument for argument in sys.orig_argv):  # no other process is to be changed
     _listen()
-    memory.keep_freed()
-    memory.collect_seldom()
+    freed_memory.keep_freed()
+    freed_memory.collect_seldom()
