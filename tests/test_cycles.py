@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from interpret_robust.attacks import cycles
-from interpret_robust.attacks.cycles import GRANULE, read_at
-from interpret_robust.attacks.pgd import PGD, answers_repeat, per_image_noise
+from interpret_robust.attacks.cycles import FINE_GRANULE, GRANULE, read_at
+from interpret_robust.attacks.pgd import PGD, answers_repeat, choose_granule, image_gradient, per_image_noise
 from interpret_robust.models import build
 from interpret_robust.models.folding import fold
 from interpret_robust.models.variants import variant
@@ -32,12 +32,13 @@ def walks(count: int, periods: Sequence[int], seed: int = 0) -> tuple[Tensor, Te
 
 @pytest.mark.parametrize("count", [1, 5, GRANULE + 1, 4 * GRANULE + 7])
 @pytest.mark.parametrize("periods", [(1,), (2, 4), (1, 2, 4, 3, 60)])
-def test_readings_equal_those_of_a_plain_loop(count: int, periods: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("granule", [GRANULE, FINE_GRANULE, 1])
+def test_readings_equal_those_of_a_plain_loop(count: int, periods: tuple[int, ...], granule: int) -> None:
     start, period, entry = walks(count, periods)
     plain = [start]
     for _ in range(STEPS[-1]):
         plain.append(turn(plain[-1], period, entry))
-    readings = list(read_at(turn, start, (period, entry), STEPS, look_for_cycles=True))
+    readings = list(read_at(turn, start, (period, entry), STEPS, choose_granule=lambda: granule))
     assert [step for step, _ in readings] == list(STEPS)
     for step, iterate in readings:
         assert torch.equal(iterate, plain[step])
@@ -54,7 +55,7 @@ def test_images_that_repeat_take_no_more_steps() -> None:
         calls[len(position)] += 1
         return turn(position, period, entry)
 
-    list(read_at(advance, start, (period, entry), [60], look_for_cycles=True, counts=counts))
+    list(read_at(advance, start, (period, entry), [60], choose_granule=lambda: GRANULE, counts=counts))
     assert counts[:GRANULE].tolist() == [60] * GRANULE
     # Every other image has gone round once by the step after its entry plus its period.
     assert int(counts[GRANULE:].max()) <= 15 + 2 + cycles.FIRST_CHECK
@@ -65,7 +66,7 @@ def test_images_that_repeat_take_no_more_steps() -> None:
 def test_without_looking_every_step_is_taken() -> None:
     start, period, entry = walks(40, (1,))
     counts = torch.zeros(40, dtype=torch.int64)
-    list(read_at(turn, start, (period, entry), [30], look_for_cycles=False, counts=counts))
+    list(read_at(turn, start, (period, entry), [30], choose_granule=None, counts=counts))
     assert counts.tolist() == [30] * 40
 
 
@@ -84,6 +85,41 @@ def test_an_attack_reads_the_same_bits_with_and_without() -> None:
         assert step == other_step
         assert torch.equal(iterate, other)
     assert int(counts.min()) < 40, "no image of this model repeats: the test shows nothing"
+
+
+class RoundsFew(torch.nn.Module):
+    """A model that rounds as kernels for few images may."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.count = count
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = images.flatten(1)[:, :2].square()
+        return logits + logits * 2**-20 if len(images) < self.count else logits
+
+
+@pytest.mark.parametrize(("count", "granule"), [(FINE_GRANULE, FINE_GRANULE), (FINE_GRANULE + 1, GRANULE)])
+def test_few_images_are_computed_where_they_give_the_same_bits(count: int, granule: int) -> None:
+    images, labels = (
+        torch.rand(GRANULE + 9, 3, 5, 4, generator=torch.Generator().manual_seed(0)),
+        torch.zeros(41).long(),
+    )
+    assert choose_granule(RoundsFew(count), images, labels, "cross-entropy") == granule
+    assert choose_granule(RoundsFew(count), images[:GRANULE], labels[:GRANULE], "cross-entropy") == GRANULE
+
+
+@pytest.mark.parametrize("head", ["at", "at-att"])
+def test_gradients_in_batches_of_the_granule_are_those_of_the_whole(head: str) -> None:
+    """On this processor: sizes between the two that were compared round as these."""
+    random = torch.Generator().manual_seed(0)
+    images = torch.rand(4 * GRANULE, 3, 20, 16, generator=random).contiguous(memory_format=torch.channels_last)
+    labels = torch.arange(4 * GRANULE) % 5
+    model = fold(build("small", variant(head).head, (3, 20, 16), 5, seed=0).eval())
+    whole = image_gradient(model, images, labels, "margin")
+    granule = choose_granule(model, images, labels, "margin")
+    for count in range(granule, 4 * GRANULE, granule):
+        assert torch.equal(image_gradient(model, images[:count], labels[:count], "margin"), whole[:count])
 
 
 class Dropping(torch.nn.Module):

@@ -7,6 +7,7 @@ trained networks gain nothing.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,6 +18,25 @@ FIRST_CHECK = 8
 """The step from which cycles are looked for: there are none before most images have come to rest."""
 GRANULE = 32
 """The number of images that are still computed is a multiple of this: kernels for few images may round otherwise."""
+FINE_GRANULE = 16
+"""The same for a model whose answers have been seen to be the same, bit for bit, in a batch of so few."""
+
+
+class Visit(NamedTuple):
+    """An iterate (n, ...), and a sum of the bits of each row (n,), by which most that differ are told apart."""
+
+    rows: Tensor
+    sums: Tensor
+
+    def select(self, places: Tensor) -> "Visit":
+        """Return the visit of some of the images."""
+        return Visit(select_rows(self.rows, places), self.sums[places])
+
+
+def _visit(iterate: Tensor) -> Visit:
+    """Return an iterate with its sums: integers, which add up to the same in any order, over or not over the top."""
+    bits = iterate.view(torch.int32) if iterate.dtype == torch.float32 else iterate
+    return Visit(iterate, bits.sum(tuple(range(1, iterate.ndim)), dtype=torch.int32))
 
 
 def read_at(
@@ -25,7 +45,7 @@ def read_at(
     constants: Sequence[Tensor],
     steps: Sequence[int],
     *,
-    look_for_cycles: bool,
+    choose_granule: Callable[[], int] | None,
     counts: Tensor | None = None,
 ) -> Iterator[tuple[int, Tensor]]:
     """Yield (step, iterate (N, ...)) for each of `steps`, bit for bit as if no image were ever left out.
@@ -35,16 +55,18 @@ def read_at(
         start: iterate 0, (N, ...).
         constants: tensors with a row an image that `advance` takes after the iterate.
         steps: rising, from 0 on.
-        look_for_cycles: whether `advance` is a function of its arguments alone, the same for any subset of the images.
+        choose_granule: gives the number of which the images that are still computed are a multiple, once some repeat;
+            None if `advance` is not a function of its arguments alone, the same for any such subset of the images: no
+            cycle is looked for then.
         counts: (N,) int64; 1 is added for each step that is computed for an image.
 
     Example:
         >>> flip = lambda x: -x
-        >>> [int(x) for _, x in read_at(flip, torch.ones(1, 1), (), [1, 2, 101], look_for_cycles=True)]
+        >>> [int(x) for _, x in read_at(flip, torch.ones(1, 1), (), [1, 2, 101], choose_granule=lambda: 1)]
         [-1, 1, -1]
     """
     iterate, active = start, torch.arange(len(start), device=start.device)
-    history = [iterate]
+    history, granule = [_visit(iterate)], 0
     predictions: dict[int, Tensor] = {}
     if 0 in steps:
         yield 0, iterate
@@ -55,17 +77,22 @@ def read_at(
                 counts[active] += 1
         if step in steps:
             yield step, _assemble(iterate, active, predictions.pop(step, None))
-        if look_for_cycles and step >= FIRST_CHECK and len(active):
-            periods = _periods(iterate, history)
-            keep = rows_to_compute(periods > 0)
+        if choose_granule is None or not len(active):
+            continue
+        visit = _visit(iterate)
+        if step >= FIRST_CHECK:
+            periods = _periods(visit, history)
+            granule = granule or (choose_granule() if bool(periods.any()) else 0)
+            keep = rows_to_compute(periods > 0, granule) if granule else active
             if len(keep) < len(active):
                 for later in (reading for reading in steps if reading > step):
                     whole = predictions.setdefault(later, torch.empty_like(start))
-                    _predict(whole, later - step, iterate, history, active, periods)
-                iterate, active = select_rows(iterate, keep), active[keep]
+                    _predict(whole, later - step, visit, history, active, periods)
+                visit, active = visit.select(keep), active[keep]
                 constants = [select_rows(constant, keep) for constant in constants]
-                history = [select_rows(earlier, keep) for earlier in history]
-        history = [*history, iterate][-max(PERIODS) :]
+                history = [earlier.select(keep) for earlier in history]
+                iterate = visit.rows
+        history = [*history, visit][-max(PERIODS) :]
 
 
 def _assemble(iterate: Tensor, active: Tensor, prediction: Tensor | None) -> Tensor:
@@ -76,42 +103,36 @@ def _assemble(iterate: Tensor, active: Tensor, prediction: Tensor | None) -> Ten
     return prediction
 
 
-def _periods(iterate: Tensor, history: Sequence[Tensor]) -> Tensor:
+def _periods(visit: Visit, history: Sequence[Visit]) -> Tensor:
     """Return after how many steps each image's iterate has come back, (n,), 0 where it has not."""
-    periods = torch.zeros(len(iterate), dtype=torch.int64, device=iterate.device)
-    sums = _sums(iterate)
+    periods = torch.zeros(len(visit.rows), dtype=torch.int64, device=visit.rows.device)
     for period in PERIODS:
         if period <= len(history):
             earlier = history[-period]
-            may_be_back = (_sums(earlier) == sums) & (periods == 0)
+            may_be_back = (earlier.sums == visit.sums) & (periods == 0)
             places = torch.nonzero(may_be_back)[:, 0]
-            is_back = (earlier[places] == iterate[places]).flatten(1).all(1)
+            is_back = (earlier.rows[places] == visit.rows[places]).flatten(1).all(1)
             periods[places[is_back]] = period
     return periods
 
 
-def _sums(rows: Tensor) -> Tensor:
-    """Return the sum of each row (n, ...): a tenth of the time of a comparison, and rarely equal by chance."""
-    return rows.sum(tuple(range(1, rows.ndim)))
-
-
-def rows_to_compute(is_known: Tensor) -> Tensor:
-    """Return the places of rows (N,) that are not known, in order, filled up to a multiple of GRANULE."""
+def rows_to_compute(is_known: Tensor, granule: int = GRANULE) -> Tensor:
+    """Return the places of rows (N,) that are not known, in order, filled up to a multiple of `granule`."""
     order = torch.argsort(is_known.to(torch.int64), stable=True)
     count = int((~is_known).sum())
-    places, _ = torch.sort(order[: -(-count // GRANULE) * GRANULE])
+    places, _ = torch.sort(order[: -(-count // granule) * granule])
     return places
 
 
 def _predict(
-    whole: Tensor, ahead: int, iterate: Tensor, history: Sequence[Tensor], active: Tensor, periods: Tensor
+    whole: Tensor, ahead: int, visit: Visit, history: Sequence[Visit], active: Tensor, periods: Tensor
 ) -> None:
     """Write into `whole` what the iterate of each periodic image is `ahead` steps from now."""
     for period in PERIODS:
         places = torch.nonzero(periods == period)[:, 0]
         phase = ahead % period
-        source = iterate if phase == 0 else history[phase - period]
-        whole[active[places]] = source[places]
+        source = visit if phase == 0 else history[phase - period]
+        whole[active[places]] = source.rows[places]
 
 
 def select_rows(tensor: Tensor, places: Tensor) -> Tensor:

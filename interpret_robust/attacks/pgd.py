@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from numbers import Real
 from typing import cast
 
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 
 from interpret_robust.attacks import cache
 from interpret_robust.attacks.ball import BatchNormMode, LossName, Norm, check_numbers, default_step
-from interpret_robust.attacks.cycles import FIRST_CHECK, read_at
+from interpret_robust.attacks.cycles import FINE_GRANULE, FIRST_CHECK, GRANULE, read_at
 from interpret_robust.attacks.norms import TOLERANCE, Noise, check_reach, make_ball
 from interpret_robust.core.errors import NotFiniteError, UserError
 from interpret_robust.core.random_numbers import streams
@@ -151,7 +152,8 @@ class PGD:
 
         def compute(counts: Tensor | None) -> Iterator[tuple[int, Tensor]]:
             repeats = is_long and is_exact and answers_repeat(model, images[:1])
-            return read_at(advance, start, constants, chosen_steps, look_for_cycles=repeats, counts=counts)
+            granule = partial(choose_granule, model, start, labels, self.loss) if repeats else None
+            return read_at(advance, start, constants, chosen_steps, choose_granule=granule, counts=counts)
 
         if steps is None:
             return compute(counts)
@@ -200,6 +202,18 @@ def answers_repeat(model: nn.Module, image: Tensor) -> bool:
         state = torch.get_rng_state()
         model(image)
         return torch.equal(state, torch.get_rng_state())
+
+
+def choose_granule(model: nn.Module, images: Tensor, labels: Tensor, loss: LossName) -> int:
+    """Return FINE_GRANULE where gradients of so few images are, bit for bit, those among GRANULE, else GRANULE.
+
+    That depends on the processor and on the layers. `images` are (N, C, H, W) with `labels` (N,); the gradients that
+    this takes, 48 of images, are not counted as those of an attack.
+    """
+    if len(images) <= GRANULE:
+        return GRANULE
+    few, many = (image_gradient(model, images[:count], labels[:count], loss) for count in (FINE_GRANULE, GRANULE))
+    return FINE_GRANULE if torch.equal(few, many[:FINE_GRANULE]) else GRANULE
 
 
 def outcomes(label: Classes, clean: Classes, adversarial: Classes) -> dict[str, npt.NDArray[np.bool_]]:
