@@ -259,9 +259,10 @@ def test_tensors_kept_beside_are_compared_and_missed(tmp_path: Path) -> None:
     "entry",
     [
         {"args": {"mu": 7, "sigma": 0.25}, "acc_mean": 0.7, "acc_std": 0.1},
+        {"args": {"train_mode": True, "normalize": True, "mean": None, "std": 0.1, "norm": "batch", "scale": 2.0}},
         {"history": {"train_loss_ema": torch.zeros(9)}, "loss_ema": torch.zeros(10)},
     ],
-    ids=["numbers", "curves"],
+    ids=["numbers", "options", "curves"],
 )
 def test_ordinary_numbers_of_training_are_no_question(entry: dict[str, Any], tmp_path: Path) -> None:
     path, network = tmp_path / "weights.pt", seed_network(Convolutions, seed=0)

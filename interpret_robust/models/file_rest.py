@@ -36,6 +36,9 @@ BYWORDS = re.compile(
 )
 """Words that stand beside these."""
 
+OPTIMIZER_NAMES = {"params", "param_groups", "weight_sum"}
+"""What the mappings of an optimizer hold, of which one is schedule-free."""
+
 PARTS = {"mask", "masks", "lora", "adapter", "adapters", "prompt", "prompts", "delta", "scale", "scales"}
 """Words of what changes the weights that it lies beside."""
 
@@ -104,7 +107,11 @@ def is_between_steps(content: Any) -> bool:
         >>> is_between_steps({"optimizer": {"param_groups": [{"train_mode": True, "weight_sum": 3.0}]}})
         True
     """
-    return any(bool(mapping.get("train_mode", "weight_sum" in mapping)) for _, mapping in mappings_in(content))
+    return any(
+        bool(mapping.get("train_mode", "weight_sum" in mapping))
+        for _, mapping in mappings_in(content)
+        if not OPTIMIZER_NAMES.isdisjoint(mapping)
+    )
 
 
 def mappings_in(content: Any, place: str = "", depth: int = 0) -> Iterator[tuple[str, Mapping[Any, Any]]]:
