@@ -4,9 +4,10 @@
     python benchmarks/builds.py --old ../old --checkpoints checkpoints --json builds.json
 
 Each run is a process of its own that gives its commands to the `irt` of one checkout, one after the other, and what is
-timed is the whole of it with its children, start-up included; of workers that a server forks, which are no children,
-the clock alone tells. The older build must read the checkpoints, so that they
-are those of its time. Medians over rounds, ratios with bootstrap intervals over rounds. Exit status 1 where the images'
+timed is the whole of it with its children, start-up included. Workers that a server forks are no children: of them the
+seconds of the whole machine tell (Linux), which are those of a run only where nothing else runs. The older build must
+read the checkpoints, so that they are those of its time. `--cases "quick study" --rounds 1` is not among the cases that
+are measured by default: it takes ten minutes a build. Medians over rounds, ratios with bootstrap intervals over rounds. Exit status 1 where the images'
 own values in the files that both wrote differ, but for the number of gradients that were taken.
 
 Torch is imported when all is measured: a process counts the memory of the one that started it as its own.
@@ -56,6 +57,7 @@ class Case:
     commands: tuple[str, ...]
     images: int = 250
     prepare: tuple[str, ...] = ()
+    is_long: bool = False
 
     def arguments(self, commands: Sequence[str], checkpoints: Path) -> Arguments:
         """Return the words of each command."""
@@ -84,16 +86,25 @@ CASES = (
     Case("irt --help", ("--help",)),
     Case("irt evaluate --help", ("evaluate --help",)),
     Case("irt plan audit", ("plan audit",)),
+    Case("quick study", ("reproduce quick",), is_long=True),
 )
 
 
 @dataclass(frozen=True)
 class Usage:
-    """What a run took: seconds on the clock, seconds of all processors, and MiB of its largest process."""
+    """What a run took: seconds on the clock, of its processes, MiB of the largest of them, seconds of the machine."""
 
     wall: float
     cpu: float
     memory: float
+    machine: float
+
+
+def machine_seconds() -> float:
+    """Return the seconds for which the processors of this machine have worked since it started."""
+    words = Path("/proc/stat").read_text(encoding="utf-8").split("\n", maxsplit=1)[0].split()[1:9]
+    user, nice, system, _, _, *interrupts = map(int, words)
+    return (user + nice + system + sum(interrupts)) / os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True)
@@ -107,7 +118,7 @@ class Build:
         """Give the commands to this build's `irt` in one process, and return what it took."""
         command = [sys.executable, "-c", DRIVER, json.dumps(arguments)]
         environment = os.environ | {"PYTHONPATH": str(self.checkout)}
-        began = time.perf_counter()
+        began, busy = time.perf_counter(), machine_seconds()
         with tempfile.TemporaryFile() as log:
             process = subprocess.Popen(command, cwd=self.root, env=environment, stdout=log, stderr=log)
             _, status, usage = os.wait4(process.pid, 0)
@@ -115,7 +126,8 @@ class Build:
             if status:
                 log.seek(0)
                 raise SystemExit(f"{self.checkout}: {arguments} failed:\n{log.read().decode()[-2000:]}")
-        return Usage(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+        memory, machine = usage.ru_maxrss / 1024, machine_seconds() - busy
+        return Usage(wall, usage.ru_utime + usage.ru_stime, memory, machine)
 
 
 def measure(case: Case, builds: dict[str, Build], checkpoints: Path, rounds: int) -> dict[str, list[Usage]]:
@@ -176,6 +188,7 @@ def summarize(case: Case, usages: dict[str, list[Usage]], differences: Sequence[
         "ours, CPU": f"{median(our_runs, 'cpu'):.2f} s",
         "times, CPU": ratio("cpu"),
         "times, clock": ratio("wall"),
+        "times, machine": ratio("machine"),
         "memory": f"{median(our_runs, 'memory') / median(old_runs, 'memory'):.2f}",
         "equal": f"NO: {differences[0]}" if differences else "yes",
     }
@@ -193,7 +206,7 @@ def main() -> int:
     parser.add_argument("--old", type=Path, required=True, help="checkout of the older build")
     parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"))
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--cases", nargs="*", default=[case.name for case in CASES])
+    parser.add_argument("--cases", nargs="*", default=[case.name for case in CASES if not case.is_long])
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     checkout = Path(__file__).resolve().parents[1]
