@@ -6,9 +6,9 @@
 Each run is a process of its own that gives its commands to the `irt` of one checkout, one after the other, and what is
 timed is the whole of it with its children, start-up included. Workers that a server forks are no children: of them the
 seconds of the whole machine tell (Linux), which are those of a run only where nothing else runs. The older build must
-read the checkpoints, so that they are those of its time. `--cases "quick study" --rounds 1` is not among the cases that
-are measured by default: it takes ten minutes a build. Medians over rounds, ratios with bootstrap intervals over rounds. Exit status 1 where the images'
-own values in the files that both wrote differ, but for the number of gradients that were taken.
+read the checkpoints, so that they are those of its time. Medians over rounds, ratios with bootstrap intervals over
+rounds. Exit status 1 where the images' own values in the files that both wrote differ, but for the number of gradients
+that were taken. `--cases "quick study" --rounds 1` has to be asked for: it takes ten minutes a build.
 
 Torch is imported when all is measured: a process counts the memory of the one that started it as its own.
 """
@@ -176,8 +176,8 @@ def summarize(case: Case, usages: dict[str, list[Usage]], differences: Sequence[
     our_runs, old_runs = usages["ours"], usages["old"]
 
     def ratio(field: str) -> str:
-        values = ([getattr(run, field) for run in runs] for runs in (our_runs, old_runs))
-        return times_as_fast(*values).plain()
+        ours, old = ([getattr(run, field) for run in runs] for runs in (our_runs, old_runs))
+        return times_as_fast(ours, old).plain() if len(ours) > 1 else f"{old[0] / ours[0]:.2f}"
 
     def median(runs: Sequence[Usage], field: str) -> float:
         return float(np.median([getattr(run, field) for run in runs]))
