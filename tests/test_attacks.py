@@ -655,6 +655,84 @@ def test_images_with_channels_last_that_a_network_does_not_take_get_a_sentence()
         PGD(0.1, steps=1)(network, images.permute(0, 2, 3, 1), labels)
 
 
+class Changed(nn.Module):
+    """A linear network, and what `change` makes of its logits."""
+
+    def __init__(self, change: Callable[[Tensor], Any] = lambda logits: logits) -> None:
+        super().__init__()
+        self.linear, self.change = nn.Linear(3 * 5 * 4, 7), change
+
+    def forward(self, images: Tensor) -> Any:
+        return self.change(self.linear(images.flatten(1)))
+
+
+def changed(change: Callable[[Tensor], Any] = lambda logits: logits) -> Changed:
+    torch.manual_seed(0)
+    return Changed(change).eval()
+
+
+def test_inference_mode_of_a_program_does_not_end_an_attack() -> None:
+    attack, images, labels = PGD(0.1, steps=3), pixels(6, 3, 5, 4), labels_of(6, 7)
+    expected = attack(changed(), images, labels)
+    network = changed()
+    with torch.inference_mode():
+        adversarial = attack(network, images.clone(), labels.clone())
+        assert torch.is_inference_mode_enabled()
+    assert torch.equal(adversarial, expected)
+
+
+def test_a_network_that_was_made_in_inference_mode_is_one_sentence() -> None:
+    with torch.inference_mode():
+        network = changed()
+    with pytest.raises(UserError, match=r"was made in torch.inference_mode, .*: build or load it outside\."):
+        PGD(0.1, steps=1)(network, pixels(6, 3, 5, 4), labels_of(6, 7))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda logits: logits[:, :, None, None], lambda logits: logits.to_sparse()],
+    ids=["convolutions", "sparse"],
+)
+def test_logits_of_another_form_are_attacked_as_plain_ones(change: Callable[[Tensor], Tensor]) -> None:
+    attack, images, labels = PGD(0.1, steps=3, restarts=2), pixels(6, 3, 5, 4), labels_of(6, 7)
+    assert torch.equal(attack(changed(change), images, labels), attack(changed(), images, labels))
+
+
+def test_a_network_in_double_precision_gets_pixels_so() -> None:
+    attack, images, labels = PGD(0.1, 0.02, 3, random_start=False), pixels(6, 3, 5, 4), labels_of(6, 7)
+    network = changed().double()
+    adversarial = attack(network, images, labels)
+    assert adversarial.dtype == torch.float32
+    expected = images
+    for _ in range(3):
+        leaf = expected.double().requires_grad_()
+        (gradient,) = torch.autograd.grad(F.cross_entropy(network(leaf), labels, reduction="sum"), leaf)
+        step = expected + 0.02 * gradient.sign().float()
+        expected = torch.minimum(torch.maximum(step, images - 0.1), images + 0.1).clamp(0, 1)
+    torch.testing.assert_close(adversarial, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("model", "sentence"),
+    [
+        (
+            changed(lambda logits: (logits, None)),
+            r"answers with a tuple: let it return the logits \(N, classes\)",
+        ),
+        (changed(lambda logits: {"logits": logits}), "answers with a dict: let it return the logits"),
+        (changed(lambda logits: logits[:, 0]), r"answers 6 images with a tensor of shape \(6,\): let it return logits"),
+        (changed(lambda logits: logits[:4]), r"answers 6 images with a tensor of shape \(4, 7\)"),
+        (changed(lambda logits: torch.complex(logits, logits)), "answers with complex numbers"),
+        (changed().half(), r"has weights in float16, and images are float32: give model\.float\(\)\."),
+        (changed().bfloat16(), "has weights in bfloat16"),
+        (lambda images: images, r"the model is <function .*>.*: give a torch\.nn\.Module\."),
+    ],
+)
+def test_a_model_that_cannot_be_attacked_is_one_sentence(model: Any, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        PGD(0.1, steps=1)(model, pixels(6, 3, 5, 4), labels_of(6, 7))
+
+
 def test_what_a_network_itself_raises_is_not_changed() -> None:
     class Faulty(nn.Module):
         def forward(self, images: torch.Tensor) -> torch.Tensor:

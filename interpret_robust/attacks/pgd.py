@@ -26,10 +26,12 @@ from interpret_robust.attacks import cache
 from interpret_robust.attacks.ball import BatchNormMode, LossName, Norm, check_numbers, default_step
 from interpret_robust.attacks.cycles import FINE_GRANULE, FIRST_CHECK, GRANULE, read_at
 from interpret_robust.attacks.norms import TOLERANCE, Noise, check_reach, make_ball
-from interpret_robust.core.errors import NotFiniteError, UserError
+from interpret_robust.core.errors import NotFiniteError, UserError, describe
 from interpret_robust.core.random_numbers import streams
 from interpret_robust.models import Classifier
+from interpret_robust.models.classifier import precisions
 from interpret_robust.models.folding import fold
+from interpret_robust.models.logits import as_logits, kind
 from interpret_robust.models.losses import cross_entropy, margin_loss
 from interpret_robust.models.recomputation import avoid_reentrant_recomputation
 
@@ -82,38 +84,43 @@ class PGD:
         """Return adversarial images, float32, inside the ball around `images` and inside [0, 1].
 
         Args:
-            model: any module that gives logits (N, classes) from pixels in [0, 1]; it may work in their place.
+            model: any module that gives logits (N, classes) from pixels in [0, 1]; it may work in their place. One in
+                double precision gets them so.
             images: (N, C, H, W), pixels in [0, 1].
             labels: true classes (N,) or (N, 1), integers of any width; the wanted ones where `targeted`.
             noise: where each image begins; by default a function of the image's place in the batch, with seed 0.
 
         Raises UserError for images outside [0, 1] or of other axes, for labels that are not one class of the model an
-        image, and where the model's gradients are not numbers.
+        image, for answers that are not logits, and where the model's gradients are not numbers.
 
         Example:
             >>> adversarial = PGD(eps=8 / 255, steps=20)(model, images, labels)
         """
+        if not isinstance(model, nn.Module):
+            raise UserError(f"the model is {describe(model)}: give a torch.nn.Module.")
         check_tensors(images, labels)
         if len(images) == 0:
             return images.float()
         check_pixels(images)
-        labels = labels.reshape(-1).long()
         noise = per_image_noise(0, range(len(images))) if noise is None else noise
-        try:
-            with avoid_reentrant_recomputation():
-                adversarial = self.search(model, images, labels, noise)
-        except (IndexError, RuntimeError):
-            check_fit(model, images, labels)
-            raise
-        return check_adversarial(model, adversarial, images, self.eps, self.norm)
+        model = as_classifier(model)
+        with torch.inference_mode(mode=False):
+            images, labels = (_copy_for_gradients(tensor) for tensor in (images, labels.reshape(-1).long()))
+            try:
+                with avoid_reentrant_recomputation():
+                    adversarial = self.search(model, images, labels, noise)
+            except (IndexError, RuntimeError):
+                check_weights(model)
+                check_fit(model, images, labels)
+                raise
+            return check_adversarial(model, adversarial, images, self.eps, self.norm)
 
     def search(self, model: nn.Module, images: Tensor, labels: Tensor, noise: Noise) -> Tensor:
         """Attack as a call does, but without a look at what was found, for which a GPU would have to stop."""
         images = images.float()
         with batch_norm_mode(model, self.batch_norm), weights_frozen(model):
-            if not isinstance(model, Classifier):
-                model = OnCopies(model)
-            elif self.batch_norm == "eval" and images.device.type == "cpu":
+            model = as_classifier(model)
+            if isinstance(model, Classifier) and self.batch_norm == "eval" and images.device.type == "cpu":
                 model = fold(model)
             candidates = [self._last(model, images, labels, noise) for _ in range(self.restarts)]
             return candidates[0] if self.restarts == 1 else self._best(model, candidates, labels)
@@ -174,21 +181,46 @@ class PGD:
 
 
 class OnCopies(nn.Module):
-    """A network whose images are copied first: its first layer may change them in place."""
+    """A network whose images are copied first: its first layer may change them in place.
+
+    One whose weights are all in double precision gets them so.
+    """
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
+        self.dtype = torch.float64 if precisions(network) == {torch.float64} else torch.float32
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the network's logits (N, classes) of images (N, C, H, W), which stay as they are.
 
-        Raises UserError for one logit: the cross-entropy of one class is zero, so that nothing would be changed.
+        Raises UserError for other answers than logits, and for one logit: the cross-entropy of one class is zero, so
+        that nothing would be changed.
         """
-        logits: Tensor = self.network(images.clone())
+        answer = self.network(images.to(self.dtype, copy=True))
+        if not isinstance(answer, Tensor):
+            raise UserError(
+                f"the model answers with {kind(answer)}: let it return the logits (N, classes) alone, as "
+                "ir.load(model, data) reads them."
+            )
+        logits = as_logits(answer, None, None, answer.dtype)
+        if logits.ndim != 2 or len(logits) != len(images):
+            raise UserError(
+                f"the model answers {len(images)} images with {kind(answer)}: let it return logits (N, classes)."
+            )
         if logits.shape[1:] == (1,):
             raise UserError("the model has one logit z, which no loss can lower: give two, torch.cat([-z, z], 1) / 2.")
         return logits
+
+
+def as_classifier(model: nn.Module) -> nn.Module:
+    """Return a model that leaves images as they are and answers with logits (N, classes): itself, or around it."""
+    return model if isinstance(model, Classifier | OnCopies) else OnCopies(model)
+
+
+def _copy_for_gradients(tensor: Tensor) -> Tensor:
+    """Return a tensor that may take part in gradients, as one that was made in inference mode may not."""
+    return tensor.clone() if tensor.is_inference() else tensor
 
 
 def answers_repeat(model: nn.Module, image: Tensor) -> bool:
@@ -255,6 +287,17 @@ def check_pixels(images: Tensor) -> None:
         raise UserError(f"pixels lie in {low:g} to {high:g}: they must lie in 0 to 1 (divide 0 to 255 by 255).")
 
 
+def check_weights(model: nn.Module) -> None:
+    """Raise UserError where a model may have failed because of how its weights are kept."""
+    if any(weights.is_inference() for weights in (*model.parameters(), *model.buffers())):
+        raise UserError(
+            "the model was made in torch.inference_mode, where nothing gets a gradient: build or load it outside."
+        )
+    if precisions(model) and precisions(model) <= {torch.float16, torch.bfloat16}:
+        names = " and ".join(sorted(str(dtype).removeprefix("torch.") for dtype in precisions(model)))
+        raise UserError(f"the model has weights in {names}, and images are float32: give model.float().")
+
+
 def check_fit(model: nn.Module, images: Tensor, labels: Tensor) -> None:
     """Raise UserError where a model failed on images (N, C, H, W) because their channels come last, or on labels that
     it has no class for.
@@ -262,7 +305,7 @@ def check_fit(model: nn.Module, images: Tensor, labels: Tensor) -> None:
     if images.shape[3] in (1, 3) and images.shape[1] not in (1, 3):
         raise UserError(f"images have shape {tuple(images.shape)}, channels last: give (N, C, H, W).")
     with batch_norm_mode(model, "eval"), torch.no_grad():
-        classes = model(images[:1].float().clone()).shape[-1]
+        classes = model(images[:1].float()).shape[-1]
     if (highest := int(labels.max())) >= classes:
         raise UserError(f"a label is {highest}, and the model has {classes} classes, which count from 0.")
 

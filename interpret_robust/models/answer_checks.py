@@ -12,7 +12,7 @@ from torch.func import functional_call
 
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.random_numbers import generator_states
-from interpret_robust.models.classifier import Classifier, predicted_classes
+from interpret_robust.models.classifier import Classifier, precisions, predicted_classes
 from interpret_robust.models.loss_check import STEPS, attack_briefly, loss_gradient
 
 BATCH, SMALL_BATCH = 64, 8
@@ -335,13 +335,9 @@ def _refuse_kept_answers(model: Classifier, images: Tensor, logits: Tensor) -> N
         )
 
 
-def _precisions(model: Classifier) -> set[torch.dtype]:
-    return {weights.dtype for weights in model.parameters()}
-
-
 def _is_coarse(model: Classifier, logits: Tensor) -> bool:
     """Return whether a model computes in half precision, whose rounding hides small differences."""
-    return half_precision(logits) is not None or bool(_precisions(model) & HALF_BITS.keys())
+    return half_precision(logits) is not None or bool(precisions(model) & HALF_BITS.keys())
 
 
 def _doubt_about_modes(model: Classifier, images: Tensor) -> Iterator[str]:
@@ -461,7 +457,7 @@ def _missing_share(model: Classifier, images: Tensor, logits: Tensor) -> float:
     if _is_coarse(model, logits):
         return 0.0
     difference = _compare_slopes(model, images if images[0, 0].numel() <= SMALL else images[: len(images) // 2])
-    if torch.float64 not in _precisions(model):
+    if torch.float64 not in precisions(model):
         first = difference(torch.float32, FLOAT32_STEP)
         share = float(first.nanmedian()) / MEDIAN
         if share < LEAST_MISSING:

@@ -57,6 +57,16 @@ class Classifier(nn.Module):
         return logits
 
 
+def precisions(model: nn.Module) -> set[torch.dtype]:
+    """Return in which precisions the weights of a model are, those of whole numbers left out.
+
+    Example:
+        >>> precisions(torch.nn.Linear(2, 3).double())
+        {torch.float64}
+    """
+    return {weights.dtype for weights in model.parameters() if weights.is_floating_point()}
+
+
 NO_CLASS = -1
 """The class of an image whose logits are not numbers: it is that of no label, so that it is never right."""
 
