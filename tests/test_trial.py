@@ -634,6 +634,125 @@ def test_answers_that_change_while_they_are_asked_are_told_in_the_file(limit: in
         assert doubt in " ".join(str(answer).split())
 
 
+class Adaptive(nn.Module):
+    """A network that takes its running mean off its logits, and moves it by a share at each call, in eval mode too."""
+
+    mean: Tensor
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.network, self.share = seed_network(Convolutions), share
+        self.register_buffer("mean", torch.zeros(K))
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.network(images)
+        with torch.no_grad():
+            self.mean.lerp_(logits.mean(0), self.share)
+        return logits - self.mean
+
+
+class Entropic(nn.Module):
+    """A network that takes a step of `rate` towards less entropy before it answers, as Tent does."""
+
+    def __init__(self, rate: float, *, thaws: bool = True) -> None:
+        super().__init__()
+        self.network, self.rate, self.thaws = seed_network(Convolutions), rate, thaws
+
+    def forward(self, images: Tensor) -> Tensor:
+        weights = self.network.answer.weight
+        with torch.enable_grad():
+            if self.thaws:
+                weights.requires_grad_()
+            logits = self.network(images.detach())
+            entropy = -(logits.softmax(1) * logits.log_softmax(1)).sum(1).mean()
+            (gradient,) = torch.autograd.grad(entropy, weights)
+        weights.data.sub_(self.rate * gradient)
+        answer: Tensor = self.network(images)
+        return answer
+
+
+@pytest.mark.parametrize(
+    ("network", "name"),
+    [(Adaptive(0.1), "'mean'"), (Entropic(0.1), "'network.answer.weight'")],
+    ids=["running mean", "test-time adaptation"],
+)
+def test_a_network_that_adapts_to_what_it_sees_is_said_to_change_its_own_numbers(network: nn.Module, name: str) -> None:
+    doubts = [doubt for doubt in doubts_about(network) if "answers an image differently" in doubt]
+    assert len(doubts) == 1 and f"since its forward changes its own numbers ({name})" in doubts[0]
+    assert "--batch-size" not in doubts[0] and "generator" not in doubts[0]
+
+
+def test_a_layer_in_training_mode_is_said_to_depend_on_the_batch_and_to_change_its_numbers() -> None:
+    class Training(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network, self.norm = seed_network(Convolutions), nn.BatchNorm1d(K)
+
+        def forward(self, images: Tensor) -> Tensor:
+            logits = self.network(images)
+            norm = self.norm.train(len(images) > 1)
+            return norm(logits)  # type: ignore[no-any-return]
+
+    (doubt,) = doubts_about(Training())
+    assert doubt.startswith(
+        "mine answers an image differently alone and in a batch of 64, and its forward changes its own numbers "
+        "('norm.running_mean' and 2 more): numbers depend on --batch-size, or on what was asked before."
+    )
+
+
+def test_a_network_that_trains_its_frozen_weights_is_one_sentence() -> None:
+    with pytest.raises(UserError, match=r"mine does not answer where its weights are frozen, .* test-time adaptation"):
+        try_network(Entropic(0.1, thaws=False))
+
+
+@pytest.mark.parametrize("is_noisy", [True, False])
+def test_a_network_that_sets_the_seed_is_said_to_answer_by_one_draw(is_noisy: bool) -> None:
+    def draw(logits: Tensor) -> Tensor:
+        torch.manual_seed(3)
+        return logits + (torch.randn(K) if is_noisy else 0)
+
+    doubts = doubts_about(ChangedLogits(draw))
+    assert [doubt.startswith("mine sets the seed of its random numbers in each call:") for doubt in doubts] == [True]
+    assert "--draws does not change it" in doubts[0] and "test images were answered the same" not in doubts[0]
+
+
+def test_random_numbers_are_no_change_since_loading() -> None:
+    """Half of the passes leave a layer out, as stochastic depth does; two of them are often alike."""
+
+    def drop(logits: Tensor) -> Tensor:
+        return logits + (torch.rand(()) < 0.5) * logits.flip(1)
+
+    model = Model(bring(ChangedLogits(drop).eval(), Card("mine:net", label="mine"), levels(K), "levels"))
+    for pgd in range(1, 7):
+        answer = ir.analyze("robustness", model, limit=9, pgd=pgd, cw="none")
+        assert answer.result.doubts == model.doubts
+    assert not any("--normalize" in doubt for doubt in model.doubts)
+
+
+def test_a_network_that_was_changed_since_it_was_loaded_is_not_said_to_count_its_passes() -> None:
+    model = Model(bring(seed_network(Convolutions), Card("mine:net", label="mine"), DATA, "noise"))
+    with torch.no_grad():
+        model.network.backbone.answer.weight.neg_()
+    answer = ir.analyze("robustness", model, limit=9, pgd=1, cw="none")
+    (doubt,) = [doubt for doubt in answer.result.doubts if "after this analysis" in doubt]
+    assert "and before it as after it: it was changed since ('answer.weight'), or" in doubt
+    assert doubt.endswith("ir.load(network, data) tries it anew.") and "remember" not in doubt
+    network = seed_network(Convolutions)
+    with torch.no_grad():
+        network.answer.weight.neg_()
+        images = torch.from_numpy(DATA.test.images).permute(0, 3, 1, 2) / 255
+        expected = network(images).argmax(1)
+    assert answer["per_image/prediction_natural"][:, 0].tolist() == expected.tolist()
+
+
+def test_slow_changes_of_a_networks_own_numbers_are_named_after_an_analysis() -> None:
+    model = Model(bring(Adaptive(1e-6), Card("mine:net", label="mine"), DATA, "noise"))
+    assert not any("differently" in doubt for doubt in model.doubts)
+    answer = ir.analyze("robustness", model, limit=9, pgd=200, cw="none")
+    (doubt,) = [doubt for doubt in answer.result.doubts if "after this analysis" in doubt]
+    assert "its forward changes its own numbers ('mean'), so that these numbers cannot be repeated" in doubt
+
+
 def late(logits: Tensor) -> Tensor:
     """An expert with room for 64 images answers the others the other way round."""
     return torch.cat([logits[:64], logits[64:].flip(1)])

@@ -14,6 +14,7 @@ from interpret_robust.core.errors import UserError
 from interpret_robust.core.random_numbers import generator_states
 from interpret_robust.models.classifier import Classifier, precisions, predicted_classes
 from interpret_robust.models.loss_check import STEPS, attack_briefly, loss_gradient
+from interpret_robust.models.own_numbers import list_changes, sum_up
 
 BATCH, SMALL_BATCH = 64, 8
 """Copies of images in the batch whose answers are compared with those of single images; of large images fewer.
@@ -56,7 +57,9 @@ BLIND_SHARE = 0.05
 class Answers(NamedTuple):
     """Logits (N, classes) of the same images: in one batch with copies of themselves, again, alone, and again.
 
-    `alike` are those of a batch of copies of the first image; `has_drawn` tells whether random numbers were drawn.
+    `alike` are those of a batch of copies of the first image. `has_drawn` tells whether random numbers were drawn that
+    differ from call to call, `has_seed` whether each call sets their seed; `changes` lists the weights and buffers that
+    were changed meanwhile.
     """
 
     together: Tensor
@@ -65,18 +68,26 @@ class Answers(NamedTuple):
     alone_second: Tensor
     alike: Tensor
     has_drawn: bool
+    has_seed: bool
+    changes: str
 
 
 def ask(model: Classifier, images: Tensor) -> Answers:
     """Return what a model answers to images (N, C, H, W), asked in four ways."""
     copies = tried_batch_size(images) // len(images)
     batch = images.repeat(max(copies, 1), 1, 1, 1)
-    states = generator_states(images.device)
+    sums, states = sum_up(model.backbone), [generator_states(images.device)]
     with torch.no_grad():
-        together, second = model(batch), model(batch)
+        together = model(batch)
+        states.append(generator_states(images.device))
+        second = model(batch)
+        states.append(generator_states(images.device))
         alone, alone_second = (torch.cat([model(image[None]) for image in images]) for _ in range(2))
         alike = second if len(images) == 1 else model(images[:1].repeat(len(batch), 1, 1, 1))
-    return Answers(together, second, alone, alone_second, alike, states != generator_states(images.device))
+    has_drawn = states[1] != states[2]
+    has_seed = not has_drawn and states[0] != states[1]
+    changes = list_changes(sums, sum_up(model.backbone))
+    return Answers(together, second, alone, alone_second, alike, has_drawn, has_seed, changes)
 
 
 def tried_batch_size(images: Tensor) -> int:
@@ -110,11 +121,13 @@ def doubts_about_logits(model: Classifier, images: Tensor) -> Iterator[str]:
                 f"draws random numbers, though {len(images)} test images were answered the same each time: they may "
                 "count in a few passes only. --draws 20 asks for the expectation over 20."
             )
-        if not is_alone(answers):
+        if answers.has_seed:
             yield (
-                f"answers an image differently alone and in a batch of {len(answers.together)}: numbers depend on "
-                "--batch-size. Does a layer use statistics of its batch, or does the network remember earlier images?"
+                "sets the seed of its random numbers in each call: these numbers are those of one draw, and --draws "
+                "does not change it. The program that calls it draws the same numbers after each call, too."
             )
+        if not is_alone(answers):
+            yield _dependence_on_batch(answers)
     is_varied, dtype = bool((logits != logits[0]).any()), half_precision(logits)
     if is_varied:
         yield from _probabilities(logits)
@@ -164,6 +177,20 @@ def is_same(first: Tensor, second: Tensor) -> bool:
     return torch.allclose(first, second, rtol=ROUNDING, atol=TOLERANCE * gap, equal_nan=True)
 
 
+def _dependence_on_batch(answers: Answers) -> str:
+    differences = f"answers an image differently alone and in a batch of {len(answers.together)}"
+    if answers.changes:
+        return (
+            f"{differences}, and its forward changes its own numbers ({answers.changes}): numbers depend on "
+            "--batch-size, or on what was asked before. Is a layer in training mode, or does the network adapt to the "
+            "images that it sees? Let its forward leave its weights and buffers as they are."
+        )
+    return (
+        f"{differences}: numbers depend on --batch-size. Does a layer use statistics of its batch, or does the network "
+        "remember earlier images?"
+    )
+
+
 def _randomness(answers: Answers, count: int, draws: int | None) -> str:
     pairs = (answers.together[:count], answers.second[:count]), (answers.alone, answers.alone_second)
     changes = max(int((first.argmax(1) != second.argmax(1)).sum()) for first, second in pairs)
@@ -173,6 +200,12 @@ def _randomness(answers: Answers, count: int, draws: int | None) -> str:
             f"decide {changes} of {count} images differently. More --draws are steadier."
         )
     differences = f"answers an image differently each time ({changes} of {count} decisions changed)"
+    if answers.changes and not answers.has_drawn:
+        return (
+            f"{differences}, since its forward changes its own numbers ({answers.changes}), as where it adapts to the "
+            "images that it sees or keeps running statistics: no number can be repeated. Let its forward leave its "
+            "weights and buffers as they are."
+        )
     if not answers.has_drawn:
         return (
             f"{differences}, and draws none of the random numbers of torch, NumPy and Python: it remembers earlier "

@@ -193,7 +193,7 @@ def read(network: nn.Module, card: Card, data: Dataset, source: str, remarks: Se
             return as_logits(network(preprocess(images)), part, len(data.class_names))
 
         with _explain_failure(label, ask, data, device):
-            remarks = tuple(f"{label} {remark}" for remark in (*remarks, *freeze(network, lambda: ask(image))))
+            remarks = tuple(f"{label} {remark}" for remark in (*remarks, *freeze(network, lambda: ask(image), label)))
             layer = _layer(network, preprocess, image, card.local_layer)
         wrapper = WrappedModel(
             network,

@@ -91,13 +91,23 @@ def _weights_in(container: Any) -> Iterator[nn.Parameter]:
 
 
 @torch.no_grad()
-def freeze(network: nn.Module, ask: Callable[[], Tensor]) -> Iterator[str]:
-    """Freeze the weights of a network, and yield whether the logits (N, classes) that `ask` gives change by it."""
+def freeze(network: nn.Module, ask: Callable[[], Tensor], label: str) -> Iterator[str]:
+    """Freeze the weights of a network, and yield whether the logits (N, classes) that `ask` gives change by it.
+
+    Raises UserError, in which `label` is its name, for a network that trains them in its forward.
+    """
     with disable_recomputation():
         first, second = ask(), ask()
         for weights in network.parameters():
             weights.requires_grad_(False)  # not at once: an overridden method may give nothing back
-        third = ask()
+        try:
+            third = ask()
+        except Exception as error:
+            raise UserError(
+                f"{label} does not answer where its weights are frozen, as they are here ({first_words(error)}): does "
+                "its forward train them, as test-time adaptation does? Give the network without that step, or as that "
+                "step left it."
+            ) from error
     if is_same(first, second) and not is_same(first, third):
         yield (
             "answers otherwise where its weights are frozen, as they are here: these numbers are of the frozen "

@@ -10,6 +10,7 @@ import scipy
 import torch
 from torch import Tensor
 
+from interpret_robust.core.random_numbers import generator_states
 from interpret_robust.core.statistics import mcnemar
 from interpret_robust.datasets import Dataset
 from interpret_robust.datasets.base import Labels
@@ -98,7 +99,7 @@ def check_reading(
     if (
         alternatives
         and int((~judgment.right).sum()) >= LEAST_WRONG
-        and torch.equal(_answers(model, images[:BATCH_SIZE], model.preprocess), logits[:BATCH_SIZE])
+        and _is_steady(model, images[:BATCH_SIZE], logits[:BATCH_SIZE])
     ):
         doubts = chain(
             _doubt_about_normalization(model, judgment, normalize, alternatives),
@@ -114,6 +115,16 @@ def check_reading(
         )
         return judgment, f"{summary}, hardly more than {guess} ({judgment.guesses:.0%}): {remedy}"
     return judgment, None
+
+
+def _is_steady(model: WrappedModel, images: Tensor, logits: Tensor) -> bool:
+    """Return whether images get these logits (N, classes) again, and no random numbers that differ by call."""
+    is_equal = torch.equal(_answers(model, images, model.preprocess), logits)
+    states = []
+    for _ in range(2):  # equal ones where each call sets the seed
+        _answers(model, images[:1], model.preprocess)
+        states.append(generator_states(images.device))
+    return is_equal and states[0] == states[1]
 
 
 def _is_better(other: Right, judgment: Judgment) -> bool:

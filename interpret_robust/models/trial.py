@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from interpret_robust.core.errors import UserError
-from interpret_robust.core.random_numbers import preserve_random_numbers
+from interpret_robust.core.random_numbers import preserve_random_numbers, seed_all
 from interpret_robust.datasets import Dataset
 from interpret_robust.datasets.batches import to_device, to_pixels
 from interpret_robust.models.answer_checks import SMALL, doubts_about_gradients, doubts_about_logits, is_same
@@ -21,6 +21,7 @@ from interpret_robust.models.layers import LEAST_OF_FEW, Choice, count_beyond
 from interpret_robust.models.loss_check import doubt_about_loss
 from interpret_robust.models.memory import Memory
 from interpret_robust.models.normalization import STATISTICS
+from interpret_robust.models.own_numbers import list_changes, sum_up
 from interpret_robust.models.reading_check import Judgment, check_reading
 from interpret_robust.models.wrapper import WrappedModel
 
@@ -93,7 +94,7 @@ def try_out(
             doubt = doubt_about_loss(model, *_choose_right(judgment, model.preprocess.size))
         if doubt is not None:
             doubts.append(f"{label} {doubt}")
-        model.ask_again = doubt_about_change(model, images)
+        model.follow_answers = follow_answers(model, images)
     return Trial(judgment.accuracy, len(judgment.labels), tuple(doubts))
 
 
@@ -123,39 +124,63 @@ def doubts_about_answers(model: Classifier, images: Tensor, label: str) -> Itera
         raise UserError(f"{label}: {error}") from error
 
 
-def doubt_about_change(model: WrappedModel, images: Tensor) -> Callable[[], str | None]:
-    """Ask a model a few images (N, C, H, W), and return what asks it again later and says whether its answers changed.
+def follow_answers(model: WrappedModel, images: Tensor) -> Callable[[], Callable[[], str | None]]:
+    """Ask a model a few images (N, C, H, W), and return what follows whether its answers change in an analysis.
 
-    None is said of a model whose answers differ at once, which the trial tells of. Sentences begin with a verb, to be
-    read behind the model's name. Random numbers are left as found.
+    Called before an analysis it asks them again, and returns what asks them once more afterwards and gives a sentence,
+    or None. None is said of a model whose answers differ at once, which the trial tells of. Sentences begin with a
+    verb, to be read behind the model's name. Random numbers are seed 0's, and those of the process left as found.
 
     Example:
-        >>> ask_again = doubt_about_change(model, images)
-        >>> ask_again()
+        >>> begin = follow_answers(model, images)
+        >>> finish = begin()
+        >>> finish()
     """
 
     @torch.no_grad()
     def ask() -> Tensor:
         device = model.preprocess.mean.device
         with preserve_random_numbers(device):
+            seed_all(0, 0)
+            model.restart_draws(0)
             logits: Tensor = model(images.to(device)).cpu()
             return logits
 
     first_answers = ask()
-    is_steady = is_same(first_answers, ask())
+    is_steady, sums = is_same(first_answers, ask()), sum_up(model.backbone)
 
-    def ask_again() -> str | None:
-        last_answers = ask()
-        if not is_steady or is_same(first_answers, last_answers):
-            return None
-        count = int((predicted_classes(first_answers) != predicted_classes(last_answers)).sum())
-        return (
-            f"answered {len(images)} images differently after this analysis than when it was loaded ({count} "
-            "decisions changed): its answers change from call to call, so these numbers cannot be repeated. Does it "
-            "count its passes, or remember earlier images?"
-        )
+    def begin() -> Callable[[], str | None]:
+        answers_before = ask()
 
-    return ask_again
+        def finish() -> str | None:
+            last_answers = ask()
+            if not is_steady or is_same(first_answers, last_answers):
+                return None
+            count = int((predicted_classes(first_answers) != predicted_classes(last_answers)).sum())
+            difference = (
+                f"answered {len(images)} images differently after this analysis than when it was loaded ({count} "
+                "decisions changed)"
+            )
+            changes = list_changes(sums, sum_up(model.backbone))
+            if is_same(answers_before, last_answers):
+                return (
+                    f"{difference}, and before it as after it: it was changed since{changes and f' ({changes})'}, or "
+                    "it counts its passes. These numbers are of the network as it is now, which was not tried: "
+                    "ir.load(network, data) tries it anew."
+                )
+            if changes:
+                return (
+                    f"{difference}: its forward changes its own numbers ({changes}), so that these numbers cannot be "
+                    "repeated. Let it leave its weights and buffers as they are."
+                )
+            return (
+                f"{difference}: its answers change from call to call, so these numbers cannot be repeated. Does it "
+                "count its passes, or remember earlier images?"
+            )
+
+        return finish
+
+    return begin
 
 
 def _check_layer(layer: Choice, label: str) -> Iterator[str]:

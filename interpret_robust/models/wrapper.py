@@ -32,7 +32,7 @@ class WrappedModel(Classifier):
         draws: of a network that draws random numbers, how many passes stand for their expectation; None for one pass.
 
     Its `pooled` features are the logits: what lies behind the local features is not taken apart. After its trial
-    `ask_again` gives a sentence, to be read behind its name, if its answers have changed since, else None. Raises
+    `follow_answers` tells, around an analysis, whether its answers have changed, see `trial.follow_answers`. Raises
     UserError for a name that no layer has.
     """
 
@@ -60,7 +60,7 @@ class WrappedModel(Classifier):
         self.local_layer, self.attention_layer = local_layer, attention_layer
         self.first_token, self.is_last = first_token, is_last
         self.part, self.classes, self.draws = part, classes, draws
-        self.ask_again: Callable[[], str | None] = lambda: None
+        self.follow_answers: Callable[[], Callable[[], str | None]] = lambda: lambda: None
         self.restart_draws(0)
         self.eval().requires_grad_(False)
 

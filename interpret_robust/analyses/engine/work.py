@@ -367,13 +367,13 @@ class Work:
         models = [(self._subject.name, self.model), *self.evaluators.items()]
         with ExitStack() as watches:
             pairs = [
-                (name, model, watches.enter_context(watch(model)))
+                (name, model.follow_answers(), watches.enter_context(watch(model)))
                 for name, model in models
                 if isinstance(model, WrappedModel)
             ]
             yield
-            for name, model, doubts in pairs:
-                self._late_doubts += [f"{name} {doubt}" for doubt in (model.ask_again(), *doubts()) if doubt]
+            for name, finish, doubts in pairs:
+                self._late_doubts += [f"{name} {doubt}" for doubt in (finish(), *doubts()) if doubt]
 
     @contextmanager
     def name_images(self, batch: Batch, noun: str = "image") -> Iterator[None]:
