@@ -39,7 +39,7 @@ from interpret_robust.models.card import Card
 from interpret_robust.models.classifier import Classifier
 from interpret_robust.models.copying import copy_of, unwrap
 from interpret_robust.models.external import ExternalModel, bring, trial_image
-from interpret_robust.models.layers import default_layer, depend, locality, reading
+from interpret_robust.models.layers import _sample, default_layer, depend, locality, reading
 from interpret_robust.models.logits import as_logits, logits_part
 from interpret_robust.models.losses import cross_entropy
 from interpret_robust.models.preparation import prepare
@@ -659,7 +659,7 @@ class Entropic(nn.Module):
         self.network, self.rate, self.thaws = seed_network(Convolutions), rate, thaws
 
     def forward(self, images: Tensor) -> Tensor:
-        weights = self.network.answer.weight
+        weights: Any = self.network.get_parameter("answer.weight")
         with torch.enable_grad():
             if self.thaws:
                 weights.requires_grad_()
@@ -690,8 +690,9 @@ def test_a_layer_in_training_mode_is_said_to_depend_on_the_batch_and_to_change_i
 
         def forward(self, images: Tensor) -> Tensor:
             logits = self.network(images)
-            norm = self.norm.train(len(images) > 1)
-            return norm(logits)  # type: ignore[no-any-return]
+            self.norm.train(len(images) > 1)
+            answer: Tensor = self.norm(logits)
+            return answer
 
     (doubt,) = doubts_about(Training())
     assert doubt.startswith(
@@ -732,7 +733,7 @@ def test_random_numbers_are_no_change_since_loading() -> None:
 def test_a_network_that_was_changed_since_it_was_loaded_is_not_said_to_count_its_passes() -> None:
     model = Model(bring(seed_network(Convolutions), Card("mine:net", label="mine"), DATA, "noise"))
     with torch.no_grad():
-        model.network.backbone.answer.weight.neg_()
+        model.network.get_parameter("backbone.answer.weight").neg_()
     answer = ir.analyze("robustness", model, limit=9, pgd=1, cw="none")
     (doubt,) = [doubt for doubt in answer.result.doubts if "after this analysis" in doubt]
     assert "and before it as after it: it was changed since ('answer.weight'), or" in doubt
@@ -2004,7 +2005,7 @@ class Square(nn.Module):
         return logits
 
 
-@pytest.mark.parametrize("side", [2, 4, 8])
+@pytest.mark.parametrize("side", [2, 4, 8, 16])
 @pytest.mark.parametrize("is_last", [False, True])
 def test_channels_are_told_from_as_many_rows_and_columns(side: int, *, is_last: bool) -> None:
     network, data = seed_network(lambda: Square(is_last=is_last, side=side)), noise(shape=(C, 4 * side, 4 * side))
@@ -2025,6 +2026,131 @@ def test_channels_are_told_from_as_many_rows_and_columns(side: int, *, is_last: 
     if is_last:
         with pytest.raises(UserError, match="second axis for its channels"):
             gradient_map("captum:GuidedGradCam", wrapper, images, torch.tensor([2, 0, 5]), range(3))
+
+
+@pytest.mark.parametrize("side", [8, 14, 16])
+@pytest.mark.parametrize("is_last", [False, True])
+@pytest.mark.parametrize("change", [lambda x: x.flip(3), lambda x: x.flip(2), lambda x: x.transpose(2, 3)])
+def test_a_cube_of_a_mirrored_image_is_not_read_the_other_way(change: Any, side: int, *, is_last: bool) -> None:
+    """Its positions lie elsewhere in either order of its axes."""
+
+    class MirroredSquare(Square):
+        def forward(self, images: Tensor) -> Tensor:
+            return super().forward(change(images))
+
+    data = noise(shape=(C, 2 * side, 2 * side))
+    network = seed_network(lambda: MirroredSquare(is_last=is_last, side=side, patch=2))
+    doubts = bring(network, Card("mine:net", label="mine", local_layer="cube"), data, "noise").doubts
+    assert any("maps and ranks by position may lie elsewhere" in doubt for doubt in doubts)
+
+
+@pytest.mark.parametrize("side", range(5, 33))
+def test_the_sample_of_positions_is_on_no_line_of_symmetry(side: int) -> None:
+    grid = torch.arange(side * side).reshape(side, side)
+    places = _sample(side, side)
+    assert 13 <= len(places) <= 16 and len(set(places.tolist())) == len(places)
+    for other in (grid.T, grid.flip(0), grid.flip(1), grid.rot90(1), grid.rot90(2), grid.rot90(3), grid.T.rot90(2)):
+        assert int((other.flatten()[places] == places).sum()) <= 4
+
+
+class Canonical(nn.Module):
+    """A network that turns each image by what it shows: the brighter half of an image comes first."""
+
+    def __init__(self, axis: int, *, is_wide: bool) -> None:
+        super().__init__()
+        self.axis = axis
+        self.body = nn.Conv2d(C, 8, 7 if is_wide else 2, stride=2, padding=3 if is_wide else 0)
+        self.wide = nn.Conv2d(8, 8, 3, padding=1) if is_wide else nn.Identity()
+        self.answer = nn.Linear(8 * (H // 2) * (W // 2), K)
+
+    def forward(self, images: Tensor) -> Tensor:
+        first, second = (half.mean((1, 2, 3), keepdim=True) for half in images.tensor_split(2, self.axis))
+        turned = torch.where(first < second, images.flip(self.axis), images) if self.axis else images
+        logits: Tensor = self.answer(self.wide(self.body(turned).relu()).flatten(1))
+        return logits
+
+
+@pytest.mark.parametrize("is_wide", [True, False])
+@pytest.mark.parametrize("axis", [0, 2, 3])
+def test_a_network_that_turns_each_image_by_what_it_shows_is_doubted(axis: int, *, is_wide: bool) -> None:
+    images = torch.from_numpy(DATA.test.images[:8]).permute(0, 3, 1, 2) / 255
+    if axis:
+        first, second = (half.mean((1, 2, 3)) for half in images.tensor_split(2, axis))
+        count = int((first < second).sum())
+        assert 0 < count < 8
+    doubts = [
+        doubt for doubt in doubts_about(seed_network(lambda: Canonical(axis, is_wide=is_wide))) if "turns" in doubt
+    ]
+    assert len(doubts) == (axis > 0)
+    for doubt in doubts:
+        assert doubt.startswith(f"mine: on {count} of 8 test images the positions of layer '")
+
+
+class Dynamic(nn.Module):
+    """Each image has a filter of its own: images are folded into channels, one group each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.filters = nn.Conv2d(C, 4, 3, padding=1), nn.Linear(4, 4 * 4 * 9)
+        self.rectify, self.answer = nn.ReLU(), nn.Linear(4, K)
+
+    def forward(self, images: Tensor) -> Tensor:
+        local, count = self.body(images), len(images)
+        filters = self.filters(local.mean((2, 3))).reshape(count * 4, 4, 3, 3)
+        folded = F.conv2d(local.reshape(1, count * 4, H, W), filters, padding=1, groups=count)
+        logits: Tensor = self.answer(self.rectify(folded).reshape(count, 4, H, W).mean((2, 3)))
+        return logits
+
+
+def test_a_layer_that_sees_images_folded_into_channels_has_no_local_features() -> None:
+    """The layer before is taken, by which the answer of a batch is that of each image alone."""
+    model = Model(bring(seed_network(Dynamic), Card("mine:net", label="mine"), DATA, "noise"))
+    assert model.network.local_layer == "body" and model.subject.local_shape() == (4, H, W)
+    answer = ir.analyze("attention-rank", model, limit=5, steps=1)
+    images = torch.from_numpy(DATA.test.images[:5]).permute(0, 3, 1, 2) / 255
+    network = seed_network(Dynamic)
+    local = network.body(images)
+    local.retain_grad()
+    filters = network.filters(local.mean((2, 3))).reshape(20, 4, 3, 3)
+    folded = F.conv2d(local.reshape(1, 20, H, W), filters, padding=1, groups=5).relu().reshape(5, 4, H, W)
+    network.answer(folded.mean((2, 3))).amax(1).sum().backward()
+    assert local.grad is not None
+    grad_cam = (local.grad.mean((2, 3), keepdim=True) * local).sum(1).clamp_min(0).flatten(1).detach()
+    expected = grad_cam / grad_cam.sum(1, keepdim=True)
+    np.testing.assert_allclose(answer["per_image/attention"], expected, rtol=1e-4, atol=1e-7)
+    with pytest.raises(
+        UserError, match=r"layer 'rectify' gives a tensor of shape \(1, 8, 12, 18\), and local features"
+    ):
+        try_network(seed_network(Dynamic), local_layer="rectify")
+
+
+class OfGradients(nn.Module):
+    """A network that answers by the gradient of an energy, which it takes in its forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.after = nn.Conv2d(C, 8, 3, padding=1), nn.Conv2d(C, 8, 3, padding=1)
+        self.answer = nn.Linear(8, K)
+
+    def forward(self, images: Tensor) -> Tensor:
+        with torch.enable_grad():
+            leaf = images if images.requires_grad else images.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(self.body(leaf).tanh().square().sum(), leaf, create_graph=True)
+        logits: Tensor = self.answer(self.after(gradient).relu().mean((2, 3)))
+        return logits
+
+
+def test_a_network_that_differentiates_in_its_forward_is_asked() -> None:
+    model = Model(bring(seed_network(OfGradients), Card("mine:net", label="mine"), DATA, "noise"))
+    assert model.network.local_layer == "after"
+    assert [doubt for doubt in model.doubts if " is right on " not in doubt] == []
+    images = pixels(3, C, H, W)
+    expected = seed_network(OfGradients)(images).detach()
+    torch.testing.assert_close(model.network.features(images).pooled.detach(), expected)
+    labels = torch.arange(3)
+    torch.testing.assert_close(
+        loss_gradient(model.network, images, labels), gradient_by_hand(seed_network(OfGradients), images, labels)
+    )
 
 
 def test_an_order_that_neither_reading_explains_is_doubted() -> None:

@@ -208,8 +208,9 @@ def read(network: nn.Module, card: Card, data: Dataset, source: str, remarks: Se
         )
         shape = (0, 0, 0)
         if layer is not None:
-            with torch.no_grad():
+            with torch.no_grad(), _explain_failure(label, ask, data, device):
                 channels, height, width = wrapper.features(image).local.shape[1:]
+                wrapper.features(image.repeat(2, 1, 1, 1))  # which some layers see folded into one
             shape = (channels, height, width)
     # What was left open is filled in, so that a file tells what was done.
     card = replace(card, normalize=card.normalize or _numbers_of(preprocess), logits=part)

@@ -17,7 +17,7 @@ from interpret_robust.datasets import Dataset
 from interpret_robust.datasets.batches import to_device, to_pixels
 from interpret_robust.models.answer_checks import SMALL, doubts_about_gradients, doubts_about_logits, is_same
 from interpret_robust.models.classifier import Classifier, predicted_classes
-from interpret_robust.models.layers import LEAST_OF_FEW, Choice, count_beyond
+from interpret_robust.models.layers import LEAST_OF_FEW, Choice, count_beyond, count_turned
 from interpret_robust.models.loss_check import doubt_about_loss
 from interpret_robust.models.memory import Memory
 from interpret_robust.models.normalization import STATISTICS
@@ -82,6 +82,7 @@ def try_out(
             doubts.append(f"{label} {doubt}")
         if layer is not None:
             doubts += _check_layer(layer, label)
+            doubts += _check_frames(model, images, layer, label)
             count = count_beyond(model.backbone, layer.name, model.preprocess, images) if layer.sees_all else 0
             if count:
                 doubts.append(
@@ -181,6 +182,18 @@ def follow_answers(model: WrappedModel, images: Tensor) -> Callable[[], Callable
         return finish
 
     return begin
+
+
+def _check_frames(model: WrappedModel, images: Tensor, layer: Choice, label: str) -> Iterator[str]:
+    """Yield a sentence where positions lie elsewhere on some of images (N, C, H, W), and not on the first of all."""
+    if layer.is_doubtful:
+        return
+    if count := count_turned(lambda images: model.features(images).local, images):
+        yield (
+            f"{label}: on {count} of {len(images)} test images the positions of layer '{layer.name}' depend on pixels "
+            "elsewhere, as where a network turns, mirrors or shifts each image by what it shows: maps and ranks by "
+            "position lie elsewhere there. Do that to the images before, and ask of the network behind it."
+        )
 
 
 def _check_layer(layer: Choice, label: str) -> Iterator[str]:

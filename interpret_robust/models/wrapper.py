@@ -129,7 +129,9 @@ class WrappedModel(Classifier):
     def local_module(self) -> nn.Module:
         """Return the module, see `Classifier`. Raises UserError for a network without local features."""
         if self.local_layer is None:
-            raise UserError("no layer of the network gives features at several positions: name one by --local-layer.")
+            raise UserError(
+                "no layer that runs once in a pass gives features at several positions: name one by --local-layer."
+            )
         return self.backbone.get_submodule(self.local_layer)
 
     def _pass_through(self, images: Tensor, change: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
