@@ -68,6 +68,86 @@ def test_statistics_are_those_of_all_images_layer_by_layer(batch: int) -> None:
     assert not network.training
 
 
+class OwnNorm(nn.Module):
+    """Batch norm as somebody else writes it."""
+
+    running_mean: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("running_mean", torch.zeros(channels, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.training:
+            mean = images.mean((0, 2, 3))[:, None, None]
+            self.running_mean.lerp_(mean.detach(), 0.1)
+            return images - mean
+        return images - self.running_mean
+
+
+class FrozenNorm(nn.Module):
+    """Statistics that no pass moves."""
+
+    mean: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.full((channels, 1, 1), 0.3))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images - self.mean
+
+
+class Siamese(nn.Module):
+    """A network that sees an image twice, the second time changed."""
+
+    def __init__(self, change: Any) -> None:
+        super().__init__()
+        self.network, self.change = chain(), change
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = (self.network(images) + self.network(self.change(images))).mean((2, 3))
+        return logits
+
+
+def with_layer(layer: nn.Module) -> nn.Module:
+    return nn.Sequential(*chain(), nn.ReLU(), layer, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        (with_layer(OwnNorm(5)), r"layer '6' \(OwnNorm\) keeps statistics of its own"),
+        (with_layer(nn.InstanceNorm2d(5, track_running_stats=True)), r"layer '6' \(InstanceNorm2d\) keeps"),
+        (Siamese(lambda images: 0.1 * images), r"does a batch norm run several times\?"),
+    ],
+    ids=["own norm", "instance norm", "twice"],
+)
+def test_a_network_that_statistics_of_its_batch_norms_do_not_describe_is_refused(model: nn.Module, reason: str) -> None:
+    images = pixels(N, C, H, W, seed=1)
+    with assert_unchanged(model, images), pytest.raises(UserError, match=f"{reason}.* Such a network is not recal"):
+        recalibrate(model, lambda: chunks(images, 4))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        with_layer(FrozenNorm(5)),
+        with_layer(nn.Dropout(0.5)),
+        with_layer(nn.BatchNorm2d(5)),
+        Siamese(lambda images: images),
+    ],
+    ids=["frozen", "dropout", "norm", "twice alike"],
+)
+def test_other_layers_do_not_keep_a_network_from_being_recalibrated(model: nn.Module) -> None:
+    images = pixels(N, C, H, W, seed=1)
+    network = recalibrate(model, lambda: chunks(images, 4))
+    for layer in model.modules():
+        layer.training = isinstance(layer, nn.BatchNorm2d)
+    with torch.no_grad():
+        torch.testing.assert_close(network(images), model(images), rtol=0, atol=1e-4)
+
+
 def test_it_is_one_pass_in_train_mode_over_all_images_as_one_batch() -> None:
     model, images = build("small", "nonlinear", (C, 16, 20), 7, seed=2), pixels(N, C, 16, 20)
     network = recalibrate(model, lambda: chunks(images, 4))

@@ -1107,6 +1107,33 @@ def test_a_number_that_is_not_finite_is_doubted_though_answers_are() -> None:
     assert [doubt for doubt in prepare(network, card) if "'0.running_var' that is NaN or infinite" in doubt]
 
 
+def test_an_evaluator_with_the_same_classes_in_another_order_is_refused() -> None:
+    names = [f"kind {label}" for label in range(20)]
+    plain, other = (replace(levels(), class_names=tuple(order)) for order in (names, [*names[1:], names[0]]))
+    model, evaluator = (
+        Model(bring(Levels(20), Card("mine:net", label=label), data, label))
+        for label, data in (("first", plain), ("second", other))
+    )
+    sentence = (
+        r"has its classes in another order than levels has here \('kind 0' is its label 19, and that of the images 0; "
+        r"20 of 20 names differ so\): its answers would count for other classes"
+    )
+    with pytest.raises(UserError, match=sentence):
+        ir.analyze("robustness", model, evaluators=[evaluator], limit=20, pgd=1, cw="none")
+    with pytest.raises(UserError, match=sentence):
+        ir.analyze("robustness", evaluator, plain, limit=20, pgd=1, cw="none")
+
+
+def test_names_that_two_labels_have_or_that_differ_tell_no_order() -> None:
+    names = [f"kind {label}" for label in range(20)]
+    plain, other = (
+        replace(levels(), class_names=tuple(order)) for order in (["crane", "crane", *names[2:]], ["x", *names[1:]])
+    )
+    model = Model(bring(Levels(20), Card("mine:net", label="first"), plain, "levels"))
+    answer = ir.analyze("robustness", model, other, limit=20, pgd=1, cw="none")
+    assert any("was trained on classes with other names" in doubt for doubt in answer.result.doubts)
+
+
 @pytest.mark.parametrize("container", ["list", "nested", "known", "buffers"])
 def test_weights_that_torch_does_not_know_of_are_doubted(container: str) -> None:
     """No state dict holds what lies in a plain list: a file leaves it as it was built."""

@@ -12,6 +12,7 @@ from torch.nn.parameter import is_lazy
 
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.plugins import first_words
+from interpret_robust.core.random_numbers import seed_all
 from interpret_robust.datasets import Dataset
 from interpret_robust.models.answer_checks import is_same
 from interpret_robust.models.card import Card
@@ -94,14 +95,20 @@ def _weights_in(container: Any) -> Iterator[nn.Parameter]:
 def freeze(network: nn.Module, ask: Callable[[], Tensor], label: str) -> Iterator[str]:
     """Freeze the weights of a network, and yield whether the logits (N, classes) that `ask` gives change by it.
 
-    Raises UserError, in which `label` is its name, for a network that trains them in its forward.
+    Each answer draws the same random numbers. Raises UserError, in which `label` is its name, for a network that trains
+    them in its forward.
     """
+
+    def ask_seeded() -> Tensor:
+        seed_all(0, 0)
+        return ask()
+
     with disable_recomputation():
-        first, second = ask(), ask()
+        first, second = ask_seeded(), ask_seeded()
         for weights in network.parameters():
             weights.requires_grad_(False)  # not at once: an overridden method may give nothing back
         try:
-            third = ask()
+            third = ask_seeded()
         except Exception as error:
             raise UserError(
                 f"{label} does not answer where its weights are frozen, as they are here ({first_words(error)}): does "

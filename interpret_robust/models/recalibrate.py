@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from interpret_robust.core.errors import UserError
+from interpret_robust.core.random_numbers import preserve_random_numbers, seed_all
 
 Batches = Callable[[], Iterable[Tensor]]
 """Gives the same images (N, C, H, W) in [0, 1] at every call, in batches of any size."""
@@ -46,12 +47,20 @@ def recalibrate(model: nn.Module, batches: Batches) -> Any:
     while those before it already use theirs. Nothing depends on the batch size, beyond rounding in float32. One pass
     over the images is made for each batch norm.
 
-    Raises UserError for a model without batch norm that keeps running statistics.
+    Raises UserError for a model without batch norm that keeps running statistics, and where the promise does not hold,
+    as where a batch norm runs several times in a pass, or a layer of another kind keeps statistics.
 
     Example:
         recalibrated = recalibrate(model, lambda: images.split(250))
     """
+    _check_promise(model, next(iter(batches()))[:TRIED_IMAGES])
     network = copy.deepcopy(model).eval()
+    _measure(network, batches)
+    return network
+
+
+def _measure(network: nn.Module, batches: Batches) -> None:
+    """Put the statistics of images into the batch norms of a network, one after the other."""
     for norm in _list_norms(network, batches):
         moments = _Moments()
         hook = norm.register_forward_pre_hook(moments.add)
@@ -59,7 +68,43 @@ def recalibrate(model: nn.Module, batches: Batches) -> Any:
             network(images)
         hook.remove()
         moments.put_into(norm)
-    return network
+
+
+TRIED_IMAGES = 8
+"""Images on which the promise of `recalibrate` is tried."""
+
+MOST_DIFFERENCE = 0.01
+"""By how much of their spread answers may differ there."""
+
+
+def _check_promise(model: nn.Module, images: Tensor) -> None:
+    """Raise UserError where statistics of images (N, C, H, W) do not give the answers of train mode.
+
+    Only layers that keep statistics of images are in train mode there: others may draw random numbers in it.
+    """
+    if getattr(model, "draws", None) is not None:  # a pass of these is many
+        return
+    network, reference = copy.deepcopy(model).eval(), copy.deepcopy(model).eval()
+    _measure(network, lambda: [images])
+    try:
+        keepers = _list_keepers(reference, images)
+        for layer in keepers:
+            layer.training = True
+        answer, expected = network(images), reference(images)
+    except Exception:  # train mode may need more images, or labels
+        return
+    if float((answer - expected).abs().max()) <= MOST_DIFFERENCE * float(expected.std()):
+        return
+    others = [
+        f"'{path}' ({type(layer).__name__})"
+        for path, layer in reference.named_modules()
+        if layer in keepers and not isinstance(layer, _BatchNorm)
+    ]
+    reason = f"layer {others[0]} keeps statistics of its own" if others else "does a batch norm run several times?"
+    raise UserError(
+        f"with statistics measured on {len(images)} images the network answers these otherwise than in train mode, "
+        f"where each layer uses those of its batch: {reason}. Such a network is not recalibrated."
+    )
 
 
 def _list_norms(model: nn.Module, batches: Batches) -> list[_BatchNorm]:
@@ -73,3 +118,18 @@ def _list_norms(model: nn.Module, batches: Batches) -> list[_BatchNorm]:
     if not order:
         raise UserError("the model has no batch norm with running statistics: there is nothing to recalibrate.")
     return list(order)
+
+
+def _list_keepers(network: nn.Module, images: Tensor) -> set[nn.Module]:
+    """Return the layers that keep statistics of images: their buffers are others after another batch in train mode."""
+
+    def buffers_after(batch: Tensor) -> dict[str, Tensor]:
+        replica = copy.deepcopy(network).train()
+        with preserve_random_numbers(batch.device):
+            seed_all(0, 0)
+            replica(batch)
+        return dict(replica.named_buffers())
+
+    first, second = buffers_after(images), buffers_after(1 - images)
+    paths = {name.rpartition(".")[0] for name, buffer in first.items() if not torch.equal(buffer, second[name])}
+    return {layer for path, layer in network.named_modules() if path in paths}

@@ -70,11 +70,29 @@ def doubt_about_classes(subject: Subject, dataset: Dataset) -> str | None:
 
 
 def check_fit(subject: Subject, dataset: Dataset) -> None:
-    """Raise UserError where a model and a dataset differ in the size of images or the number of classes."""
+    """Raise UserError where a model and a dataset differ in the size of images or in the number or order of classes."""
     job = subject.job
     if tuple(job["image_shape"]) != dataset.image_shape or len(job["class_names"]) != len(dataset.class_names):
         raise UserError(
             f"{subject.location} was trained on {job['dataset']} (images {job['image_shape']}, "
             f"{len(job['class_names'])} classes), which does not fit {dataset.name} "
             f"(images {list(dataset.image_shape)}, {len(dataset.class_names)} classes): give another --dataset."
+        )
+    _check_order(subject, dataset)
+
+
+def _check_order(subject: Subject, dataset: Dataset) -> None:
+    """Raise UserError where a name of a class is another label of the model than of the dataset."""
+    own_labels, labels = (
+        {name: label for label, name in enumerate(names) if names.count(name) == 1}
+        for names in (list(subject.job["class_names"]), list(dataset.class_names))
+    )
+    moves = [(name, own_labels[name], label) for name, label in labels.items() if own_labels.get(name, label) != label]
+    if moves:
+        name, own_label, label = moves[0]
+        raise UserError(
+            f"{subject.location} has its classes in another order than {dataset.name} has here ('{name}' is its label "
+            f"{own_label}, and that of the images {label}; {len(moves)} of {len(labels)} names differ so): its answers "
+            "would count for other classes. Let its outputs, and the names that it is loaded with, be in the order of "
+            "the images' labels."
         )
