@@ -120,13 +120,11 @@ class Result:
     config: dict[str, Any]
     distinction: str = ""
     _small: dict[str, AnyArray] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _is_there: dict[str, bool] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __getitem__(self, name: str) -> AnyArray:
         if name not in self._small:
-            with _view(self.path) as file:
-                if name not in file:
-                    raise UserError(f"{self.path} holds no '{name}'.")
-                values = part_of(file[name], ())
+            values = self._part(name, ())
             if values.nbytes > _SMALL_BYTES:
                 return values
             self._small[name] = values
@@ -150,14 +148,20 @@ class Result:
 
     def first(self, name: str, count: int) -> AnyArray:
         """Return the first `count` rows of one dataset; no other row is read."""
+        return self._part(name, slice(count))
+
+    def _part(self, name: str, part: Any) -> AnyArray:
         with _view(self.path) as file:
-            if name not in file:
+            dataset = file.get(name)
+            if dataset is None:
                 raise UserError(f"{self.path} holds no '{name}'.")
-            return part_of(file[name], slice(count))
+            return part_of(dataset, part)
 
     def __contains__(self, name: str) -> bool:
-        with _view(self.path) as file:
-            return name in file
+        if name not in self._is_there:
+            with _view(self.path) as file:
+                self._is_there[name] = name in file
+        return self._is_there[name]
 
     @property
     def analysis(self) -> str:
@@ -241,7 +245,11 @@ class View:
 
     def __init__(self, file: h5py.File) -> None:
         self._file, self._is_old = file, is_old(file)
-        self.format_version = int(file.attrs["format_version"])
+
+    @property
+    def format_version(self) -> int:
+        """Return the version of its format."""
+        return int(self._file.attrs["format_version"])
 
     def __contains__(self, name: str) -> bool:
         return self.get(name) is not None
@@ -447,9 +455,10 @@ def _open(path: Path) -> Iterator[h5py.File]:
     check_present(path, "analysis file", "`irt analyze` makes them")
     try:
         with h5py.File(path, "r") as file:
-            if file.attrs.get("format") != FORMAT:
+            own = file.attrs
+            if own.get("format") != FORMAT:
                 raise UserError(f"{path} is an HDF5 file, but not one that `irt analyze` wrote: give such a file.")
-            version = int(file.attrs["format_version"])
+            version = int(own["format_version"])
             if version > FORMAT_VERSION:
                 raise UserError(
                     f"{path} has format {version} and this irt reads up to {FORMAT_VERSION}: update interpret-robust."
@@ -500,8 +509,9 @@ def slices(dataset: h5py.Dataset) -> Iterator[Any]:
     if not dataset.shape:
         yield ()
         return
-    step = max(1, _PART_BYTES * len(dataset) // max(1, dataset.nbytes))
-    for start in range(0, len(dataset), step):
+    length = dataset.shape[0]
+    step = max(1, _PART_BYTES * length // max(1, dataset.nbytes))
+    for start in range(0, length, step):
         yield slice(start, start + step)
 
 

@@ -36,18 +36,19 @@ FILL: dict[str, float] = {"f": np.nan, "i": -1, "u": 255, "b": False}
 
 def name_axes(file: h5py.File, schema: Schema, axes: Axes) -> None:
     """Say what each dataset means, and give each of its axes the scale of that name at the root."""
+    scales: dict[str, h5py.Dataset] = {}
     for column, names in schema.columns():
         dataset = file[column.path]
         dataset.attrs["long_name"] = column.doc
         mark_truth(dataset, column)
         for place, (axis, length) in enumerate(zip(names, dataset.shape, strict=True)):
-            if axis not in file:
+            if axis not in scales:
                 places = schema.names(axis) or axes.get(axis, length)
-                scale = file.create_dataset(axis, **_scale(places))
-                scale.make_scale(axis)
-            if len(file[axis]) != length:
-                raise ValueError(f"{column.path} has {length} places along {axis}, others have {len(file[axis])}")
-            attach(dataset, place, file[axis])
+                scales[axis] = file.create_dataset(axis, **_scale(places))
+                scales[axis].make_scale(axis)
+            if len(scales[axis]) != length:
+                raise ValueError(f"{column.path} has {length} places along {axis}, others have {len(scales[axis])}")
+            attach(dataset, place, scales[axis], axis)
 
 
 def mark_truth(dataset: h5py.Dataset, column: Column) -> None:
@@ -56,10 +57,11 @@ def mark_truth(dataset: h5py.Dataset, column: Column) -> None:
         dataset.attrs.__setitem__(*TRUTH)
 
 
-def attach(dataset: h5py.Dataset, place: int, scale: h5py.Dataset) -> None:
-    """Name an axis of a dataset after its scale."""
-    dataset.dims[place].label = scale.name.lstrip("/")
-    dataset.dims[place].attach_scale(scale)
+def attach(dataset: h5py.Dataset, place: int, scale: h5py.Dataset, axis: str) -> None:
+    """Give an axis of a dataset its name and its scale."""
+    dimension = dataset.dims[place]
+    dimension.label = axis
+    dimension.attach_scale(scale)
 
 
 def as_stored(values: AnyArray, column: Column) -> AnyArray:

@@ -92,11 +92,13 @@ class Rows:
         if len(counts) != 1:
             raise ValueError(f"columns have different numbers of rows: {sorted(counts)}")
         start, stop = self.row_count, self.row_count + counts.pop()
+        datasets = {path: self._file[path] for path in rows}
         for path, values in rows.items():
-            if values.shape[1:] != self._file[path].shape[1:]:  # HDF5 would repeat values to fill the row
-                raise ValueError(f"{path} has rows of {self._file[path].shape[1:]}, not {values.shape[1:]}")
+            shape = datasets[path].shape[1:]
+            if values.shape[1:] != shape:  # HDF5 would repeat values to fill the row
+                raise ValueError(f"{path} has rows of {shape}, not {values.shape[1:]}")
         for column in self.schema.per_image:
-            self._file[column.path][start:stop] = as_stored(rows[column.path], column)
+            datasets[column.path][start:stop] = as_stored(rows[column.path], column)
         batch = batch_count(self._file)
         self._file[CHECKSUMS][batch] = batch_checksum(self._file, self.schema, start, stop)
         self._file.flush()
@@ -213,7 +215,7 @@ class Rows:
                 file[group].attrs["axes"] = axes  # viewers of today do not take several names in one text
             for axis in axes:  # a copy: readers that visit each object once find a shared one in one place only
                 file[group].create_dataset(axis, data=file[axis], dtype=file[axis].dtype)
-                attach(file[group][axis], 0, file[axis])
+                attach(file[group][axis], 0, file[axis], axis)
 
     def __enter__(self) -> Self:
         return self
