@@ -2236,13 +2236,12 @@ def settings() -> tuple[Any, ...]:
 def unusual() -> Any:
     """Settings of a program that is fast and not exact, and whose new tensors lie on another device."""
     originals = torch.get_float32_matmul_precision(), torch.backends.cudnn.benchmark, torch.get_default_dtype()
-    device = torch.get_default_device()
     torch.set_float32_matmul_precision("medium")
     torch.backends.cudnn.benchmark = True
     torch.set_default_dtype(torch.float64)
     torch.set_default_device("meta")
     yield settings()
-    torch.set_default_device(device)
+    torch.set_default_device(None)  # any device, the CPU too, slows down each function of torch from then on
     torch.set_float32_matmul_precision(originals[0])
     torch.backends.cudnn.benchmark = originals[1]
     torch.set_default_dtype(originals[2])
