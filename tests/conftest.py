@@ -105,6 +105,20 @@ def no_lines_of_progress() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def few_blocks() -> Iterator[None]:
+    """Networks of torchvision have two blocks, or one a stage, whatever their name: more only take longer."""
+    from torchvision.models import resnet, vision_transformer
+
+    transformer, residual = vision_transformer.VisionTransformer, resnet.ResNet
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            vision_transformer, "VisionTransformer", lambda **arguments: transformer(**arguments | {"num_layers": 2})
+        )
+        patch.setattr(resnet, "ResNet", lambda block, _, **arguments: residual(block, [1] * 4, **arguments))
+        yield
+
+
 @pytest.fixture
 def irt(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> "Irt":
     """`command.irt` without its fixtures."""

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import shutil
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from interpret_robust.cli.options import options
 from interpret_robust.datasets import load
 from interpret_robust.datasets.batches import to_device, to_pixels
 from interpret_robust.models import card as cards
-from interpret_robust.models import external
+from interpret_robust.models import external, libraries
 from interpret_robust.models.card import Card
 from interpret_robust.results import hdf5
 
@@ -75,16 +76,17 @@ def reader(place: Path, make_checkpoint: Callable[..., Path]) -> Path:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def few_blocks() -> Iterator[None]:
-    """Networks of torchvision have two blocks, or one a stage, whatever their name: more only take longer."""
-    from torchvision.models import resnet, vision_transformer
-
-    transformer, residual = vision_transformer.VisionTransformer, resnet.ResNet
+def few_blocks_of_each_library(few_blocks: None) -> Iterator[None]:
+    """Networks of robustbench have one block a stage too."""
+    if importlib.util.find_spec("robustbench") is None:
+        yield
+        return
+    with warnings.catch_warnings(action="ignore"):  # of what it imports
+        libraries._name_autoattack()
+        from robustbench.model_zoo.architectures.resnet import PreActResNet
+    build = PreActResNet.__init__
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            vision_transformer, "VisionTransformer", lambda **arguments: transformer(**arguments | {"num_layers": 2})
-        )
-        patch.setattr(resnet, "ResNet", lambda block, _, **arguments: residual(block, [1] * 4, **arguments))
+        patch.setattr(PreActResNet, "__init__", lambda network, block, _: build(network, block, [1] * 4))
         yield
 
 

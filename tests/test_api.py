@@ -29,6 +29,7 @@ from torch import nn
 import interpret_robust as ir
 from interpret_robust import analyses, cli
 from interpret_robust.analyses.engine import validation
+from interpret_robust.api.answers import Answer
 from interpret_robust.api.help import settings_of_analyses
 from interpret_robust.core.statistics import Interval
 from interpret_robust.datasets import Dataset
@@ -42,6 +43,9 @@ from interpret_robust.training.recipe_file import recipe_of
 RESNET: dict[str, Any] = {"weights": "random", "local_layer": "layer2", "label": "resnet"}
 
 
+pytestmark = pytest.mark.usefixtures("few_blocks")
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A working directory with few images, and what the command says of a network."""
@@ -52,6 +56,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cli.irt(["analyze", "alignment", *words, *location], standalone_mode=False)
     cli.irt(["analyze", "attention-rank", "--steps", "2", *words, *location], standalone_mode=False)
     return root
+
+
+@pytest.fixture(scope="module")
+def answer(place: Path) -> Answer:
+    """What the network of `place` answers on three images; no test changes it."""
+    return ir.analyze("alignment", ir.load("torchvision:resnet18", place / "tiny.npz", **RESNET), limit=3)
 
 
 def file_of(place: Path, analysis: str) -> Path:
@@ -97,8 +107,7 @@ def test_an_answer_is_printed_as_the_command_prints_it(place: Path, capsys: pyte
     assert str(ir.analyze("alignment", model, limit=4)).strip() == capsys.readouterr().out.strip()
 
 
-def test_an_answer_gives_arrays_by_name_and_says_which_there_are_not(place: Path) -> None:
-    answer = ir.analyze("alignment", ir.load("torchvision:resnet18", place / "tiny.npz", **RESNET), limit=3)
+def test_an_answer_gives_arrays_by_name_and_says_which_there_are_not(answer: Answer) -> None:
     assert answer["per_image/cosine"].shape == answer.arrays["cosine"].shape == (3,)
     assert list(answer["cosine/own"]) == answer.statistics["cosine/own"].tolist()
     with pytest.raises(KeyError, match="cosin"):
@@ -109,8 +118,7 @@ def test_an_answer_gives_arrays_by_name_and_says_which_there_are_not(place: Path
         answer["nothing"]
 
 
-def test_an_answer_is_kept_where_it_is_told_and_not_over_another(place: Path, tmp_path: Path) -> None:
-    answer = ir.analyze("alignment", ir.load("torchvision:resnet18", place / "tiny.npz", **RESNET), limit=3)
+def test_an_answer_is_kept_where_it_is_told_and_not_over_another(answer: Answer, tmp_path: Path) -> None:
     path = answer.save(str(tmp_path / "kept.h5"))
     assert path == tmp_path / "kept.h5" and validation.problems(path) == []
     with pytest.raises(ir.UserError, match=r"kept\.h5 is there already: overwrite=True replaces it\."):
@@ -121,8 +129,7 @@ def test_an_answer_is_kept_where_it_is_told_and_not_over_another(place: Path, tm
     assert sorted(path.name for path in tmp_path.iterdir()) == ["deep", "kept.h5"]
 
 
-def test_an_answer_is_drawn_and_the_picture_kept(place: Path, tmp_path: Path) -> None:
-    answer = ir.analyze("alignment", ir.load("torchvision:resnet18", place / "tiny.npz", **RESNET), limit=3)
+def test_an_answer_is_drawn_and_the_picture_kept(answer: Answer, tmp_path: Path) -> None:
     open_before = plt.get_fignums()
     figure = answer.figure()
     assert figure.axes and not list(tmp_path.iterdir())

@@ -53,7 +53,7 @@ def blocks(page: str) -> list[Block]:
 
 
 @pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few_blocks: None) -> Iterator[Path]:
     """A dataset of a few images, recipes of one epoch, one process; an empty folder to work in."""
     monkeypatch.setenv("IRT_DATA", str(tmp_path / "data"))
     catalogue._load.cache_clear()

@@ -56,7 +56,7 @@ SMALL_STUDY = replace(
 
 
 @pytest.fixture
-def small_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def small_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few_blocks: None) -> Iterator[Path]:
     """Few models, datasets of a few images, recipes of one epoch, one process; an empty folder to work in."""
     monkeypatch.setenv("IRT_DATA", str(tmp_path / "data"))
     monkeypatch.setattr(plan, "QUICK", SMALL_STUDY)
