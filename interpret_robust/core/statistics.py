@@ -274,28 +274,39 @@ def bootstrap_spearman(first: Array, second: Array, *, seed: int = 0, resamples:
     if len(first) < 2:
         return UNKNOWN
     a, b = (np.unique(values, return_inverse=True)[1] for values in (first, second))
-    whole = _spearman_of_drawn(a, b, np.ones(len(first)))
+    (whole,) = _spearman_of_drawn(a, b, np.ones((1, len(first))))
     if np.isnan(whole):
         return UNKNOWN
-    draws = _draw_counts(len(first), seed, resamples)
-    low, high = np.nanquantile([_spearman_of_drawn(a, b, times.astype(np.int64)) for times in draws], TAILS)
-    return Interval(whole, float(low), float(high))
+    draws, together = _draw_counts(len(first), seed, resamples), max(1, PART // len(first))
+    correlations = [
+        _spearman_of_drawn(a, b, draws[start : start + together].astype(np.float64))
+        for start in range(0, resamples, together)
+    ]
+    low, high = np.nanquantile(np.concatenate(correlations), TAILS)
+    return Interval(float(whole), float(low), float(high))
 
 
-def _spearman_of_drawn(first: npt.NDArray[np.intp], second: npt.NDArray[np.intp], times: npt.NDArray[Any]) -> float:
-    """Return Spearman's correlation of pairs, each drawn `times` (N,), from the places (N,) of their values in order.
+def _spearman_of_drawn(first: npt.NDArray[np.intp], second: npt.NDArray[np.intp], times: Array) -> Array:
+    """Return Spearman's correlation (R,) of pairs in each of R resamples, from the places (N,) of their values in order
+    and how often (R, N) each pair is drawn.
 
-    The ranks of a resample follow from those places and how often each is drawn: nothing is sorted again.
+    The ranks of a resample follow from these: nothing is sorted again.
     """
     a, b = (_middle_ranks(places, times) for places in (first, second))
-    scale = np.sqrt((times @ (a * a)) * (times @ (b * b)))
-    return float(times @ (a * b) / scale) if scale > 0 else np.nan
+    weighted = times * a
+    ab, aa, bb = (np.einsum("rn,rn->r", *pair) for pair in ((weighted, b), (weighted, a), (times * b, b)))
+    scale = np.sqrt(aa * bb)
+    correlation: Array = np.divide(ab, scale, out=np.full(len(times), np.nan), where=scale > 0)
+    return correlation
 
 
-def _middle_ranks(places: npt.NDArray[np.intp], times: npt.NDArray[Any]) -> Array:
-    """Return the rank (N,) of each value among those drawn, ties at their mean rank, less the mean of all ranks."""
-    tie_counts = np.bincount(places, times)
-    ranks: Array = (np.cumsum(tie_counts) - (tie_counts - 1) / 2 - (times.sum() + 1) / 2)[places]
+def _middle_ranks(places: npt.NDArray[np.intp], times: Array) -> Array:
+    """Return the rank (R, N) of each value among those drawn, ties at their mean rank, less the mean of all ranks."""
+    resamples, values = len(times), int(places.max()) + 1
+    cells = places + values * np.arange(resamples)[:, None]
+    tie_counts = np.bincount(cells.ravel(), times.ravel(), resamples * values).reshape(resamples, values)
+    middles = tie_counts.cumsum(1) - (tie_counts - 1) / 2 - (times.sum(1, keepdims=True) + 1) / 2
+    ranks: Array = middles[:, places]
     return ranks
 
 
