@@ -16,6 +16,7 @@ from interpret_robust.core.errors import UserError
 from interpret_robust.models.building import build_network
 from interpret_robust.models.card import Card
 from interpret_robust.models.copying import unwrap
+from interpret_robust.models.normalization import STATISTICS
 from interpret_robust.models.weight_files import load_weights
 
 Weights = dict[str, Tensor]
@@ -189,9 +190,12 @@ def test_colors_are_told_from_other_means(tmp_path: Path) -> None:
     others = {"bn.running_mean": torch.zeros(3), "log_sigma": torch.zeros(1), "head": {"sigma": torch.ones(1)}}
     path, network = tmp_path / "weights.pt", seed_network(Convolutions, seed=0)
     others |= {"val_loss": {"mean_value": torch.tensor(0.3), "std": torch.tensor(0.1)}, "normalization": "batch"}
+    others |= {"summary": {"mean": 91.2, "std": 0.3}, "mean_robustness": [0.6, 0.4, 0.2], "variance": "0.1 0.2 0.2"}
+    others |= {"smoothing": {"sigma": [0.12, 0.25, 0.5]}, "weight_stats": {"mean": 0.0, "std": 0.1}}
+    others |= {"input_range": [0, 1]}
     others |= {"init": {"mean": 0.0, "std": 0.02}, "noise_mean": 0.0, "noise_std": 0.1, "args.mean": None}
     torch.save({"model": weights(), "args": {"sigma": 0.25, "std": 0.1}, "metrics": {"mean": 0.9}} | others, path)
-    load_weights(network, "mine", path, is_normalized=False)
+    load_weights(network, "mine", path, normalization=STATISTICS["none"])
     torch.testing.assert_close(network(pixels(3, C, H, W)), expected())
 
 
@@ -259,15 +263,17 @@ def test_tensors_kept_beside_are_compared_and_missed(tmp_path: Path) -> None:
     "entry",
     [
         {"args": {"mu": 7, "sigma": 0.25}, "acc_mean": 0.7, "acc_std": 0.1},
+        {"config": {"params": 11, "train_mode": "finetune"}},
+        {"metrics": {"average_precision": torch.zeros(7)}},
         {"args": {"train_mode": True, "normalize": True, "mean": None, "std": 0.1, "norm": "batch", "scale": 2.0}},
         {"history": {"train_loss_ema": torch.zeros(9)}, "loss_ema": torch.zeros(10)},
     ],
-    ids=["numbers", "options", "curves"],
+    ids=["numbers", "mode", "average", "options", "curves"],
 )
 def test_ordinary_numbers_of_training_are_no_question(entry: dict[str, Any], tmp_path: Path) -> None:
     path, network = tmp_path / "weights.pt", seed_network(Convolutions, seed=0)
     torch.save({"model": weights()} | entry, path)
-    assert load_weights(network, "mine", path, is_normalized=False) == ([], [])
+    assert load_weights(network, "mine", path, normalization=STATISTICS["none"]) == ([], [])
     torch.testing.assert_close(network(pixels(3, C, H, W)), expected())
 
 
@@ -347,6 +353,23 @@ NORMALIZATIONS: dict[str, Callable[[Weights], Any]] = {
     "mean_std": lambda tensors: {"mean_std": torch.stack([COLORS, COLORS]), "model": tensors},
     "stats.0": lambda tensors: {"stats": (COLORS, COLORS), "model": tensors},
     "normalize": lambda tensors: {"normalize": "imagenet", "model": tensors},
+    "opt.mean": lambda tensors: {"opt": {"mean": "(0.5, 0.4, 0.3)", "std": "(0.2, 0.2, 0.2)"}, "model": tensors},
+    "best_acc.mean": lambda tensors: {"best_acc": {"state_dict": tensors, "mean": [0.5] * 3, "std": [0.2] * 3}},
+    "cfg.image_mean": lambda tensors: {"cfg": {"image_mean": 0.47, "image_std": 0.25}, "model": tensors},
+    "rgb.mean": lambda tensors: {"rgb": {"mean": {"r": 0.5, "g": 0.4, "b": 0.3}}, "model": tensors},
+    "nargs.mean": lambda tensors: {"nargs": {"mean": ["0.5", "0.4", "0.3"]}, "model": tensors},
+    "colors.shift": lambda tensors: {"colors": {"shift": [0.5, 0.4, 0.3], "scale": [0.2] * 3}, "model": tensors},
+    "input_range": lambda tensors: {"input_range": [-1, 1], "model": tensors},
+    "preprocessing": lambda tensors: {"preprocessing": "imagenet_default", "model": tensors},
+    "meta.cfg": lambda tensors: {
+        "meta": {"cfg": "img_norm = dict(\n  mean=[\n    123.7,\n 116.3, 103.5])"},
+        "model": tensors,
+    },
+    "yaml": lambda tensors: {"yaml": "data:\n  mean:\n  - 0.5\n  - 0.4\n  - 0.3\n", "model": tensors},
+    "tf": lambda tensors: {
+        "tf": "Compose([ToTensor(), Normalize((0.5, 0.4, 0.3), (0.2, 0.2, 0.2))])",
+        "model": tensors,
+    },
     "transform": lambda tensors: {"transform": "Compose(\n  Normalize(mean=(0.5,), std=(0.2,))\n)", "model": tensors},
 }
 
@@ -358,9 +381,20 @@ def test_a_normalization_beside_the_weights_is_not_passed_over_unless_the_user_n
     path, network = tmp_path / "weights.pt", seed_network(Convolutions, seed=0)
     torch.save(NORMALIZATIONS[name](weights()), path)
     with pytest.raises(UserError, match=f"at '{name}' what looks like the normalization that they were trained with"):
-        load_weights(network, "mine", path, is_normalized=False)
-    load_weights(network, "mine", path, is_normalized=True)
+        load_weights(network, "mine", path, normalization=STATISTICS["none"])
+    load_weights(network, "mine", path)
     torch.testing.assert_close(network(pixels(3, C, H, W)), expected())
+
+
+def test_the_normalization_that_is_used_is_no_question(tmp_path: Path) -> None:
+    path, network = tmp_path / "weights.pt", seed_network(Convolutions, seed=0)
+    mean, deviation = STATISTICS["imagenet"]
+    torch.save({"model": weights(), "args": {"mean": list(mean), "std": torch.tensor(deviation)}}, path)
+    assert load_weights(network, "mine", path, normalization=STATISTICS["imagenet"]).extras == []
+    with pytest.raises(UserError, match=r"at 'args\.mean'"):
+        load_weights(network, "mine", path, normalization=STATISTICS["none"])
+    torch.save({"model": weights(), "args": {"mean": [0, 0, 0], "std": [1.0, 1.0, 1.0]}}, path)
+    load_weights(network, "mine", path, normalization=STATISTICS["none"])
 
 
 def test_a_normalization_that_the_network_holds_itself_is_used(tmp_path: Path) -> None:
@@ -372,7 +406,7 @@ def test_a_normalization_that_the_network_holds_itself_is_used(tmp_path: Path) -
 
     network = Normalizing(torch.zeros(3))
     torch.save(Normalizing(COLORS).state_dict(), tmp_path / "weights.pt")
-    load_weights(network, "mine", tmp_path / "weights.pt", is_normalized=False)
+    load_weights(network, "mine", tmp_path / "weights.pt", normalization=STATISTICS["none"])
     assert torch.equal(network.state_dict()["mean"], COLORS)
 
 
@@ -439,6 +473,14 @@ def test_layers_that_the_network_lacks_are_left_aside_and_said(kind: str, prefix
     torch.testing.assert_close(network(pixels(3, C, H, W)), expected())
 
 
+def other_parameters() -> list[Tensor]:
+    return [parameter.detach() for parameter in seed_network(Convolutions, seed=2).parameters()]
+
+
+def other_vector() -> Tensor:
+    return torch.cat([parameter.flatten() for parameter in other_parameters()])
+
+
 @pytest.mark.parametrize(
     ("entry", "names"),
     [
@@ -452,11 +494,16 @@ def test_layers_that_the_network_lacks_are_left_aside_and_said(kind: str, prefix
         ({"losses": torch.zeros(30), "epoch": torch.tensor(3), "accuracy": torch.zeros(30)}, []),
         ({"pruned": torch.ones(30, dtype=torch.bool), "scales": torch.ones(30)}, ["pruned", "scales"]),
         ({"random_features": {"weight": torch.zeros(7, 2)}}, ["random_features.weight"]),
+        ({"hypernetwork": {"w": torch.zeros(7, 2)}, "logit_shift": torch.zeros(7)}, ["hypernetwork.w", "logit_shift"]),
+        ({"scales": {"stem": torch.tensor(0.1)}, "masks": {"answer": [True, False]}}, ["scales.stem", "masks"]),
+        ({"scheduler": {"best": other_parameters()}, "slow": other_vector()}, ["slow", "scheduler.best.0"]),
+        ({"AdEMAMix": {"exp_avg": torch.zeros(7)}}, ["AdEMAMix.exp_avg"]),
         ({"args": {"lora": {"A": torch.zeros(7, 2)}}}, ["args.lora.A"]),
     ],
     ids=[
         *("masks", "adapters", "optimizer", "trained", "top", "weights", "other optimizers", "curves"),
-        *("flat parts", "words of training in another name", "parts below words of training"),
+        *("flat parts", "words of training in another name", "other layers", "numbers of parts", "copies"),
+        *("no average", "parts below words of training"),
     ],
 )
 def test_tensors_at_other_keys_are_said(entry: dict[str, Any], names: list[str], tmp_path: Path) -> None:
@@ -465,6 +512,74 @@ def test_tensors_at_other_keys_are_said(entry: dict[str, Any], names: list[str],
     assert load_weights(network, "mine", path).extras == names
     torch.testing.assert_close(network(pixels(3, C, H, W)), expected())
     assert load_weights(network, "mine", path, "model").extras == []
+
+
+@pytest.mark.parametrize("number", [{"epoch": torch.tensor(3)}, {"best_acc": torch.tensor(0.9)}])
+def test_numbers_that_tell_how_far_training_was_lie_beside_weights(number: Weights, tmp_path: Path) -> None:
+    path, network = tmp_path / "weights.pt", seed_network(Convolutions, seed=0)
+    for tensors in (weights(), add_prefix("net.", weights())):
+        torch.save(tensors | number, path)
+        assert load_weights(network, "mine", path) == ([], [])
+    torch.save(add_prefix("net.", weights()) | {"gain": torch.tensor(0.5)}, path)
+    assert load_weights(network, "mine", path).extras == ["gain"]
+    torch.save(weights() | {"gain": torch.tensor(0.5)}, path)
+    with pytest.raises(UserError, match="1 tensors differ, first gain"):
+        load_weights(network, "mine", path)
+
+
+class Lenient(Convolutions):
+    """A network that loads what it knows, as many programs do, and is silent of the rest."""
+
+    def load_state_dict(self, state_dict: Any, *_: Any, **__: Any) -> Any:
+        return super().load_state_dict(
+            {k: v for k, v in state_dict.items() if not k.startswith("answer")}, strict=False
+        )
+
+
+def test_a_network_that_leaves_weights_out_is_refused(tmp_path: Path) -> None:
+    torch.save(weights(1), tmp_path / "weights.pt")
+    with pytest.raises(UserError, match=r"does not fill 'answer\.\w+' of mine, which stays as it was built"):
+        load_weights(seed_network(Lenient, seed=0), "mine", tmp_path / "weights.pt")
+    same = seed_network(Lenient, seed=1)
+    assert load_weights(same, "mine", tmp_path / "weights.pt") == ([], [])
+
+
+@pytest.mark.parametrize(("dtype", "number"), [(torch.uint8, 300), (torch.half, 1e6)])
+def test_numbers_that_are_too_large_for_a_buffer_are_refused(dtype: torch.dtype, number: float, tmp_path: Path) -> None:
+    network = nn.ModuleDict({"stem": nn.Linear(3, 2)})
+    network.register_buffer("shift", torch.zeros(2, dtype=dtype))
+    kind = torch.int64 if dtype == torch.uint8 else torch.float32
+    for largest, fits in ((3, True), (number, False)):
+        torch.save(network.state_dict() | {"shift": torch.tensor([1, largest], dtype=kind)}, tmp_path / "weights.pt")
+        if fits:
+            load_weights(network, "mine", tmp_path / "weights.pt")
+            assert network.get_buffer("shift").tolist() == [1, 3]
+        else:
+            with pytest.raises(UserError, match="1 tensors differ, first shift"):
+                load_weights(network, "mine", tmp_path / "weights.pt")
+
+
+@pytest.mark.parametrize(("value", "is_drawn"), [("torch.rand(2)", True), ("torch.ones(2)", False)])
+@pytest.mark.parametrize("kind", ["tensor", "buffer"])
+def test_a_tensor_that_a_network_draws_and_no_file_holds_is_doubted(
+    value: str, is_drawn: bool, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setting = (
+        f"self.factor = {value}" if kind == "tensor" else f"self.register_buffer('factor', {value}, persistent=False)"
+    )
+    (tmp_path / f"drawing_{kind}_{is_drawn}.py").write_text(
+        f"import torch\nclass Network(torch.nn.Linear):\n    def __init__(self):\n"
+        f"        super().__init__(3, 2)\n        {setting}\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    torch.save(nn.Linear(3, 2).state_dict(), tmp_path / "weights.pt")
+    card = Card(f"drawing_{kind}_{is_drawn}:Network", weights=str(tmp_path / "weights.pt"))
+    state = torch.get_rng_state()
+    _, remarks = build_network(card, 2)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert [remark.startswith("draws 'factor' when it is built, and no file") for remark in remarks] == [
+        True
+    ] * is_drawn
 
 
 def test_files_are_read_by_what_they_hold_not_by_their_names(tmp_path: Path) -> None:

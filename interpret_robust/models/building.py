@@ -15,7 +15,7 @@ from interpret_robust.models.card import Card
 from interpret_robust.models.copying import copy_of, unwrap
 from interpret_robust.models.libraries import BUILDERS, build, check_call, is_offline
 from interpret_robust.models.model_names import explain
-from interpret_robust.models.normalization import STATISTICS, statistics
+from interpret_robust.models.normalization import STATISTICS, Statistics, statistics
 from interpret_robust.models.preprocess import Preprocess
 from interpret_robust.models.weight_files import Rest, load_weights
 
@@ -55,8 +55,10 @@ def build_network(card: Card, classes: int) -> tuple[nn.Module, list[str]]:
     path = card.weight_file
     if path is None:
         return network, []
-    rest = load_weights(unwrap(network), card.model, path, card.weights_key, is_normalized=card.normalize is not None)
-    return network, list(_doubt_about_rest(rest, path))
+    normalization = _library_normalization(card, network) if card.normalize is None else None
+    unsaved = _unsaved_tensors(network) if origin not in BUILDERS else {}
+    rest = load_weights(unwrap(network), card.model, path, card.weights_key, normalization)
+    return network, [*_doubt_about_rest(rest, path), *_doubt_about_unsaved(unsaved, card)]
 
 
 def _doubt_about_rest(rest: Rest, path: Path) -> Iterator[str]:
@@ -72,6 +74,34 @@ def _doubt_about_rest(rest: Rest, path: Path) -> Iterator[str]:
             f"has all its weights from {path.name}, which lacks '{rest.gaps[0]}', what a layer keeps beside its "
             "tensors: that is as it was built. A file of torch.save holds it."
         )
+
+
+def _unsaved_tensors(network: nn.Module) -> dict[str, torch.Tensor]:
+    """Return the tensors of floats, by name, that layers keep and that are in no state dict."""
+    saved = {id(tensor) for tensor in network.state_dict(keep_vars=True).values()}
+    return {
+        f"{path}.{name}".lstrip("."): tensor
+        for path, layer in network.named_modules()
+        for name, tensor in (*vars(layer).items(), *layer.named_buffers(recurse=False))
+        if isinstance(tensor, torch.Tensor) and tensor.is_floating_point() and id(tensor) not in saved
+    }
+
+
+def _doubt_about_unsaved(unsaved: dict[str, torch.Tensor], card: Card) -> Iterator[str]:
+    """Yield a sentence where a network that is built with another seed has other `unsaved` tensors."""
+    if not unsaved or not any(tensor.numel() > 1 for tensor in unsaved.values()):
+        return
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), redirect_stdout(sys.stderr):
+        warnings.simplefilter("ignore")
+        torch.default_generator.manual_seed(1)
+        other = _unsaved_tensors(_call(card))
+    for name, tensor in unsaved.items():
+        if name in other and not torch.equal(tensor, other[name]):
+            yield (
+                f"draws '{name}' when it is built, and no file of weights holds it: it is not that of the training. "
+                "Let it be a buffer."
+            )
+            return
 
 
 def _call(card: Card) -> nn.Module:
@@ -95,13 +125,7 @@ def preprocess_of(card: Card, network: nn.Module, channels: int) -> Preprocess:
     """
     if card.normalize is not None:
         return Preprocess(*statistics(card.normalize, channels), card.resize)
-    mean, deviation = STATISTICS["none"]
-    if card.weights != "random":
-        config = getattr(network, "pretrained_cfg", None)  # timm's
-        if card.model.startswith("torchvision:"):
-            mean, deviation = STATISTICS["imagenet"]
-        elif isinstance(config, dict) and "mean" in config and "std" in config:
-            mean, deviation = tuple(config["mean"]), tuple(config["std"])
+    mean, deviation = _library_normalization(card, network)
     if len(mean) not in (1, channels) and card.weight_file is not None:
         mean, deviation = STATISTICS["none"]  # a file's weights may be for images of other channels than the library's
     if len(mean) not in (1, channels):
@@ -110,3 +134,15 @@ def preprocess_of(card: Card, network: nn.Module, channels: int) -> Preprocess:
             "images, or --normalize mean,std."
         )
     return Preprocess(mean, deviation, card.resize)
+
+
+def _library_normalization(card: Card, network: nn.Module) -> Statistics:
+    """Return the mean and deviation of pixels that the library of a network gives it, where its weights are trained."""
+    if card.weights == "random":
+        return STATISTICS["none"]
+    config = getattr(network, "pretrained_cfg", None)  # timm's
+    if card.model.startswith("torchvision:"):
+        return STATISTICS["imagenet"]
+    if isinstance(config, dict) and "mean" in config and "std" in config:
+        return tuple(config["mean"]), tuple(config["std"])
+    return STATISTICS["none"]

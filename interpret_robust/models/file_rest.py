@@ -1,7 +1,9 @@
 """What a file of weights holds beside them: averages, parts of other layers, and what training kept."""
 
+import math
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,14 +20,36 @@ DEEPEST = 8
 
 WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 AVERAGES = {"ema", "shadow", "average", "averages", "averaged", "polyak", "swa"}
-AVERAGE = re.compile(r"(^|[._])(avg_params|avg_model)([._]|$)")
+AVERAGE = re.compile(r"(^|[._])(avg_params?|avg_model|params?_avg)([._]|$)")
 """What keys of moving averages of weights are called; `avg` alone is of pools and of optimizers."""
 
-CURVES = {"loss", "losses", "grad", "grads", "acc", "accuracy", "history"}
+MOMENT = re.compile(r"exp_avg(_sq)?|max_exp_avg_sq|momentum_buffer|step")
+"""What optimizers keep of each weight."""
+
+
+def words_of(name: str) -> set[str]:
+    """Return the words of a name, in lower case.
+
+    Example:
+        >>> sorted(words_of("state_dict.EMAModel.emaWeights"))
+        ['dict', 'ema', 'model', 'state', 'weights']
+    """
+    return {word.lower() for word in WORD.findall(name)}
+
+
+CURVES = words_of(
+    "loss losses grad grads acc accuracy history precision recall confidence time metric metrics report score scores"
+)
 """Words of averages that are not of weights."""
 
+PROGRESS = CURVES | words_of(
+    "epoch epochs step steps iter iteration lr best top hist curve seed rng train val valid test confusion count "
+    "counts idx index indices perm labels error n"
+)
+"""Words of numbers and curves that training writes down."""
+
 TRAINING = re.compile(
-    r"(optim|sched|scaler|metric|histor|callback|hyper|loss|config)[a-z]*|opt|sgd|adamw?|momentum|amp|rng|random|criterion|"
+    r"(optim|sched|scaler|metric|histor|callback|hyperparam|loss|config)[a-z]*|hyper|hparams|opt|sgd|adamw?|momentum|amp|rng|random|criterion|"
     r"queue|hist|args|loops|confusion"
 )
 """Words of the outermost keys of what training alone used."""
@@ -43,16 +67,6 @@ PARTS = {"mask", "masks", "lora", "adapter", "adapters", "prompt", "prompts", "d
 """Words of what changes the weights that it lies beside."""
 
 
-def words_of(name: str) -> set[str]:
-    """Return the words of a name, in lower case.
-
-    Example:
-        >>> sorted(words_of("state_dict.EMAModel.emaWeights"))
-        ['dict', 'ema', 'model', 'state', 'weights']
-    """
-    return {word.lower() for word in WORD.findall(name)}
-
-
 def is_average(path: str, tensor: Tensor, own_words: Collection[str] = ()) -> bool:
     """Return whether a tensor is called like a part of a moving average of weights.
 
@@ -64,7 +78,8 @@ def is_average(path: str, tensor: Tensor, own_words: Collection[str] = ()) -> bo
     """
     words = words_of(path)
     is_named = not AVERAGES.isdisjoint(words.difference(own_words)) or bool(AVERAGE.search(path))
-    return is_named and words.isdisjoint(CURVES) and tensor.numel() > 1
+    is_moment = MOMENT.fullmatch(path.rpartition(".")[2]) is not None
+    return is_named and not is_moment and words.isdisjoint(CURVES) and tensor.numel() > 1
 
 
 def is_of_training(path: str) -> bool:
@@ -84,20 +99,66 @@ def is_of_other_layer(path: str, tensor: Tensor, shapes: Mapping[str, torch.Size
     """Return whether a tensor at another key than the weights looks like a part of a network.
 
     Shapes are those of the network by name: what is called and shaped so is a part wherever it lies. Numbers and curves
-    at the top are none.
+    at the top that are called so are none.
 
     Example:
         >>> is_of_other_layer("lora.A", torch.zeros(7, 2), {})
         True
     """
-    if tensor.numel() <= 1 or path.endswith((COUNTER, EXTRA)):
+    words = words_of(path)
+    if path.endswith((COUNTER, EXTRA)) or (tensor.numel() <= 1 and words.isdisjoint(PARTS)):
         return False
     parts = path.split(".")
     ends = (".".join(parts[start:]) for start in range(1, len(parts)))
     if any(end in shapes and shapes[end] == tensor.shape for end in ends):
         return True
-    is_part = "." in path or tensor.ndim > 1 or tensor.dtype == torch.bool or not words_of(path).isdisjoint(PARTS)
-    return is_part and not is_of_training(path)
+    is_curve = "." not in path and tensor.ndim <= 1 and tensor.dtype != torch.bool and not words.isdisjoint(PROGRESS)
+    return not is_curve and not is_of_training(path)
+
+
+def is_progress(path: str, tensor: Any) -> bool:
+    """Return whether a tensor is one number that tells how far training was.
+
+    Example:
+        >>> is_progress("best_acc", torch.tensor(0.9)), is_progress("gain", torch.tensor(0.9))
+        (True, False)
+    """
+    words = words_of(path.rpartition(".")[2])
+    is_number = isinstance(tensor, Tensor) and tensor.numel() == 1
+    return is_number and (not tensor.is_floating_point() or not words.isdisjoint(PROGRESS))
+
+
+def find_mappings_of_parts(content: Any) -> Iterator[str]:
+    """Yield the paths of mappings without tensors that are called like parts, as scales in plain numbers.
+
+    Example:
+        >>> list(find_mappings_of_parts({"model": {}, "scales": {"fc.weight": 0.01}, "lora_rank": 4}))
+        ['scales']
+    """
+    for path, mapping in mappings_in(content):
+        is_called_so = not words_of(path.rpartition(".")[2]).isdisjoint(PARTS | {"pruned", "pruning"})
+        if is_called_so and mapping and not is_of_training(path) and next(tensors_in(mapping), None) is None:
+            yield path
+
+
+def find_copies(tensors: Mapping[str, Tensor], parameters: Sequence[torch.Size]) -> Iterator[str]:
+    """Yield the paths of lists of tensors, and of vectors, that have the sizes of a network's parameters, in order.
+
+    Example:
+        >>> list(find_copies({"best.0": torch.ones(3), "best.1": torch.ones(2), "slow": torch.ones(5)}, [(3,), (2,)]))
+        ['best.0', 'slow']
+    """
+    shapes_by_place: dict[str, list[tuple[int, ...]]] = defaultdict(list)
+    for path, tensor in tensors.items():
+        place, _, name = path.rpartition(".")
+        if name.isdigit() and not tensor.is_nested:
+            shapes_by_place[place].append(tuple(tensor.shape))
+    sizes = [tuple(shape) for shape in parameters]
+    if len(sizes) < 2:
+        return
+    count = sum(map(math.prod, sizes))
+    yield from (join(place, "0") for place, shapes in shapes_by_place.items() if shapes == sizes)
+    yield from (path for path, tensor in tensors.items() if not tensor.is_nested and tensor.shape == (count,))
 
 
 def is_between_steps(content: Any) -> bool:
@@ -108,10 +169,14 @@ def is_between_steps(content: Any) -> bool:
         True
     """
     return any(
-        bool(mapping.get("train_mode", "weight_sum" in mapping))
+        _is_true(mapping.get("train_mode", "weight_sum" in mapping))
         for _, mapping in mappings_in(content)
         if not OPTIMIZER_NAMES.isdisjoint(mapping)
     )
+
+
+def _is_true(item: Any) -> bool:
+    return isinstance(item, bool | Tensor) and bool(item)
 
 
 def mappings_in(content: Any, place: str = "", depth: int = 0) -> Iterator[tuple[str, Mapping[Any, Any]]]:

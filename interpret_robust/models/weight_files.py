@@ -27,13 +27,17 @@ from interpret_robust.models.file_rest import (
     COUNTER,
     DEEPEST,
     EXTRA,
+    find_copies,
+    find_mappings_of_parts,
     is_average,
     is_between_steps,
     is_of_other_layer,
+    is_progress,
     join,
     tensors_in,
     words_of,
 )
+from interpret_robust.models.normalization import Statistics
 
 COMPILER_PREFIX = re.compile(r"(?<![^.])_orig_mod\.")
 WRAPPER_PREFIX = re.compile(r"(?<![^.])(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|module)\.")
@@ -73,7 +77,7 @@ class Rest(NamedTuple):
 
 
 def load_weights(
-    network: nn.Module, label: str, path: Path, key: str | None = None, *, is_normalized: bool = True
+    network: nn.Module, label: str, path: Path, key: str | None = None, normalization: Statistics | None = None
 ) -> Rest:
     """Load a file's weights into a network, all of them, and return what it and the file do not have in common.
 
@@ -86,7 +90,8 @@ def load_weights(
         path: of the file.
         key: where in the file they lie, with dots between levels, or the prefix of their names; None for the only place
             that fits.
-        is_normalized: whether the user says how pixels are normalized: what the file holds of it does not count then.
+        normalization: mean and deviation of the pixels that the network gets; None where the user chose them, so that
+            what the file holds of it does not count.
 
     Raises UserError where no set of tensors in the file, or more than one, fits the network; where the file has further
     parts of layers that the network has, or further layers of their kind, as the file of a deeper network; where a mean
@@ -128,17 +133,29 @@ def load_weights(
     other_tensors = {path: tensor for path, tensor in tensors_in(content) if path not in used_paths}
     if key is None:
         _check_choice(path, label, content, other_tensors, own, place)
-    if not is_normalized and (name := find_normalization(content, used_paths)):
+    _check_tied(path, label, first.tensors, tied_names)
+    _load(network, path, label, state, first)
+    if normalization and (name := find_normalization(content, used_paths, _known(network, normalization))):
         raise UserError(
             f"{path} holds weights of {label}, and at '{name}' what looks like the normalization that they were "
             "trained with: --normalize says which one is right."
         )
-    _check_tied(path, label, first.tensors, tied_names)
-    _load(network, path, label, state, first)
     gaps = [name for name in state if name.endswith(EXTRA) and name not in first.tensors and _is_something(state[name])]
     chosen = "" if key is None else place
     nearby = {path: tensor for path, tensor in other_tensors.items() if path.startswith(chosen)}
-    return Rest(list(_find_extras(nearby, first, expected, looks_elsewhere=key is None)), gaps)
+    extras = list(_find_extras(nearby, first, expected, looks_elsewhere=key is None))
+    if key is None:
+        parameters = [tensor.shape for tensor in network.parameters() if not is_lazy(tensor)]
+        copies = (*find_copies(other_tensors, parameters), *find_mappings_of_parts(content))
+        extras += [path for path in copies if path not in extras]
+    return Rest(extras, gaps)
+
+
+def _known(network: nn.Module, normalization: Statistics) -> set[tuple[float, ...]]:
+    """Return the numbers by which pixels are normalized, and those that the network holds, of four digits."""
+    lists = [tensor.flatten().tolist() for tensor in network.buffers() if tensor.numel() <= 3]
+    known = {tuple(round(float(number), 4) for number in numbers) for numbers in [*normalization, *lists]}
+    return known | {3 * numbers for numbers in known if len(numbers) == 1}
 
 
 def _at(key: str, sets: Collection[tuple[str, WeightSet]]) -> list[tuple[str, WeightSet]]:
@@ -164,8 +181,8 @@ def _is_something(extra: Any) -> bool:
 
 
 def _is_of_layer(path: str, tensor: Tensor) -> bool:
-    """Return whether a tensor beside the weights may be a layer's: numbers at the top are none."""
-    return tensor.numel() > 1 or (tensor.is_floating_point() and "." in path)
+    """Return whether a tensor beside the weights may be a layer's: numbers that tell how far training was are none."""
+    return tensor.numel() > 1 or (tensor.is_floating_point() and ("." in path or not is_progress(path, tensor)))
 
 
 def _drop_repetitions(matches: Iterable[tuple[str, WeightSet]], names: Iterable[str]) -> list[tuple[str, WeightSet]]:
@@ -214,6 +231,7 @@ def _load(network: nn.Module, path: Path, label: str, state: Mapping[str, Any], 
     Raises UserError where a layer refuses what it is given.
     """
     expected = {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
+    before = {name: tensor.clone() for name, tensor in expected.items() if not is_lazy(tensor)}
     content: OrderedDict[str, Any] = OrderedDict(state if _fits(weights, expected) else weights.tensors)
     for name, item in weights.tensors.items():
         if name in state and not (name.endswith(COUNTER) and not _is_alike(item, state[name])):
@@ -226,6 +244,24 @@ def _load(network: nn.Module, path: Path, label: str, state: Mapping[str, Any], 
             f"{path} does not load into {label}, though all shapes fit ({first_words(error)}): load it where the "
             "network is built, as --model package.module:callable."
         ) from error
+    if untouched := _untouched(network, before, weights.tensors):
+        raise UserError(
+            f"{path} does not fill '{untouched}' of {label}, which stays as it was built: its own way of loading "
+            "leaves that out. Load the file where the network is built, as --model package.module:callable."
+        )
+
+
+def _untouched(network: nn.Module, before: Mapping[str, Tensor], tensors: Mapping[str, Any]) -> str | None:
+    """Return the name of a tensor that loading left as it was, though nothing in the file is equal to it, or None."""
+    state = network.state_dict()
+    given = [item for item in tensors.values() if isinstance(item, Tensor)]
+    for name, tensor in before.items():
+        if name.endswith((COUNTER, EXTRA)) or name not in state or not _is_equal(state[name], tensor):
+            continue
+        candidates = [tensors[name]] if isinstance(tensors.get(name), Tensor) else given
+        if not any(_is_equal(item.to(tensor.dtype).flatten(), tensor.flatten()) for item in candidates):
+            return name
+    return None
 
 
 def _loads(network: nn.Module, weights: WeightSet, expected: Mapping[str, Tensor]) -> bool:
@@ -236,7 +272,7 @@ def _loads(network: nn.Module, weights: WeightSet, expected: Mapping[str, Tensor
     content: OrderedDict[str, Any] = OrderedDict(weights.tensors)
     vars(content)["_metadata"] = weights.versions
     if 2 * len(content) < len(expected) or any(
-        name in content and _lacks_scale(content[name], tensor) for name, tensor in expected.items()
+        name in content and _loses_numbers(content[name], tensor) for name, tensor in expected.items()
     ):
         return False
     try:
@@ -378,11 +414,16 @@ def _mismatches(tensors: Mapping[str, Any], expected: Mapping[str, Tensor]) -> l
     kinds = {_kind(name) for name in expected}
     return sorted(
         name
-        for name in expected.keys()
-        | {name for name, item in tensors.items() if isinstance(item, Tensor) and _kind(name) in {*kinds, None}}
+        for name in expected.keys() | {name for name, item in tensors.items() if _may_be_of(kinds, name, item)}
         if not name.endswith((COUNTER, EXTRA))
         and (name not in expected or name not in tensors or not _is_alike(tensors[name], expected[name]))
     )
+
+
+def _may_be_of(kinds: Collection[str | None], name: str, item: Any) -> bool:
+    """Return whether what only a file has may be of a layer of some kinds, or of none."""
+    kind = _kind(name)
+    return isinstance(item, Tensor) and (kind in kinds if kind else not is_progress(name, item))
 
 
 def _kind(name: str) -> str | None:
@@ -402,13 +443,19 @@ def _is_alike(tensor: Tensor, expected: Tensor) -> bool:
         return False
     if tensor.is_floating_point() and not expected.is_floating_point():  # a whole file that was cast
         return bool((tensor == tensor.round()).all())
-    return not _lacks_scale(tensor, expected)
+    return not _loses_numbers(tensor, expected)
 
 
-def _lacks_scale(tensor: Tensor, expected: Tensor) -> bool:
-    """Return whether numbers are integers, or floats of 8 bits, and those of the network are not."""
-    is_coarse = not tensor.is_floating_point() or tensor.itemsize == 1
-    return is_coarse and expected.is_floating_point() and tensor.dtype != expected.dtype
+def _loses_numbers(tensor: Tensor, expected: Tensor) -> bool:
+    """Return whether numbers lack the scale that integers and floats of 8 bits have, or are too large for a network."""
+    if tensor.dtype == expected.dtype:
+        return False
+    if expected.is_floating_point() and (not tensor.is_floating_point() or tensor.itemsize == 1):
+        return True
+    converted = tensor.to(expected.dtype)
+    if expected.is_floating_point():
+        return not torch.equal(converted.isfinite(), tensor.isfinite())
+    return not bool((converted == tensor).all())
 
 
 def _are_equal(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
@@ -455,10 +502,6 @@ def _describe_mismatch(
     )
 
 
-PLAIN_KINDS = ("float16", "bfloat16", "float32", "float64")
-"""Kinds of numbers that weights have of themselves."""
-
-
 def _shape_in(tensors: Mapping[str, Tensor], name: str) -> str:
     if name not in tensors:
         return "none"
@@ -466,7 +509,7 @@ def _shape_in(tensors: Mapping[str, Tensor], name: str) -> str:
     if is_lazy(tensor):
         return "a shape left open"
     dtype = str(tensor.dtype).removeprefix("torch.")
-    kind = " without numbers" if tensor.is_meta else "" if dtype in PLAIN_KINDS else f" of {dtype}"
+    kind = " without numbers" if tensor.is_meta else "" if dtype == "float32" else f" of {dtype}"
     return f"shape {tuple(tensor.shape)}{kind}"
 
 
