@@ -244,8 +244,10 @@ def choose_granule(model: nn.Module, images: Tensor, labels: Tensor, loss: LossN
     """
     if len(images) <= GRANULE:
         return GRANULE
-    few, many = (image_gradient(model, images[:count], labels[:count], loss) for count in (FINE_GRANULE, GRANULE))
-    return FINE_GRANULE if torch.equal(few, many[:FINE_GRANULE]) else GRANULE
+    small_batch, large_batch = (
+        image_gradient(model, images[:count], labels[:count], loss) for count in (FINE_GRANULE, GRANULE)
+    )
+    return FINE_GRANULE if torch.equal(small_batch, large_batch[:FINE_GRANULE]) else GRANULE
 
 
 def outcomes(label: Classes, clean: Classes, adversarial: Classes) -> dict[str, npt.NDArray[np.bool_]]:

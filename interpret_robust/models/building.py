@@ -56,9 +56,9 @@ def build_network(card: Card, classes: int) -> tuple[nn.Module, list[str]]:
     if path is None:
         return network, []
     normalization = _library_normalization(card, network) if card.normalize is None else None
-    unsaved = _unsaved_tensors(network) if origin not in BUILDERS else {}
+    loose_tensors = _unsaved_tensors(network) if origin not in BUILDERS else {}
     rest = load_weights(unwrap(network), card.model, path, card.weights_key, normalization)
-    return network, [*_doubt_about_rest(rest, path), *_doubt_about_unsaved(unsaved, card)]
+    return network, [*_doubt_about_rest(rest, path), *_doubt_about_unsaved(loose_tensors, card)]
 
 
 def _doubt_about_rest(rest: Rest, path: Path) -> Iterator[str]:
@@ -78,24 +78,24 @@ def _doubt_about_rest(rest: Rest, path: Path) -> Iterator[str]:
 
 def _unsaved_tensors(network: nn.Module) -> dict[str, torch.Tensor]:
     """Return the tensors of floats, by name, that layers keep and that are in no state dict."""
-    saved = {id(tensor) for tensor in network.state_dict(keep_vars=True).values()}
+    state_ids = {id(tensor) for tensor in network.state_dict(keep_vars=True).values()}
     return {
         f"{path}.{name}".lstrip("."): tensor
         for path, layer in network.named_modules()
         for name, tensor in (*vars(layer).items(), *layer.named_buffers(recurse=False))
-        if isinstance(tensor, torch.Tensor) and tensor.is_floating_point() and id(tensor) not in saved
+        if isinstance(tensor, torch.Tensor) and tensor.is_floating_point() and id(tensor) not in state_ids
     }
 
 
-def _doubt_about_unsaved(unsaved: dict[str, torch.Tensor], card: Card) -> Iterator[str]:
-    """Yield a sentence where a network that is built with another seed has other `unsaved` tensors."""
-    if not unsaved or not any(tensor.numel() > 1 for tensor in unsaved.values()):
+def _doubt_about_unsaved(loose_tensors: dict[str, torch.Tensor], card: Card) -> Iterator[str]:
+    """Yield a sentence where a network that is built with another seed has other tensors that no file holds."""
+    if not any(tensor.numel() > 1 for tensor in loose_tensors.values()):
         return
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), redirect_stdout(sys.stderr):
         warnings.simplefilter("ignore")
         torch.default_generator.manual_seed(1)
         other = _unsaved_tensors(_call(card))
-    for name, tensor in unsaved.items():
+    for name, tensor in loose_tensors.items():
         if name in other and not torch.equal(tensor, other[name]):
             yield (
                 f"draws '{name}' when it is built, and no file of weights holds it: it is not that of the training. "

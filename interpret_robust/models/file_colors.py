@@ -65,12 +65,14 @@ class Figure(NamedTuple):
         return not own_words.isdisjoint(expected) and own_words - expected <= COLORS
 
 
-def find_normalization(content: Any, used_paths: Collection[str], known: Collection[tuple[float, ...]]) -> str | None:
+def find_normalization(
+    content: Any, used_paths: Collection[str], numbers_in_use: Collection[tuple[float, ...]]
+) -> str | None:
     """Return the path of what looks like the normalization of colors in what a file holds; None where none is.
 
     That is a mean, or a deviation, of three numbers, whether a tensor, a list or a text; of one number where both lie
     beside each other; both in one list; the words of a transform; and the name of a normalization. The tensors at
-    `used_paths` are the network's own, and `known` are numbers that are used already, of four digits.
+    `used_paths` are the network's own, and `numbers_in_use` are numbers that are used already, of four digits.
 
     Example:
         >>> find_normalization({"args": {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.2, 0.2]}}, set(), [])
@@ -83,10 +85,10 @@ def find_normalization(content: Any, used_paths: Collection[str], known: Collect
         if isinstance(item, str) and _is_spoken(path, item):
             return path
         numbers = tuple(round(number, 4) for number in _numbers(item))
-        if numbers and numbers not in known:
+        if numbers and numbers not in numbers_in_use:
             figures_by_place[path.rpartition(".")[0]].append(Figure(path, numbers, not isinstance(item, int | float)))
-    found = (path for place, figures in figures_by_place.items() for path in _colors_among(place, figures))
-    return next(found, None)
+    paths = (path for place, figures in figures_by_place.items() for path in _colors_among(place, figures))
+    return next(paths, None)
 
 
 def _leaves(content: Any, place: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:

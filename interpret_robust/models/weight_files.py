@@ -116,7 +116,7 @@ def load_weights(
     matches = [(place, weights) for place, weights in sets if _fits(weights, expected)]
     matches = matches or [(place, weights) for place, weights in sets if _loads(network, weights, expected)]
     places = _drop_repetitions(matches, expected)
-    candidates = places if key is None else _drop_repetitions(_at(key, matches), expected)
+    candidates = places if key is None else _drop_repetitions(_sets_at(key, matches), expected)
     if not candidates:
         tensors_by_place: dict[str, Mapping[str, Any]] = {}
         for place, weights in (*places, *sets):
@@ -135,14 +135,14 @@ def load_weights(
         _check_choice(path, label, content, other_tensors, own, place)
     _check_tied(path, label, first.tensors, tied_names)
     _load(network, path, label, state, first)
-    if normalization and (name := find_normalization(content, used_paths, _known(network, normalization))):
+    if normalization and (name := find_normalization(content, used_paths, _numbers_in_use(network, normalization))):
         raise UserError(
             f"{path} holds weights of {label}, and at '{name}' what looks like the normalization that they were "
             "trained with: --normalize says which one is right."
         )
     gaps = [name for name in state if name.endswith(EXTRA) and name not in first.tensors and _is_something(state[name])]
-    chosen = "" if key is None else place
-    nearby = {path: tensor for path, tensor in other_tensors.items() if path.startswith(chosen)}
+    region = "" if key is None else place
+    nearby = {path: tensor for path, tensor in other_tensors.items() if path.startswith(region)}
     extras = list(_find_extras(nearby, first, expected, looks_elsewhere=key is None))
     if key is None:
         parameters = [tensor.shape for tensor in network.parameters() if not is_lazy(tensor)]
@@ -151,14 +151,14 @@ def load_weights(
     return Rest(extras, gaps)
 
 
-def _known(network: nn.Module, normalization: Statistics) -> set[tuple[float, ...]]:
+def _numbers_in_use(network: nn.Module, normalization: Statistics) -> set[tuple[float, ...]]:
     """Return the numbers by which pixels are normalized, and those that the network holds, of four digits."""
     lists = [tensor.flatten().tolist() for tensor in network.buffers() if tensor.numel() <= 3]
-    known = {tuple(round(float(number), 4) for number in numbers) for numbers in [*normalization, *lists]}
-    return known | {3 * numbers for numbers in known if len(numbers) == 1}
+    numbers_in_use = {tuple(round(float(number), 4) for number in numbers) for numbers in [*normalization, *lists]}
+    return numbers_in_use | {3 * numbers for numbers in numbers_in_use if len(numbers) == 1}
 
 
-def _at(key: str, sets: Collection[tuple[str, WeightSet]]) -> list[tuple[str, WeightSet]]:
+def _sets_at(key: str, sets: Collection[tuple[str, WeightSet]]) -> list[tuple[str, WeightSet]]:
     """Return the sets of tensors at a key of a file, or below it where there are none."""
     place = key.rstrip(".")
     at_key = [pair for pair in sets if pair[0].rstrip(".") == place]
@@ -231,7 +231,7 @@ def _load(network: nn.Module, path: Path, label: str, state: Mapping[str, Any], 
     Raises UserError where a layer refuses what it is given.
     """
     expected = {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
-    before = {name: tensor.clone() for name, tensor in expected.items() if not is_lazy(tensor)}
+    earlier_state = {name: tensor.clone() for name, tensor in expected.items() if not is_lazy(tensor)}
     content: OrderedDict[str, Any] = OrderedDict(state if _fits(weights, expected) else weights.tensors)
     for name, item in weights.tensors.items():
         if name in state and not (name.endswith(COUNTER) and not _is_alike(item, state[name])):
@@ -244,21 +244,21 @@ def _load(network: nn.Module, path: Path, label: str, state: Mapping[str, Any], 
             f"{path} does not load into {label}, though all shapes fit ({first_words(error)}): load it where the "
             "network is built, as --model package.module:callable."
         ) from error
-    if untouched := _untouched(network, before, weights.tensors):
+    if omission := _find_omission(network, earlier_state, weights.tensors):
         raise UserError(
-            f"{path} does not fill '{untouched}' of {label}, which stays as it was built: its own way of loading "
+            f"{path} does not fill '{omission}' of {label}, which stays as it was built: its own way of loading "
             "leaves that out. Load the file where the network is built, as --model package.module:callable."
         )
 
 
-def _untouched(network: nn.Module, before: Mapping[str, Tensor], tensors: Mapping[str, Any]) -> str | None:
+def _find_omission(network: nn.Module, earlier_state: Mapping[str, Tensor], tensors: Mapping[str, Any]) -> str | None:
     """Return the name of a tensor that loading left as it was, though nothing in the file is equal to it, or None."""
     state = network.state_dict()
-    given = [item for item in tensors.values() if isinstance(item, Tensor)]
-    for name, tensor in before.items():
+    items = [item for item in tensors.values() if isinstance(item, Tensor)]
+    for name, tensor in earlier_state.items():
         if name.endswith((COUNTER, EXTRA)) or name not in state or not _is_equal(state[name], tensor):
             continue
-        candidates = [tensors[name]] if isinstance(tensors.get(name), Tensor) else given
+        candidates = [tensors[name]] if isinstance(tensors.get(name), Tensor) else items
         if not any(_is_equal(item.to(tensor.dtype).flatten(), tensor.flatten()) for item in candidates):
             return name
     return None
@@ -452,10 +452,10 @@ def _loses_numbers(tensor: Tensor, expected: Tensor) -> bool:
         return False
     if expected.is_floating_point() and (not tensor.is_floating_point() or tensor.itemsize == 1):
         return True
-    converted = tensor.to(expected.dtype)
+    copy = tensor.to(expected.dtype)
     if expected.is_floating_point():
-        return not torch.equal(converted.isfinite(), tensor.isfinite())
-    return not bool((converted == tensor).all())
+        return not torch.equal(copy.isfinite(), tensor.isfinite())
+    return not bool((copy == tensor).all())
 
 
 def _are_equal(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
