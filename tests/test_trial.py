@@ -39,7 +39,7 @@ from interpret_robust.models.card import Card
 from interpret_robust.models.classifier import Classifier
 from interpret_robust.models.copying import copy_of, unwrap
 from interpret_robust.models.external import ExternalModel, bring, trial_image
-from interpret_robust.models.layers import _sample, default_layer, depend, locality, reading
+from interpret_robust.models.layers import default_layer, depend, locality, reading, sample_positions
 from interpret_robust.models.logits import as_logits, logits_part
 from interpret_robust.models.losses import cross_entropy
 from interpret_robust.models.preparation import prepare
@@ -2074,7 +2074,7 @@ def test_a_cube_of_a_mirrored_image_is_not_read_the_other_way(change: Any, side:
 @pytest.mark.parametrize("side", range(5, 33))
 def test_the_sample_of_positions_is_on_no_line_of_symmetry(side: int) -> None:
     grid = torch.arange(side * side).reshape(side, side)
-    places = _sample(side, side)
+    places = sample_positions(side, side)
     assert 13 <= len(places) <= 16 and len(set(places.tolist())) == len(places)
     for other in (grid.T, grid.flip(0), grid.flip(1), grid.rot90(1), grid.rot90(2), grid.rot90(3), grid.T.rot90(2)):
         assert int((other.flatten()[places] == places).sum()) <= 4
@@ -2210,6 +2210,109 @@ def test_a_position_of_patches_depends_on_its_own_alone() -> None:
     image = pixels(1, C, H, W)
     assert locality(depend(network, PLAIN, image, "low", output, 1)) == 1.0
     assert locality(depend(network, PLAIN, image, "low", output, 0)) < 0.75
+
+
+# --- attention layers
+
+
+class Pooled(nn.Module):
+    """Local features summed by a softmax of scores, whose positions come in the order of `arrange`."""
+
+    def __init__(self, arrange: Any, change: Any) -> None:
+        super().__init__()
+        self.body, self.score = nn.Conv2d(C, 8, 3, padding=1), nn.Conv2d(8, 1, 1)
+        self.softmax, self.changed, self.answer = nn.Softmax(1), nn.Identity(), nn.Linear(8, K)
+        self.arrange, self.change = arrange, change
+
+    def forward(self, images: Tensor) -> Tensor:
+        local = self.body(images)
+        weights = self.softmax(self.arrange(4 * self.score(local)).flatten(1))
+        weights = self.changed(self.change(weights, self.score(local)))
+        logits: Tensor = self.answer((self.arrange(local).flatten(2) * weights[:, None]).sum(2))
+        return logits
+
+
+def same(weights: Tensor, _: Tensor) -> Tensor:
+    return weights
+
+
+def sharpen(weights: Tensor, _: Tensor) -> Tensor:
+    largest = (weights - 1 / (H * W)).relu()
+    return largest / largest.sum(1, keepdim=True)
+
+
+def subtract(weights: Tensor, scores: Tensor) -> Tensor:
+    return weights - 0.5 * (-scores).flatten(1).softmax(1)
+
+
+@pytest.mark.parametrize(
+    ("arrange", "change", "sentence"),
+    [
+        (Tensor.clone, same, None),
+        (Tensor.clone, lambda weights, _: 3 * weights, None),
+        (lambda local: local.transpose(2, 3), same, "such as column by column"),
+        (lambda local: local.flip(3), same, "what a position of attention layer 'softmax' weighs depends more on"),
+        (lambda local: local.roll(9, 3), same, "may be in another order than those of layer 'body'"),
+        (Tensor.clone, sharpen, "the numbers that attention layer 'softmax' gives weigh nothing as they are"),
+        (Tensor.clone, subtract, "the numbers that attention layer 'softmax' gives weigh nothing as they are"),
+        (Tensor.clone, lambda weights, _: torch.full_like(weights, 0.01), "or not used"),
+    ],
+)
+def test_an_attention_layer_is_tried(arrange: Any, change: Any, sentence: str | None) -> None:
+    network = seed_network(Pooled, arrange, change)
+    doubts = doubts_about(network, local_layer="body", attention_layer="softmax")
+    doubts = [doubt for doubt in doubts if "attention layer" in doubt]
+    assert [str(sentence) in doubt for doubt in doubts] == [True] * (sentence is not None)
+    if change is sharpen:
+        model = try_network(network, local_layer="body", attention_layer="changed")
+        assert not any("attention layer" in doubt for doubt in model.doubts)
+
+
+class Ordered(nn.Module):
+    """A tiny transformer over 4x6 patches, with a class token and `registers` in an order, that may mix its heads."""
+
+    def __init__(self, order: str, *, mixes: bool = False, registers: int = 0) -> None:
+        super().__init__()
+        self.patches, self.answer = nn.Conv2d(C, 10, 3, stride=3), nn.Linear(10, K)
+        self.token, self.registers = nn.Parameter(torch.randn(1, 1, 10)), nn.Parameter(torch.randn(1, registers, 10))
+        self.qkv, self.softmax, self.mix = nn.Linear(10, 30), nn.Softmax(-1), nn.Conv2d(2, 2, 1)
+        self.order, self.mixes = order, mixes
+
+    def forward(self, images: Tensor) -> Tensor:
+        count, parts = len(images), {"i": self.patches(images).flatten(2).transpose(1, 2)}
+        parts |= {"c": self.token.expand(count, -1, -1), "r": self.registers.expand(count, -1, -1)}
+        tokens = torch.cat([parts[name] for name in self.order], 1)
+        query, key, value = self.qkv(tokens).reshape(count, tokens.shape[1], 3, 2, 5).permute(2, 0, 3, 1, 4)
+        attention = self.softmax(2 * query @ key.transpose(2, 3))
+        mixture = ((self.mix(attention) if self.mixes else attention) @ value).transpose(1, 2).reshape(tokens.shape)
+        place = sum(parts[name].shape[1] for name in self.order.partition("c")[0])
+        logits: Tensor = self.answer(mixture[:, place])
+        return logits
+
+
+@pytest.mark.parametrize("order", ["ci", "ic", "cir", "irc", "cri", "rci"])
+def test_the_attention_of_a_class_token_at_any_place_is_taken(order: str) -> None:
+    network = seed_network(lambda: Ordered(order, registers=3))
+    outputs: list[Tensor] = []
+    handle = network.softmax.register_forward_hook(lambda _, __, output: outputs.append(output))
+    images = pixels(3, C, H, W)
+    network(images)
+    handle.remove()
+    sizes = {"c": 1, "r": 3, "i": 24}
+    place, first = (sum(sizes[name] for name in order.partition(kind)[0]) for kind in "ci")
+    expected = outputs[0][:, :, place, first : first + 24].mean(1)
+    model = try_network(network, local_layer="patches", attention_layer="softmax")
+    assert not any("attention layer" in doubt for doubt in model.doubts)
+    attention = model.wrapper.features(images).attention
+    assert attention is not None
+    torch.testing.assert_close(attention, expected / expected.sum(1, keepdim=True))
+
+
+def test_heads_that_are_mixed_behind_the_softmax_are_doubted() -> None:
+    doubts = doubts_about(
+        seed_network(lambda: Ordered("ci", mixes=True)), local_layer="patches", attention_layer="softmax"
+    )
+    assert ["as by talking heads" in doubt for doubt in doubts if "attention layer" in doubt] == [True]
 
 
 # --- process settings

@@ -29,6 +29,7 @@ from interpret_robust.core.random_numbers import preserve_random_numbers
 from interpret_robust.datasets import Dataset, catalogue, load
 from interpret_robust.datasets.batches import to_device, to_pixels
 from interpret_robust.models import Classifier, checkpoint
+from interpret_robust.models.attention_check import read_attention
 from interpret_robust.models.building import build_network, preprocess_of
 from interpret_robust.models.card import Card, Reference
 from interpret_robust.models.copying import unwrap_layers
@@ -211,6 +212,8 @@ def read(network: nn.Module, card: Card, data: Dataset, source: str, remarks: Se
             with torch.no_grad(), _explain_failure(label, ask, data, device):
                 channels, height, width = wrapper.features(image).local.shape[1:]
                 wrapper.features(image.repeat(2, 1, 1, 1))  # which some layers see folded into one
+                if card.attention_layer is not None:
+                    read_attention(wrapper, image)
             shape = (channels, height, width)
     # What was left open is filled in, so that a file tells what was done.
     card = replace(card, normalize=card.normalize or _numbers_of(preprocess), logits=part)

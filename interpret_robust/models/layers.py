@@ -496,7 +496,7 @@ def depend(
     if local_map is None or (places := local_map.local[0, 0].numel()) < 2:
         return None
     height, width = local_map.local.shape[2:]
-    sample = _sample(height, width).to(image.device)
+    sample = sample_positions(height, width).to(image.device)
     generator = torch.Generator().manual_seed(0)
     copies, repeats = image.expand(len(sample), -1, -1, -1), 1
     if output.ndim == 4 and places < LEAST_POSITIONS:
@@ -563,10 +563,14 @@ def count_turned(ask: Callable[[Tensor], Tensor], images: Tensor) -> int:
     return int((means < LEAST_IN_PLACE).sum())
 
 
-def _sample(height: int, width: int) -> Tensor:
+def sample_positions(height: int, width: int) -> Tensor:
     """Return the numbers of SAMPLE_SIZE positions of a grid, or a few less, or all if they are fewer.
 
     They are spread over rows and over columns, and on no line to which a mirrored or transposed grid is symmetric.
+
+    Example:
+        >>> sample_positions(2, 3)
+        tensor([0, 1, 2, 3, 4, 5])
     """
     if height * width <= SAMPLE_SIZE:
         return torch.arange(height * width)

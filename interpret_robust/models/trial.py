@@ -16,6 +16,7 @@ from interpret_robust.core.random_numbers import preserve_random_numbers, seed_a
 from interpret_robust.datasets import Dataset
 from interpret_robust.datasets.batches import to_device, to_pixels
 from interpret_robust.models.answer_checks import SMALL, doubts_about_gradients, doubts_about_logits, is_same
+from interpret_robust.models.attention_check import doubts_about_attention
 from interpret_robust.models.classifier import Classifier, predicted_classes
 from interpret_robust.models.layers import LEAST_OF_FEW, Choice, count_beyond, count_turned
 from interpret_robust.models.loss_check import doubt_about_loss
@@ -83,6 +84,8 @@ def try_out(
         if layer is not None:
             doubts += _check_layer(layer, label)
             doubts += _check_frames(model, images, layer, label)
+            if model.attention_layer is not None:
+                doubts += doubts_about_attention(model, images[:1], label)
             count = count_beyond(model.backbone, layer.name, model.preprocess, images) if layer.sees_all else 0
             if count:
                 doubts.append(

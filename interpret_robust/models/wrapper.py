@@ -31,7 +31,8 @@ class WrappedModel(Classifier):
         classes: how many there are; 2 takes a network that answers with one number.
         draws: of a network that draws random numbers, how many passes stand for their expectation; None for one pass.
 
-    Its `pooled` features are the logits: what lies behind the local features is not taken apart. After its trial
+    Its `pooled` features are the logits: what lies behind the local features is not taken apart.
+    `attention_tokens` is set by `attention_check.read_attention`, see `as_weights`. After its trial
     `follow_answers` tells, around an analysis, whether its answers have changed, see `trial.follow_answers`. Raises
     UserError for a name that no layer has.
     """
@@ -60,6 +61,7 @@ class WrappedModel(Classifier):
         self.local_layer, self.attention_layer = local_layer, attention_layer
         self.first_token, self.is_last = first_token, is_last
         self.part, self.classes, self.draws = part, classes, draws
+        self.attention_tokens: tuple[int, Tensor] | None = None
         self.follow_answers: Callable[[], Callable[[], str | None]] = lambda: lambda: None
         self.restart_draws(0)
         self.eval().requires_grad_(False)
@@ -120,7 +122,7 @@ class WrappedModel(Classifier):
             local, logits = self._pass_through(images, lambda local: local)
         _check_runs(name, len(outputs))
         count, _, height, width = local.shape
-        return local, as_weights(outputs[0], (count, height, width), name), logits
+        return local, as_weights(outputs[0], (count, height, width), name, self.attention_tokens), logits
 
     def rest(self, images: Tensor, local: Tensor) -> Tensor:
         """Return the logits if the local features of images were `local`: a whole pass, with these in their place."""
@@ -171,19 +173,24 @@ def _check_runs(name: str | None, runs: int) -> None:
         )
 
 
-def as_weights(output: Any, shape: tuple[int, int, int], label: str) -> Tensor:
+def as_weights(
+    output: Any, shape: tuple[int, int, int], label: str, tokens: tuple[int, Tensor] | None = None
+) -> Tensor:
     """Return weights (N, H*W) that sum to one, or NaN where all are zero, from what a layer or a function `label` gave.
 
     `shape` is (N, H, W). It gave (N, H*W), (N, 1, H*W), (N, H, W) or (N, 1, H, W); or the attention of a transformer,
-    (N, heads, T, T), of which that of the first token for the last H*W is taken, averaged over the heads. Raises
-    UserError for any other shape, and for weights that are negative or not finite.
+    (N, heads, T, T), of which that of the first token for the last H*W is taken, averaged over the heads; or, with
+    `tokens`, for those from a number on, and of all tokens by their shares (T,). Raises UserError for any other shape,
+    and for weights that are negative or not finite.
     """
     count, height, width = shape
     positions = height * width
     if not isinstance(output, Tensor):
         raise UserError(f"'{label}' gives {kind(output)}, and weights of positions are a tensor.")
     if output.ndim == 4 and output.shape[2] == output.shape[3] > positions and output.shape[0] == count:
-        output = output[:, :, 0, -positions:].mean(1)
+        first, readers = tokens or (output.shape[3] - positions, None)
+        rows = output[:, :, 0] if readers is None else (readers.to(output) @ output)
+        output = rows[..., first : first + positions].mean(1)
     if tuple(output.shape) not in ((count, positions), (count, 1, positions), shape, (count, 1, height, width)):
         raise UserError(
             f"'{label}' gives {kind(output)}, and {count} images with {height}x{width} positions need weights of "

@@ -1,0 +1,205 @@
+"""Whether a layer that is named for the attention gives it by position, and gives what weighs the values.
+
+Nothing of the network is changed: a layer is watched, or its output replaced, by a hook that is there for one pass.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from interpret_robust.core.random_numbers import seed_all
+from interpret_robust.models.layers import (
+    LEAST_LOCALITY,
+    LEAST_POSITIONS,
+    Dependence,
+    hooks,
+    prefix_tokens,
+    probe_answer,
+    sample_positions,
+)
+from interpret_robust.models.wrapper import WrappedModel
+
+Change = Callable[[Tensor], Tensor]
+
+
+def read_attention(model: WrappedModel, image: Tensor) -> None:
+    """Let a model read the attention of a transformer from the right tokens, as one image (1, C, H, W) tells.
+
+    Its rows are those of the tokens that the answer is read from, where one or a few are, else of the token that is
+    not of the image. Its columns are those of the image's tokens.
+    """
+    weights, gradient = _weights_and_gradient(model, image)
+    grid = _grid(model, image)
+    positions, count = grid[0] * grid[1], weights.shape[-1]
+    if weights.ndim != 4 or weights.shape[2] != count or count <= positions:
+        return
+    is_read = (gradient != 0).flatten(0, 1).any(-1).any(0)
+    prefix = prefix_tokens(model.backbone)
+    first = prefix if model.first_token is None and prefix is not None else model.first_token
+    candidates = range(count - positions, -1, -1) if first is None or first + positions > count else [first]
+    shares = {place: _locality(model, image, grid, place) for place in candidates} if len(candidates) > 1 else {}
+    start = candidates[0]
+    if shares and not shares[start] >= LEAST_LOCALITY:
+        start = max(shares, key=lambda place: (shares[place] == shares[place], shares[place]))
+    is_image = torch.zeros(count, dtype=torch.bool, device=is_read.device)
+    is_image[start : start + positions] = True
+    rows = is_read if not is_read.all() else ~is_image
+    if is_read.all() and not is_image[0]:
+        rows = torch.arange(count, device=is_read.device) == 0
+    if not rows.any():
+        return
+    model.attention_tokens = start, (rows / rows.sum()).float()
+
+
+def doubts_about_attention(model: WrappedModel, image: Tensor, label: str) -> Iterator[str]:
+    """Yield what is doubtful about the attention layer of a model of a name, as one image (1, C, H, W) tells."""
+    name = str(model.attention_layer)
+    grid = _grid(model, image)
+    share = _locality(model, image, grid, None if model.attention_tokens is None else model.attention_tokens[0])
+    if share < LEAST_LOCALITY:
+        yield (
+            f"{label}: what a position of attention layer '{name}' weighs depends more on its own pixels than on "
+            f"{share:.0%} of the others, where {LEAST_LOCALITY:.0%} are expected: its positions may be in another "
+            f"order than those of layer '{model.local_layer}', such as column by column. Let it give them row by row."
+        )
+    if not _is_what_weighs(model, image):
+        yield (
+            f"{label}: the numbers that attention layer '{name}' gives weigh nothing as they are: they are changed "
+            "first, as by talking heads, a difference of two attentions or a threshold, or not used. Let an "
+            "nn.Identity give what they become, and name that by --attention-layer."
+        )
+
+
+def _grid(model: WrappedModel, image: Tensor) -> tuple[int, int]:
+    with torch.no_grad():
+        height, width = model.features(image).local.shape[2:]
+    return height, width
+
+
+def _answer(model: WrappedModel, images: Tensor, change: Change) -> tuple[Tensor, Tensor]:
+    """Return what a number that the answer rests on is, and the attention of images (N, C, H, W), changed so."""
+    changed: list[Tensor] = []
+
+    def replace(_: nn.Module, __: Any, output: Tensor) -> Tensor:
+        changed.append(change(output.detach()))
+        return changed[-1].clone()
+
+    layer = model.backbone.get_submodule(str(model.attention_layer))
+    seed_all(0, 0)  # the same draws each time
+    with hooks([(layer, replace)]), probe_answer(model.backbone) as answers:
+        model.backbone(model.preprocess(images).clone())
+    return answers[-1], changed[0]
+
+
+@torch.enable_grad()
+def _weights_and_gradient(model: WrappedModel, image: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the attention of an image (1, C, H, W), and how the answer depends on it."""
+    answer, weights = _answer(model, image, lambda output: output.clone().requires_grad_())
+    if not answer.requires_grad:
+        return weights, torch.zeros_like(weights)
+    (gradient,) = torch.autograd.grad(answer, weights, allow_unused=True)
+    return weights.detach(), torch.zeros_like(weights) if gradient is None else gradient
+
+
+@torch.enable_grad()
+def _locality(model: WrappedModel, image: Tensor, grid: tuple[int, int], first: int | None) -> float:
+    """Return on which share of other cells what a position weighs depends less than on its own, NaN for few positions.
+
+    What it weighs is what the gradient of the answer with respect to pixels gains where the weight is larger. `first`
+    is the number of the first token of the image in the attention of a transformer.
+    """
+    if grid[0] * grid[1] < LEAST_POSITIONS:
+        return float("nan")
+    sample = sample_positions(*grid).to(image.device)
+    rows = torch.arange(len(sample), device=image.device)
+
+    def add(output: Tensor) -> Tensor:
+        larger = output.clone()
+        if first is not None:
+            larger[rows, :, :, first + sample] += output.mean()
+            return larger
+        flat = larger.flatten(1)
+        flat[rows, sample] += output.mean()
+        return flat.reshape(output.shape)
+
+    gradients = []
+    for change in (torch.clone, add):
+        pixels = image.repeat(len(sample), 1, 1, 1).requires_grad_()
+        answer, _ = _answer(model, pixels, change)
+        (gradient,) = torch.autograd.grad(answer, pixels, allow_unused=True)
+        gradients.append(torch.zeros_like(pixels) if gradient is None else gradient)
+    size = (gradients[1] - gradients[0]).abs().sum(1)
+    return Dependence(size, sample, grid).locality()
+
+
+WEIGHING = ("bmm", "mm", "mul", "mul_", "mv", "dot", "baddbmm", "addmm", "addbmm")
+"""Steps of torch by which weights and what they weigh are multiplied."""
+
+
+class _Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """A mode that follows what is made of an attention alone, until it meets something else that images decide."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.of_attention: set[int] = set()
+        self.of_images: set[int] = set()
+        self.uses: list[Tensor] = []
+        self._alive: list[Any] = []  # or another tensor would get their place in memory
+
+    def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), keywords: Any = None) -> Any:
+        result = function(*arguments, **(keywords or {}))
+        inputs = [value for value in tree_leaves((arguments, keywords)) if isinstance(value, Tensor)]
+        weights = [value for value in inputs if _place(value) in self.of_attention]
+        others = [value for value in inputs if _place(value) in self.of_images]
+        results = [value for value in tree_leaves(result) if isinstance(value, Tensor)]
+        if weights and others and function.overloadpacket.__name__ in WEIGHING:
+            self.uses.append(weights[0].clone())
+        if others:
+            self.of_images |= {_place(value) for value in results}
+        elif weights:
+            self.of_attention |= {_place(value) for value in results}
+        self._alive.append(results)
+        return result
+
+
+def _place(tensor: Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)
+
+
+@torch.no_grad()
+def _is_what_weighs(model: WrappedModel, image: Tensor) -> bool:
+    """Return whether something is multiplied by what the attention layer gives for an image (1, C, H, W), as it is."""
+    trace, outputs, pixels = _Trace(), list[Tensor](), model.preprocess(image).clone()
+
+    def start(_: nn.Module, __: Any, output: Tensor) -> Tensor:
+        copy = output.clone()
+        outputs.append(output)
+        trace.of_images.discard(_place(copy))
+        trace.of_attention.add(_place(copy))
+        return copy
+
+    layer = model.backbone.get_submodule(str(model.attention_layer))
+    trace.of_images.add(_place(pixels))
+    with hooks([(layer, start)]), trace:
+        model.backbone(pixels)
+    expected = _shares(outputs[0])
+    return any(_are_alike(_shares(use), expected) for use in trace.uses)
+
+
+def _shares(weights: Tensor) -> Tensor:
+    """Return weights as shares of their sum, the smallest first."""
+    flat = weights.flatten().double()
+    shares: Tensor = (flat / flat.sum()).sort().values
+    return shares
+
+
+def _are_alike(shares: Tensor, expected: Tensor) -> bool:
+    """Return whether sorted shares are the expected ones, or copies of them; true where some are missing."""
+    copies, rest = divmod(len(shares), len(expected))
+    if rest or copies == 0:
+        return True
+    return torch.allclose(copies * shares[::copies], expected, rtol=1e-3, atol=1e-4 * float(expected.max()))
