@@ -6,13 +6,13 @@ import sys
 
 import pytest
 
-from interpret_robust.core import memory
+from interpret_robust.core import freed_memory
 
 PROGRAM = """
 import ctypes, resource, sys
-from interpret_robust.core import memory
+from interpret_robust.core import freed_memory
 if "keep" in sys.argv:
-    memory.keep_freed()
+    freed_memory.keep_freed()
 c = ctypes.CDLL(None)
 c.malloc.restype, c.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
 c.memset.argtypes = ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t
@@ -30,7 +30,7 @@ print((taken - resident()) * resource.getpagesize() / 2**26)
 
 def share_given_back(*arguments: str, **variables: str) -> float:
     """Return the share of 64 MiB, taken in 16 pieces, that the system has again when all are free."""
-    environment = {name: value for name, value in os.environ.items() if name not in memory.VARIABLES} | variables
+    environment = {name: value for name, value in os.environ.items() if name not in freed_memory.VARIABLES} | variables
     command = [sys.executable, "-c", PROGRAM, *arguments]
     process = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     return float(process.stdout)
@@ -48,8 +48,8 @@ def test_freed_memory_is_kept_unless_the_user_says_otherwise() -> None:
 
 GARBAGE = """
 import gc
-from interpret_robust.core import memory
-memory.collect_seldom()
+from interpret_robust.core import freed_memory
+freed_memory.collect_seldom()
 class Node:
     def __del__(self):
         print("freed")

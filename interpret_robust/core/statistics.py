@@ -293,8 +293,8 @@ def _spearman_of_drawn(first: npt.NDArray[np.intp], second: npt.NDArray[np.intp]
     The ranks of a resample follow from these: nothing is sorted again.
     """
     a, b = (_middle_ranks(places, times) for places in (first, second))
-    weighted = times * a
-    ab, aa, bb = (np.einsum("rn,rn->r", *pair) for pair in ((weighted, b), (weighted, a), (times * b, b)))
+    products = times * a
+    ab, aa, bb = (np.einsum("rn,rn->r", *pair) for pair in ((products, b), (products, a), (times * b, b)))
     scale = np.sqrt(aa * bb)
     correlation: Array = np.divide(ab, scale, out=np.full(len(times), np.nan), where=scale > 0)
     return correlation

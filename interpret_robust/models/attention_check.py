@@ -82,17 +82,17 @@ def _grid(model: WrappedModel, image: Tensor) -> tuple[int, int]:
 
 def _answer(model: WrappedModel, images: Tensor, change: Change) -> tuple[Tensor, Tensor]:
     """Return what a number that the answer rests on is, and the attention of images (N, C, H, W), changed so."""
-    changed: list[Tensor] = []
+    attentions: list[Tensor] = []
 
     def replace(_: nn.Module, __: Any, output: Tensor) -> Tensor:
-        changed.append(change(output.detach()))
-        return changed[-1].clone()
+        attentions.append(change(output.detach()))
+        return attentions[-1].clone()
 
     layer = model.backbone.get_submodule(str(model.attention_layer))
     seed_all(0, 0)  # the same draws each time
     with hooks([(layer, replace)]), probe_answer(model.backbone) as answers:
         model.backbone(model.preprocess(images).clone())
-    return answers[-1], changed[0]
+    return answers[-1], attentions[0]
 
 
 @torch.enable_grad()
@@ -154,11 +154,11 @@ class _Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         result = function(*arguments, **(keywords or {}))
         inputs = [value for value in tree_leaves((arguments, keywords)) if isinstance(value, Tensor)]
         weights = [value for value in inputs if _place(value) in self.of_attention]
-        others = [value for value in inputs if _place(value) in self.of_images]
+        images_inputs = [value for value in inputs if _place(value) in self.of_images]
         results = [value for value in tree_leaves(result) if isinstance(value, Tensor)]
-        if weights and others and function.overloadpacket.__name__ in WEIGHING:
+        if weights and images_inputs and function.overloadpacket.__name__ in WEIGHING:
             self.uses.append(weights[0].clone())
-        if others:
+        if images_inputs:
             self.of_images |= {_place(value) for value in results}
         elif weights:
             self.of_attention |= {_place(value) for value in results}

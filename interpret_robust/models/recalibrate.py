@@ -95,12 +95,16 @@ def _check_promise(model: nn.Module, images: Tensor) -> None:
         return
     if float((answer - expected).abs().max()) <= MOST_DIFFERENCE * float(expected.std()):
         return
-    others = [
+    other_layers = [
         f"'{path}' ({type(layer).__name__})"
         for path, layer in reference.named_modules()
         if layer in keepers and not isinstance(layer, _BatchNorm)
     ]
-    reason = f"layer {others[0]} keeps statistics of its own" if others else "does a batch norm run several times?"
+    reason = (
+        f"layer {other_layers[0]} keeps statistics of its own"
+        if other_layers
+        else "does a batch norm run several times?"
+    )
     raise UserError(
         f"with statistics measured on {len(images)} images the network answers these otherwise than in train mode, "
         f"where each layer uses those of its batch: {reason}. Such a network is not recalibrated."

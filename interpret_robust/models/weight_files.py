@@ -57,12 +57,12 @@ class WeightSet(NamedTuple):
     neighbors: Collection[str]
 
 
-class Own(NamedTuple):
+class Target(NamedTuple):
     """What a network has: tensors by name, the last words of these names, and the names of what else it keeps."""
 
     tensors: Mapping[str, Tensor]
     last_words: Collection[str]
-    kept: tuple[str, ...]
+    extra_names: tuple[str, ...]
 
 
 class Rest(NamedTuple):
@@ -103,7 +103,7 @@ def load_weights(
     content, state = _read(path), network.state_dict()
     expected = {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
     tied_names = _tied_names(network)
-    own = Own(
+    target = Target(
         expected,
         frozenset(_last(name) for name in expected),
         (EXTRA, *(name for name, item in state.items() if not isinstance(item, Tensor))),
@@ -111,7 +111,7 @@ def load_weights(
     sets = [
         (place, _fill_in(weights, tied_names))
         for wrapper in (COMPILER_PREFIX, WRAPPER_PREFIX)
-        for place, weights in _sets(content, own, wrapper)
+        for place, weights in _sets(content, target, wrapper)
     ]
     matches = [(place, weights) for place, weights in sets if _fits(weights, expected)]
     matches = matches or [(place, weights) for place, weights in sets if _loads(network, weights, expected)]
@@ -129,10 +129,10 @@ def load_weights(
             f"{path} holds several weights of {label}, at {_list_places(candidates)}: --weights-key chooses one of "
             f"them{top}."
         )
-    used_paths = {path for _, weights in matches for path in _used_paths(weights, own)}
+    used_paths = {path for _, weights in matches for path in _used_paths(weights, target)}
     other_tensors = {path: tensor for path, tensor in tensors_in(content) if path not in used_paths}
     if key is None:
-        _check_choice(path, label, content, other_tensors, own, place)
+        _check_choice(path, label, content, other_tensors, target, place)
     _check_tied(path, label, first.tensors, tied_names)
     _load(network, path, label, state, first)
     if normalization and (name := find_normalization(content, used_paths, _numbers_in_use(network, normalization))):
@@ -206,10 +206,10 @@ def _list_places(candidates: Sequence[tuple[str, WeightSet]]) -> str:
 
 
 def _check_choice(
-    path: Path, label: str, content: Any, other_tensors: Mapping[str, Tensor], own: Own, place: str
+    path: Path, label: str, content: Any, other_tensors: Mapping[str, Tensor], target: Target, place: str
 ) -> None:
     """Raise UserError where a file may hold better weights than those at a place, in a form that is not read."""
-    own_words = {word for name in own.tensors for word in words_of(name)}
+    own_words = {word for name in target.tensors for word in words_of(name)}
     for average, tensor in other_tensors.items():
         if not is_average(average, tensor, own_words):
             continue
@@ -282,10 +282,14 @@ def _loads(network: nn.Module, weights: WeightSet, expected: Mapping[str, Tensor
     return True
 
 
-def _used_paths(weights: WeightSet, own: Own) -> Iterator[str]:
+def _used_paths(weights: WeightSet, target: Target) -> Iterator[str]:
     """Yield the paths of what a network reads of a file."""
-    are_renamed = not _fits(weights, own.tensors)
-    yield from (path for name, path in weights.paths.items() if name in own.tensors or name in own.kept or are_renamed)
+    are_renamed = not _fits(weights, target.tensors)
+    yield from (
+        path
+        for name, path in weights.paths.items()
+        if name in target.tensors or name in target.extra_names or are_renamed
+    )
 
 
 def _tied_names(network: nn.Module) -> list[list[str]]:
@@ -325,7 +329,7 @@ def _check_tied(path: Path, label: str, tensors: Mapping[str, Tensor], tied_name
 
 
 def _sets(
-    content: Any, own: Own, wrapper: re.Pattern[str], place: str = "", depth: int = 0
+    content: Any, target: Target, wrapper: re.Pattern[str], place: str = "", depth: int = 0
 ) -> Iterator[tuple[str, WeightSet]]:
     """Yield place and content for each place and each prefix below which tensors of the network may lie.
 
@@ -338,16 +342,18 @@ def _sets(
     if not isinstance(content, Mapping):
         return
     items = {
-        str(name): item for name, item in content.items() if isinstance(item, Tensor) or str(name).endswith(own.kept)
+        str(name): item
+        for name, item in content.items()
+        if isinstance(item, Tensor) or str(name).endswith(target.extra_names)
     }
-    new_names = {name: _modern_name(wrapper.sub("", name), own.tensors) for name in items}
+    new_names = {name: _modern_name(wrapper.sub("", name), target.tensors) for name in items}
     if len(set(new_names.values())) < len(items):
         new_names = {name: name for name in items}
     tensors = {new_name: items[name] for name, new_name in new_names.items()}
     paths = {new_name: join(place, name) for name, new_name in new_names.items()}
     versions = {wrapper.sub("", f"{path}."): version for path, version in _versions(content).items()}
-    may_fit = any(_last(name) in own.last_words for name in tensors)
-    for prefix in _prefixes(tensors, own.tensors) if may_fit else [""] if tensors else []:
+    may_fit = any(_last(name) in target.last_words for name in tensors)
+    for prefix in _prefixes(tensors, target.tensors) if may_fit else [""] if tensors else []:
         weights = WeightSet(
             _cut_prefix(prefix, tensors),
             {path.rstrip("."): item for path, item in _cut_prefix(prefix, versions).items()},
@@ -356,7 +362,7 @@ def _sets(
         )
         yield join(place, prefix.rstrip(".")), weights
     for name, item in content.items():
-        yield from _sets(item, own, wrapper, join(place, str(name)), depth + 1)
+        yield from _sets(item, target, wrapper, join(place, str(name)), depth + 1)
 
 
 _WEIGHT_NORM = re.compile(r"((?:.*\.)?)(\w+)_([gv])")

@@ -132,7 +132,8 @@ class WrappedModel(Classifier):
         """Return the module, see `Classifier`. Raises UserError for a network without local features."""
         if self.local_layer is None:
             raise UserError(
-                "no layer that runs once in a pass gives features at several positions: name one by --local-layer."
+                "no layer of the network gives features at several positions, of those that run once in a pass: name "
+                "one by --local-layer."
             )
         return self.backbone.get_submodule(self.local_layer)
 
