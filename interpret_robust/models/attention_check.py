@@ -154,11 +154,11 @@ class _Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         result = function(*arguments, **(keywords or {}))
         inputs = [value for value in tree_leaves((arguments, keywords)) if isinstance(value, Tensor)]
         weights = [value for value in inputs if _place(value) in self.of_attention]
-        images_inputs = [value for value in inputs if _place(value) in self.of_images]
+        values_of_images = [value for value in inputs if _place(value) in self.of_images]
         results = [value for value in tree_leaves(result) if isinstance(value, Tensor)]
-        if weights and images_inputs and function.overloadpacket.__name__ in WEIGHING:
+        if weights and values_of_images and function.overloadpacket.__name__ in WEIGHING:
             self.uses.append(weights[0].clone())
-        if images_inputs:
+        if values_of_images:
             self.of_images |= {_place(value) for value in results}
         elif weights:
             self.of_attention |= {_place(value) for value in results}
