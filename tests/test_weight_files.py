@@ -192,7 +192,7 @@ def test_colors_are_told_from_other_means(tmp_path: Path) -> None:
     others |= {"val_loss": {"mean_value": torch.tensor(0.3), "std": torch.tensor(0.1)}, "normalization": "batch"}
     others |= {"summary": {"mean": 91.2, "std": 0.3}, "mean_robustness": [0.6, 0.4, 0.2], "variance": "0.1 0.2 0.2"}
     others |= {"smoothing": {"sigma": [0.12, 0.25, 0.5]}, "weight_stats": {"mean": 0.0, "std": 0.1}}
-    others |= {"input_range": [0, 1]}
+    others |= {"input_range": [0, 1], "cfg": "init: {type: Normal, mean: -2.0, std: 0.1}"}
     others |= {"init": {"mean": 0.0, "std": 0.02}, "noise_mean": 0.0, "noise_std": 0.1, "args.mean": None}
     torch.save({"model": weights(), "args": {"sigma": 0.25, "std": 0.1}, "metrics": {"mean": 0.9}} | others, path)
     load_weights(network, "mine", path, normalization=STATISTICS["none"])

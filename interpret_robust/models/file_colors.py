@@ -39,7 +39,7 @@ NUMBERS = re.compile(rf"[\[(\s]*({NUMBER}(?:[\s,]+{NUMBER})*)[\])\s]*", re.IGNOR
 
 PROGRAM = re.compile(
     rf"\bNormalize\(\s*(?:\w+=)?\s*[\[(]?\s*{NUMBER}"
-    rf"|\b(?:(?:pixel|image|img|rgb|data|norm\w*)_)?means?(?:_rgb)?[\"']?\s*[=:]\s*(?:[\[(]|-)\s*{NUMBER}"
+    rf"|\b(?:(?:pixel|image|img|rgb|data|norm\w*)_)?means?(?:_rgb)?[\"']?\s*(?:[=:]\s*[\[(]|:\s*\n\s*-)\s*{NUMBER}"
 )
 """In the text of a program or of its configuration that normalizes colors."""
 
