@@ -1,8 +1,6 @@
 """Questions asked of models in a program, and answers opened from files."""
 
 import shutil
-import tempfile
-import weakref
 from collections.abc import Sequence
 from dataclasses import fields
 from numbers import Integral, Real
@@ -13,7 +11,7 @@ from torch import nn
 
 from interpret_robust import analyses
 from interpret_robust.analyses.engine.work import Work
-from interpret_robust.api.answers import Answer, Answers
+from interpret_robust.api.answers import Answer, Answers, temporary_answer, temporary_folder
 from interpret_robust.api.arguments import check_images, members, plain
 from interpret_robust.api.data import Data, open_dataset
 from interpret_robust.api.help import settings_of_analyses, with_options
@@ -26,7 +24,6 @@ from interpret_robust.datasets import Dataset
 from interpret_robust.datasets import load as load_dataset
 from interpret_robust.models import external
 from interpret_robust.models.subject import Subject
-from interpret_robust.results import hdf5
 
 
 @overload
@@ -124,7 +121,7 @@ def ask(
         raise UserError(f"{name} needs other models that classify the maps of {model.name}: give evaluators.")
     for asked_model in (model, *evaluators):
         asked_model.check_unchanged()
-    folder = Path(tempfile.mkdtemp(prefix="irt-"))
+    folder = temporary_folder()
     try:
         work = Work(
             analysis,
@@ -140,12 +137,10 @@ def ask(
             default_evaluators=False,
             recalibrate=recalibrate,
         )
-        answer = Answer(hdf5.read(work.run()), is_temporary=True)
+        return temporary_answer(work.run())
     except BaseException:
         shutil.rmtree(folder)
         raise
-    weakref.finalize(answer.result, shutil.rmtree, folder, ignore_errors=True)
-    return answer
 
 
 OPTIONS = ("batch_size", "device", "evaluators", "limit", "recalibrate", "split")

@@ -3,6 +3,8 @@
 import difflib
 import re
 import shutil
+import tempfile
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +27,7 @@ from interpret_robust.figures import style
 from interpret_robust.figures.drawing import compose
 from interpret_robust.results import hdf5
 from interpret_robust.results.names import label, tell_apart
-from interpret_robust.results.tables import with_caption
+from interpret_robust.results.tables import with_captions
 
 PER_IMAGE = "per_image/"
 INTERVAL_AXIS = "of"
@@ -128,9 +130,16 @@ class Answer:
         """Return all that was computed from these, by name. A last axis of three is a value and its 95 % interval."""
         return _Lazy(self.result, [path for path in self._axes if not path.startswith(PER_IMAGE)])
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return what pickles it: a path, or the bytes of a file that goes when the answer does."""
+        if not self.is_temporary:
+            return Answer, (self.result,)
+        self.result.check_current()
+        return _unpack, (self.result.path.name, self.result.path.read_bytes())
+
     def __repr__(self) -> str:
         place = "not saved (save keeps it)" if self.is_temporary else f"file {self.result.path}"
-        images = format_count(self.result.count, "image")
+        images = format_count(self.result.data["images"], "image")
         return (
             f"<Answer {self.analysis} of {self.model}: {images}, {len(self.arrays)} arrays, "
             f"{len(self.statistics)} statistics, {place}>"
@@ -138,7 +147,7 @@ class Answer:
 
     def __str__(self) -> str:
         """Return the table that the command prints."""
-        return printing.text_of([self.result.path])
+        return _text([self.result])
 
     def _repr_html_(self) -> str:
         return _html([self.result])
@@ -156,6 +165,7 @@ class Answer:
         if not Path(path).suffix and not Path(path).is_file():
             _make_folder(Path(path))
         target = _target(self, Path(path), overwrite=overwrite)
+        self.result.check_current()
         with replace_file(target) as partial:
             shutil.copyfile(self.result.path, partial)
         return target
@@ -186,6 +196,7 @@ class Answer:
         """
         xarray = _library("xarray")
         _library("h5netcdf")
+        self.result.check_current()
         try:
             with xarray.open_datatree(self.result.path, engine="h5netcdf") as tree:
                 groups = {node.path: _with_text(node.to_dataset(inherit=False).load()) for node in tree.subtree}
@@ -196,6 +207,25 @@ class Answer:
             ) from error
         content = xarray.DataTree.from_dict(groups)
         return content.map_over_datasets(_rename) if self.result.is_old else content
+
+
+def temporary_answer(path: Path) -> Answer:
+    """Return the answer in a file whose folder goes when the answer does."""
+    answer = Answer(hdf5.read(path), is_temporary=True)
+    weakref.finalize(answer.result, shutil.rmtree, path.parent, ignore_errors=True)
+    return answer
+
+
+def _unpack(name: str, content: bytes) -> Answer:
+    """Return an answer from the bytes of its file."""
+    path = temporary_folder() / name
+    path.write_bytes(content)
+    return temporary_answer(path)
+
+
+def temporary_folder() -> Path:
+    """Return a new folder for the file of an answer."""
+    return Path(tempfile.mkdtemp(prefix="irt-"))
 
 
 class Answers(Sequence[Answer]):
@@ -249,7 +279,7 @@ class Answers(Sequence[Answer]):
 
     def __str__(self) -> str:
         """Return the tables that the command prints: a row a model, then comparisons."""
-        return printing.text_of([answer.result.path for answer in self._answers])
+        return _text([answer.result for answer in self._answers])
 
     def _repr_html_(self) -> str:
         return _html([answer.result for answer in self._answers])
@@ -326,15 +356,19 @@ def _figure(results: Sequence[hdf5.Result], path: str | Path | None, panel: str 
     return drawing.figure
 
 
+def _text(results: Sequence[hdf5.Result]) -> str:
+    """Return the tables that the command prints of some results."""
+    return with_captions(printing.rows_of(results))
+
+
 def _html(results: Sequence[hdf5.Result]) -> str:
     """Return the tables and all pictures of some results as HTML that stands alone."""
     from markupsafe import escape
 
     from interpret_robust.study.report.embedding import data_url
 
-    tables = "\n\n".join(with_caption(table) for table in printing.rows_of(results))
     images = [_image(_figure(results, None, panel), data_url) for panel in figures.plots(results[0].analysis)]
-    return f"<pre>{escape(tables)}</pre>{''.join(images)}"
+    return f"<pre>{escape(_text(results))}</pre>{''.join(images)}"
 
 
 def _image(figure: Figure, embed: Any) -> str:

@@ -24,7 +24,7 @@ import numpy as np
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.configs import config_sha256
 from interpret_robust.core.errors import UserError, reason_in_brackets
-from interpret_robust.core.files import check_present, check_readable
+from interpret_robust.core.files import check_present, check_readable, stamp
 from interpret_robust.core.spelling import SCHEMAS, american, british, current_recipes
 from interpret_robust.models.traits import traits
 from interpret_robust.results import seal
@@ -111,13 +111,17 @@ def evaluators_of(config: Mapping[str, Any]) -> list[ModelEntry]:
 class Result:
     """A finished file. `result["curve/attention_mean"]` reads one dataset from it, a small one once.
 
+    Raises UserError when it is read after its file was replaced: it would mix numbers of two files.
+
     Attributes:
+        stamp: what tells the file from one that replaced it, see `core.files.stamp`.
         distinction: how its model differs from others of its name that stand beside it, see `names.tell_apart`.
     """
 
     path: Path
     schema: str
     config: dict[str, Any]
+    stamp: tuple[int, ...] | None
     distinction: str = ""
     _small: dict[str, AnyArray] = field(default_factory=dict, init=False, repr=False, compare=False)
     _is_there: dict[str, bool] = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -128,7 +132,21 @@ class Result:
             if values.nbytes > _SMALL_BYTES:
                 return values
             self._small[name] = values
+        self.check_current()
         return self._small[name].copy()
+
+    def check_current(self) -> None:
+        """Raise UserError where the file is no longer there, or was replaced since it was opened."""
+        if stamp(self.path) != self.stamp:
+            _check_there(self.path)
+            raise UserError(f"{self.path} was replaced since it was opened: open it again.")
+
+    @contextmanager
+    def _view(self) -> Iterator["View"]:
+        """Yield the file, open for reading. Raises UserError where it cannot be read, or was replaced."""
+        with _view(self.path) as file:
+            self.check_current()  # once it is open, another file may take its place
+            yield file
 
     def axes(self, name: str) -> tuple[str, ...]:
         """Return the names of the axes of one dataset, `value`, `low` and `high` of an interval lying along `of`.
@@ -137,21 +155,21 @@ class Result:
             >>> read(Path("analyses/robustness-mine.h5")).axes("accuracy/natural")
             ('target', 'of')
         """
-        with _view(self.path) as file:
+        with self._view() as file:
             return file.axes(file[name])
 
     @property
     def is_old(self) -> bool:
         """Return whether the file itself holds old names."""
-        with _open(self.path) as file:
-            return is_old(file)
+        with self._view() as file:
+            return file.is_old
 
     def first(self, name: str, count: int) -> AnyArray:
         """Return the first `count` rows of one dataset; no other row is read."""
         return self._part(name, slice(count))
 
     def _part(self, name: str, part: Any) -> AnyArray:
-        with _view(self.path) as file:
+        with self._view() as file:
             dataset = file.get(name)
             if dataset is None:
                 raise UserError(f"{self.path} holds no '{name}'.")
@@ -159,7 +177,7 @@ class Result:
 
     def __contains__(self, name: str) -> bool:
         if name not in self._is_there:
-            with _view(self.path) as file:
+            with self._view() as file:
                 self._is_there[name] = name in file
         return self._is_there[name]
 
@@ -214,15 +232,15 @@ class Result:
     @cached_property
     def run(self) -> dict[str, Any]:
         """Return how and when it was made, and where its images came from, see `Work.origin`."""
-        with _open(self.path) as file:
-            run: dict[str, Any] = json.loads(file[f"{PROVENANCE}/run_json"].asstr()[()])
+        with self._view() as file:
+            run: dict[str, Any] = json.loads(part_of(file[f"{PROVENANCE}/run_json"], ()).item())
         return run
 
     @cached_property
     def attributes(self) -> dict[str, Any]:
         """Return the attributes of the file's root."""
-        with _open(self.path) as file:
-            return dict(file.attrs)
+        with self._view() as file:
+            return file.attributes
 
     @property
     def doubts(self) -> tuple[str, ...]:
@@ -244,7 +262,12 @@ class View:
     """An open file under the names of today: what it holds, its axes and its attributes, however old it is."""
 
     def __init__(self, file: h5py.File) -> None:
-        self._file, self._is_old = file, is_old(file)
+        self._file, self.is_old = file, is_old(file)
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """Return the attributes of its root."""
+        return dict(self._file.attrs)
 
     @property
     def format_version(self) -> int:
@@ -263,10 +286,10 @@ class View:
 
     def today(self, name: str) -> str:
         """Return the name of today, from the one that the file holds."""
-        return american(name) if self._is_old else name
+        return american(name) if self.is_old else name
 
     def _stored_name(self, name: str) -> str:
-        return british(name) if self._is_old else name
+        return british(name) if self.is_old else name
 
     def datasets(self) -> Iterator[tuple[str, h5py.Dataset]]:
         """Yield every dataset but provenance, by its path."""
@@ -332,6 +355,7 @@ def read(path: Path, schema: str | Sequence[str] | None = None) -> Result:
 
     Raises UserError for a missing, damaged, foreign or unfinished file, or another schema.
     """
+    identity = stamp(path)
     has_seal = _seal_of(path)
     with _open(path) as file:
         label = _label(file)
@@ -342,7 +366,7 @@ def read(path: Path, schema: str | Sequence[str] | None = None) -> Result:
         config = json.loads(file[f"{PROVENANCE}/config_json"].asstr()[()])
         if config_sha256(config) != file.attrs["config_sha256"] or not (has_seal or _is_intact(file)):
             raise _damage_error(path)
-    return Result(path, label, current_config(config))
+    return Result(path, label, current_config(config), identity)
 
 
 def tree(path: Path) -> list[tuple[str, str, str]]:
@@ -447,12 +471,16 @@ def provenance_sha256(file: h5py.File) -> str:
     return hashlib.sha256(b"\0".join(group[name].asstr()[()].encode() for name in sorted(group))).hexdigest()
 
 
-@contextmanager
-def _open(path: Path) -> Iterator[h5py.File]:
-    """Yield the file, open for reading. Raises UserError where it is missing, foreign, newer, or damaged anywhere."""
+def _check_there(path: Path) -> None:
     if path.is_dir():
         raise UserError(f"{path} is a folder: give one of the analysis files in it.")
     check_present(path, "analysis file", "`irt analyze` makes them")
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[h5py.File]:
+    """Yield the file, open for reading. Raises UserError where it is missing, foreign, newer, or damaged anywhere."""
+    _check_there(path)
     try:
         with h5py.File(path, "r") as file:
             own = file.attrs
