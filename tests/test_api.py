@@ -338,6 +338,10 @@ LABELS = np.arange(4)
         (IMAGES, [0, 1, -1, 2], "image 2 has label -1: give each image one integer, at least 0"),
         (IMAGES, LABELS - 1, "image 0 has label -1: give each image one integer, at least 0"),
         (IMAGES, LABELS / 2, "labels are float64"),
+        ([IMAGES[0], IMAGES[0, :3]], LABELS, "images are of type list, of which there is no array .*: give one array"),
+        (torch.zeros(4, 3, 8, 8, device="meta"), LABELS, "images are of type Tensor, of which there is no array"),
+        (IMAGES, [[0, 1], [2]], "labels are of type list, of which there is no array"),
+        ({"images": IMAGES}, LABELS, r"images have shape \(\)"),
     ],
 )
 def test_other_arrays_are_the_users_error(images: Any, labels: Any, sentence: str) -> None:
@@ -354,6 +358,16 @@ def test_other_arrays_are_the_users_error(images: Any, labels: Any, sentence: st
         (range(4), LABELS, r"class names are range\(0, 4\): give a list of texts"),
         (["a", "b\nc", "d", "e"], LABELS, "give a list of texts of printable characters"),
         (["a", "", "d", "e"], LABELS, "give a list of texts of printable characters"),
+        ((letter for letter in "abc"), LABELS, "label 3 has no name: there are 3 class names"),
+        (set("abcd"), LABELS, r"class names are {'\w'.*}, which has no order: give a list of them"),
+        (frozenset("abcd"), LABELS, r"class names are frozenset.*, which has no order: give a list of them"),
+        ({"a": 0, "b": 1, "c": 2}, LABELS, "label 3 has no name: there are 3 class names"),
+        ({"a": 0, "b": 1, "c": 3}, LABELS, "are {'a': 0, 'b': 1, 'c': 3}: a dict gives each name its label"),
+        ({"a": 1, "b": 2, "c": 3, "d": 4}, LABELS, "its label, from 0 on without a gap, such as {'cat': 0, 'dog': 1}"),
+        ({"a": 0, "b": 1, "c": 1, "d": 2}, LABELS, "a dict gives each name its label, from 0 on without a gap"),
+        ({0: "a", 1: "b", 2: "c", 3: "d"}, LABELS, "class names are {0: 'a', .*}: a dict gives each name its label"),
+        (3, LABELS, "class names are 3: give a list of texts"),
+        (np.array("abcd"), LABELS, "class names are .*: give a list of texts"),
     ],
 )
 def test_labels_without_names_and_names_that_are_none_are_the_users_error(
@@ -363,8 +377,10 @@ def test_labels_without_names_and_names_that_are_none_are_the_users_error(
         ir.make_dataset(IMAGES, labels, class_names=class_names)
 
 
-def test_names_of_classes_are_given_in_any_sequence() -> None:
-    for class_names in (["a", "b", "c", "d"], np.array(["a", "b", "c", "d"]), ("a", "b", "c", "d")):
+def test_names_of_classes_are_given_in_any_form_that_has_an_order() -> None:
+    numbers = {"d": 3, "b": np.int64(1), "a": 0, "c": 2}
+    ordered = [*"abcd"], np.array([*"abcd"]), tuple("abcd"), (letter for letter in "abcd"), map(str, "abcd")
+    for class_names in (*ordered, numbers, dict.fromkeys("abcd").keys(), iter("abcd")):
         assert API.make_dataset(IMAGES, LABELS, class_names=class_names).class_names == ("a", "b", "c", "d")
 
 
@@ -374,9 +390,17 @@ def test_a_dataset_without_a_name_of_text_is_the_users_error() -> None:
             ir.make_dataset(IMAGES, LABELS, name)  # type: ignore[arg-type]
 
 
-def test_a_tensor_that_asks_for_a_gradient_is_data() -> None:
-    images = (torch.from_numpy(IMAGES) / 255).requires_grad_()
-    assert np.array_equal(ir.make_dataset(images, LABELS).test.images, IMAGES)
+def test_tensors_of_every_kind_are_data() -> None:
+    """Those that ask for a gradient, sparse ones, lists and generators of tensors."""
+    images = noise().test.images
+    floats, labels = torch.from_numpy(images) / 255, torch.arange(len(images))
+    asking = floats.clone().requires_grad_()
+    sparse = torch.from_numpy(images).to_sparse()
+    forms = (asking, floats.to_sparse(), sparse, [*asking], (image for image in floats), map(np.asarray, images))
+    for form in forms:
+        data = ir.make_dataset(form, labels.to_sparse())
+        assert np.array_equal(data.test.images, images) and data.test.labels.tolist() == labels.tolist()
+    assert ir.make_dataset(images, iter(labels)).test.labels.tolist() == labels.tolist()
 
 
 @pytest.mark.parametrize(

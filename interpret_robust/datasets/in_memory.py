@@ -1,16 +1,19 @@
 """Images that a program already holds, as a dataset."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 
-from interpret_robust.core.errors import UserError, describe
+from interpret_robust.core.errors import UserError, describe, first_line
 from interpret_robust.core.file_names import is_printable_label
 from interpret_robust.datasets.base import BLACK, LONGEST_NUMBER, Dataset, Images, Labels, Split, numbered
 
 
-def make_dataset(images: Any, labels: Any, name: str = "images", class_names: Sequence[str] | None = None) -> Dataset:
+def make_dataset(
+    images: Any, labels: Any, name: str = "images", class_names: Iterable[str] | Mapping[str, int] | None = None
+) -> Dataset:
     """Return a dataset whose two splits are these images.
 
     Args:
@@ -18,7 +21,8 @@ def make_dataset(images: Any, labels: Any, name: str = "images", class_names: Se
             which are rounded to whole 255ths as an image file would be.
         labels: integers (N,) or (N, 1), from 0 on.
         name: what files and tables call it.
-        class_names: of all classes; by default `class 0` to the highest label.
+        class_names: of all classes in the order of their labels, or a dict that gives each name its label, such as
+            torchvision's `class_to_idx`; by default `class 0` to the highest label.
 
     Raises UserError for arrays of other shapes, types or ranges.
 
@@ -28,7 +32,7 @@ def make_dataset(images: Any, labels: Any, name: str = "images", class_names: Se
     """
     if not is_printable_label(name):
         raise UserError(f"name {describe(name)}: give a dataset a name of printable characters on one line.")
-    split = Split(_as_images(_values(images)), _as_labels(_values(labels)))
+    split = Split(_as_images(_values("images", images)), _as_labels(_values("labels", labels)))
     if len(split.images) != len(split.labels):
         raise UserError(f"{len(split.images)} images have {len(split.labels)} labels: there is one for each.")
     return Dataset(name, split, split, _as_names(class_names, int(split.labels.max())))
@@ -36,23 +40,57 @@ def make_dataset(images: Any, labels: Any, name: str = "images", class_names: Se
 
 def _as_names(class_names: Any, highest: int) -> tuple[str, ...]:
     """Return the names of classes from 0 to `highest` at least."""
-    if class_names is None or len(class_names) == 0:
+    names = () if class_names is None else _in_order(class_names)
+    if not names:
         if highest >= 10**LONGEST_NUMBER:
             raise UserError(f"a label is {highest}: numbers of classes go from 0 to {10**LONGEST_NUMBER - 1}.")
         return numbered(highest + 1)
-    if isinstance(class_names, str) or not all(map(is_printable_label, class_names)):
+    if isinstance(class_names, str) or not all(map(is_printable_label, names)):
         raise UserError(f"class names are {describe(class_names)}: give a list of texts of printable characters.")
-    if highest >= len(class_names):
-        raise UserError(f"label {highest} has no name: there are {len(class_names)} class names.")
-    return tuple(map(str, class_names))
+    if highest >= len(names):
+        raise UserError(f"label {highest} has no name: there are {len(names)} class names.")
+    return tuple(map(str, names))
 
 
-def _values(source: Any) -> Any:
-    """Return values as NumPy has them, also of a tensor that asks for a gradient, lies on a GPU, or is of bfloat16."""
-    if not hasattr(source, "detach"):
-        return np.asarray(source)
-    tensor = source.detach().cpu()
-    return np.asarray(tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor)
+def _in_order(class_names: Any) -> tuple[Any, ...]:
+    """Return names in the order of their labels. Raises UserError for what has no such order."""
+    if isinstance(class_names, Mapping):
+        labels = list(class_names.values())
+        if not all(isinstance(label, Integral) for label in labels) or sorted(labels) != list(range(len(labels))):
+            raise UserError(
+                f"class names are {describe(class_names)}: a dict gives each name its label, from 0 on without a gap, "
+                "such as {'cat': 0, 'dog': 1}."
+            )
+        return tuple(sorted(class_names, key=class_names.__getitem__))
+    if isinstance(class_names, set | frozenset):
+        raise UserError(f"class names are {describe(class_names)}, which has no order: give a list of them.")
+    try:
+        return tuple(class_names)
+    except TypeError:
+        raise UserError(f"class names are {describe(class_names)}: give a list of texts.") from None
+
+
+def _values(name: str, source: Any) -> Any:
+    """Return values as NumPy has them, also of a tensor that asks for a gradient, lies on a GPU, or is sparse or of
+    bfloat16. Raises UserError where there is no array of them.
+    """
+    if isinstance(source, Iterator):
+        source = list(source)
+    if isinstance(source, list | tuple) and any(hasattr(value, "detach") for value in source):
+        source = [_values(name, value) for value in source]
+    try:
+        return np.asarray(_dense(source) if hasattr(source, "detach") else source)
+    except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{name} are of type {type(source).__name__}, of which there is no array ({first_line(error)}): give one "
+            "array or tensor."
+        ) from None
+
+
+def _dense(tensor: Any) -> Any:
+    """Return a tensor as NumPy can read it."""
+    values = tensor.detach().cpu().to_dense()
+    return values.float() if str(values.dtype) == "torch.bfloat16" else values
 
 
 def _as_images(images: Any) -> Images:
