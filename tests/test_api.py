@@ -190,6 +190,8 @@ CHANGES: dict[str, Callable[[Any], object]] = {
     "gradients": negate_gradients,
     "eps": change_eps,
     "layer": lambda network: setattr(network, "classifier", nn.Sequential(network.classifier, nn.Tanh())),
+    "double": lambda network: network.double(),
+    "half": lambda network: network.half(),
 }
 
 
@@ -215,6 +217,34 @@ def test_a_network_that_was_replaced_is_not_asked_as_the_first() -> None:
     model.network = ir.load(seed_network(Convolutions, seed=3), noise(), label="other").network
     with pytest.raises(ir.UserError, match="the network of noise-mine was changed since it was loaded"):
         ir.analyze("robustness", model, limit=2, pgd=1, cw="none")
+
+
+def test_a_network_in_another_precision_is_asked_where_it_takes_the_images() -> None:
+    expected = ir.analyze("robustness", ir.load(seed_network(Convolutions), noise(), label="mine"), pgd=1, cw="none")
+    changes: list[Callable[[Any], object]] = [
+        lambda model: model.half(),
+        lambda model: model.bfloat16(),
+        lambda model: next(model.network.backbone.children()).double(),
+    ]
+    for change in changes:
+        model, reader = (ir.load(seed_network(Convolutions), noise(), label=label) for label in ("mine", "reader"))
+        change(model)
+        sentence = r"the network of noise-mine was changed since it was loaded, .*: load yours again, with ir\.load"
+        with pytest.raises(ir.UserError, match=sentence):
+            ir.analyze("robustness", model, pgd=1, cw="none")
+        with pytest.raises(ir.UserError, match=sentence):
+            ir.analyze("gradmap-score", reader, evaluators=[model])
+    model = ir.load(seed_network(Convolutions), noise(), label="mine")
+    answer = ir.analyze("robustness", model.double(), pgd=1, cw="none")
+    np.testing.assert_allclose(answer.arrays["margin"], expected.arrays["margin"], atol=1e-5)
+
+
+def test_a_checkpoint_is_not_loaded_for_other_images(make_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    """They would not be asked about: it knows its own."""
+    path = make_checkpoint(tmp_path)
+    for data in (noise(), "cluttered-digits"):
+        with pytest.raises(ir.UserError, match=r"knows its images: give others to ir\.analyze\(name, model, data\)\.$"):
+            ir.load(path, data)
 
 
 def test_images_of_a_program_are_copied() -> None:
@@ -789,12 +819,12 @@ def test_what_is_no_text_is_no_text_setting(value: Any) -> None:
         ({"normalize": (0.5, 0.5)}, r"a model's normalize is \[0.5, 0.5\] where text or null is needed."),
         ({"resize": "32"}, 'a model\'s resize is "32" where a whole number or null is needed.'),
         ({"draws": 2.5}, "a model's draws is 2.5 where a whole number or null is needed."),
-        ({"label": 3}, "--label 3: give a label of printable characters"),
+        ({"label": 3}, "^label 3: give a label of printable characters"),
         ({"arguments": "width=3"}, "arguments are 'width=3': give a dict by name"),
         ({"arguments": ["width"]}, r"arguments are \['width'\]: give a dict by name"),
         ({"arguments": {1: 2}}, r"arguments are {1: 2}: give a dict by name"),
-        ({"arguments": {"layer": nn.ReLU}}, "--model-arg layer=<class .*ReLU'> is no number, text or list"),
-        ({"arguments": {"sizes": [np.zeros(2)]}}, r"--model-arg sizes=array\(\[0., 0.\]\) is no number, text or list"),
+        ({"arguments": {"layer": nn.ReLU}}, "^arguments layer=<class .*ReLU'> is no number, text or list"),
+        ({"arguments": {"sizes": [np.zeros(2)]}}, r"^arguments sizes=array\(\[0., 0.\]\) is no number, text or list"),
         ({"local_layer": nn.ReLU()}, r"a model's local_layer is .*ReLU.* where text or null is needed."),
     ],
 )
@@ -816,11 +846,37 @@ API: Any = ir
         (lambda model: API.analyze("robustness", model, limit=2.5), "limit is 2.5: give a whole number of images"),
         (
             lambda model: API.analyze("randomization", model, evaluators="x.json"),
-            "evaluators are 'x.json'",
+            "^evaluators are 'x.json': give a list of what ir.load returns",
         ),
         (lambda _: API.samples(noise(), "8"), "count is '8': the test split has 9 images"),
         (lambda _: API.PGD(eps="8/255"), "eps is '8/255': it must be a number"),
         (lambda _: API.PGD(eps=0.1, steps="20"), "steps are '20': give a whole number"),
+        (lambda _: API.PGD(eps=True), "^eps is True: it must be a number"),
+        (lambda _: API.PGD(eps=0.1, step_size=True), "^step size is True: it must be a number"),
+        (lambda _: API.PGD(eps=0.1, steps=True), "^steps are True: give a whole number"),
+        (lambda _: API.PGD(eps=0.1, restarts=True), "^restarts are True: give a whole number"),
+        (lambda _: API.PGD(eps=0.1, targeted="no"), "^targeted is 'no': give True or False"),
+        (lambda _: API.PGD(eps=0.1, random_start=None), "^random_start is None: give True or False"),
+        (lambda _: API.samples(noise(), True), "^count is True: the test split has 9 images"),
+        (lambda _: API.train("at", overwrite="no"), "^overwrite is 'no': give True or False"),
+        (lambda _: API.train("at", log=1), "^log is 1: give True or False"),
+        (lambda model: API.analyze("gradmap-score", model, probe="no"), "^probe is 'no': give True or False"),
+        (
+            lambda model: API.analyze("robustness", model, pgd=5.0),
+            r"^pgd is 5\.0: robustness takes text there, such as '5,20,100,200', or a whole number\.$",
+        ),
+        (
+            lambda model: API.analyze("robustness", model, apgd=True),
+            r"^apgd is True: robustness takes text there, such as 'none', or a whole number\.$",
+        ),
+        (
+            lambda model: API.analyze("gradient-maps", model, source=["gradient"]),
+            r"^source is \['gradient'\]: gradient-maps takes text there, such as 'gradient'\.$",
+        ),
+        (
+            lambda model: API.analyze("robustness", model, eps=torch.zeros(3, 3, 8, 8)),
+            r"^eps is a value of type Tensor: robustness takes a number there\.$",
+        ),
     ],
 )
 def test_what_is_of_another_kind_is_one_sentence(ask: Callable[[Any], Any], sentence: str) -> None:

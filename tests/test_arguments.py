@@ -1,6 +1,7 @@
 """What a program gives that is of another kind: one sentence each, before anything is computed or written."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from make_golden import file_of
 import interpret_robust as ir
 from interpret_robust import analyses
 from interpret_robust.api import analysis
+from interpret_robust.api.wording import as_arguments
 from interpret_robust.core.device import resolve
 from interpret_robust.core.errors import describe
 
@@ -113,11 +115,153 @@ def test_numbers_of_numpy_are_numbers(model: ir.Model) -> None:
 
 
 @pytest.mark.usefixtures("refuse")
-@pytest.mark.parametrize("evaluators", [None, 3, "x.json", [3]])
+@pytest.mark.parametrize("evaluators", [None, 3, "x.json", iter([])])
 def test_what_is_no_list_of_models_reads_nothing(model: ir.Model, evaluators: Any) -> None:
     with pytest.raises(ir.UserError) as error:
         API.analyze("gradmap-score", model, evaluators=evaluators)
     assert str(error.value) == f"evaluators are {evaluators!r}: give a list of what ir.load returns."
+
+
+@pytest.mark.usefixtures("refuse")
+def test_what_is_no_model_in_a_list_of_evaluators_is_named(model: ir.Model) -> None:
+    for evaluators, sentence in (
+        ([3], "evaluators[0]: 3 is no model: give what ir.load returns."),
+        ([model, "x.json"], "evaluators[1]: x.json is the name of a model: give ir.load('x.json')."),
+        (
+            [model.network],
+            "evaluators[0]: a WrappedModel is not tried yet: give ir.load(network, data), which says what is in doubt.",
+        ),
+    ):
+        with pytest.raises(ir.UserError) as error:
+            API.analyze("gradmap-score", model, evaluators=evaluators)
+        assert str(error.value) == sentence
+
+
+IMAGES = torch.rand(9, 3, 12, 18)
+ARRAYS: tuple[Any, ...] = (
+    IMAGES,
+    (IMAGES, torch.arange(9)),
+    IMAGES.numpy(),
+    {"images": IMAGES},
+    noise().test,
+    [noise()],
+    torch.utils.data.DataLoader(torch.utils.data.TensorDataset(IMAGES)),
+    type(noise()),
+    3,
+)
+
+
+@pytest.mark.parametrize(
+    ("path", "problem"),
+    [
+        ("x" * 256, "has 256 characters"),
+        ("\u00e9" * 128, "has 128 characters"),
+        ("x/" * 2048, "has 4096 characters"),
+        ("a\0b", "is 'a\\x00b', with a character that ends it"),
+    ],
+)
+def test_what_no_file_can_be_called_is_refused(path: str, problem: str) -> None:
+    calls: dict[str, Callable[[], object]] = {
+        "model": lambda: API.load(path, noise()),
+        "data": lambda: API.samples(path, 3),
+        "path": lambda: API.open(path),
+        "dataset": lambda: API.train("at", path),
+        "root": lambda: API.train("at", root=path),
+        "folder": lambda: API.open([RANK]).save(path),
+    }
+    for name, give in calls.items():
+        with pytest.raises(ir.UserError) as error:
+            give()
+        assert str(error.value) == f"{name} {problem}, and no file is called so: give its path."
+    for keep in (API.open(RANK).save, API.open(RANK).figure):
+        with pytest.raises(ir.UserError, match="and no file is called so: give its path"):
+            keep(path)
+    with pytest.raises(ir.UserError, match=r"^path is 3: give a path, or a name, as text\.$"):
+        API.open(RANK).save(3)
+
+
+@pytest.mark.usefixtures("refuse")
+@pytest.mark.parametrize("data", ARRAYS, ids=lambda data: type(data).__name__)
+def test_arrays_that_are_no_dataset_are_told_how_they_become_one(model: ir.Model, data: Any) -> None:
+    calls: list[Callable[[], object]] = [
+        lambda: API.load(seed_network(Convolutions), data),
+        lambda: API.load("torchvision:resnet18", data, weights="random"),
+        lambda: API.analyze("robustness", model, data),
+        lambda: API.samples(data, 2),
+    ]
+    for give in calls:
+        with pytest.raises(ir.UserError) as error:
+            give()
+        assert str(error.value) == (
+            f"data is of type {type(data).__name__}: give ir.make_dataset(images, labels), the name of one dataset, or "
+            "the path of its files."
+        )
+
+
+def test_what_is_no_network_is_told_by_its_type_alone() -> None:
+    network = seed_network(Convolutions)
+    for wrong, sentence in (
+        (
+            network.state_dict(),
+            "model is of type OrderedDict, and a state dict has no network: load it into the network that it is of, "
+            "and give that.",
+        ),
+        (Convolutions, "model is of type type: give the network that it makes, Convolutions(...)."),
+        (seed_network, "model is of type function: give the network that it makes, seed_network(...)."),
+        (
+            None,
+            "model is of type NoneType: give a network, the path of a checkpoint, or a name such as "
+            "'torchvision:resnet18'.",
+        ),
+        (
+            IMAGES,
+            "model is of type Tensor: give a network, the path of a checkpoint, or a name such as 'torchvision:re",
+        ),
+        ([network], "model is of type list: give a network, the path of a checkpoint, or a name such as 'torchvision:"),
+    ):
+        with pytest.raises(ir.UserError) as error:
+            API.load(wrong, noise())
+        assert str(error.value).startswith(sentence)
+
+
+def test_sentences_name_the_arguments_of_a_program() -> None:
+    for sentence, expected in (
+        ("--draws 1: two at least.", "draws 1: two at least."),
+        ("More --draws are steadier.", "More draws are steadier."),
+        ("give --dataset NAME (--local-layer).", "give data NAME (local_layer)."),
+        ("--set batch_size=3 takes all", "batch_size=3 takes all"),
+        ("`irt evaluate --apgd 100` or `--apgd 100`", "`irt evaluate --apgd 100` or `apgd 100`"),
+        ("pip install --upgrade timm: or --overwrite", "pip install --upgrade timm: or overwrite=True"),
+        ("a--b.h5 and x/--c.h5 are damaged", "a--b.h5 and x/--c.h5 are damaged"),
+    ):
+        assert as_arguments(sentence) == expected
+
+
+def test_no_call_of_a_program_is_told_an_option(model: ir.Model) -> None:
+    network = seed_network(Convolutions)
+    calls: list[tuple[Callable[[], object], str]] = [
+        (lambda: API.load(network, noise(), draws=1), "draws 1: an expectation needs two draws at least."),
+        (lambda: API.load(network, noise(), normalize="0,0,1,1"), "normalize 0,0,1,1 has 4 numbers, and these images"),
+        (
+            lambda: API.load("torchvision:resnet18"),
+            "torchvision:resnet18 does not say which images it is for: give data",
+        ),
+        (lambda: API.analyze("robustness", model, device="cuda:7"), "device 'cuda:7' is no choice: device cuda takes"),
+        (lambda: API.train("at", log_steps=3), "log_steps 3 needs a log: give log or tensorboard FOLDER too."),
+        (lambda: API.open(MASKING).figure(panel="x"), "the figure masking has one panel: leave panel out."),
+    ]
+    for give, sentence in calls:
+        with pytest.raises(ir.UserError) as error:
+            give()
+        assert str(error.value).startswith(sentence), error.value
+
+
+def test_a_model_that_was_only_loaded_is_not_said_to_be_trained(model: ir.Model) -> None:
+    with pytest.raises(ir.UserError) as error:
+        ir.analyze("robustness", model, noise(shape=(3, 8, 8)))
+    assert re.search(
+        r" was loaded for noise \(images \[3, 12, 18\], .* classes\), .*: give another data\.$", str(error.value)
+    )
 
 
 @pytest.mark.usefixtures("refuse")

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import Field, fields
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, overload
@@ -12,12 +12,13 @@ from torch import nn
 from interpret_robust import analyses
 from interpret_robust.analyses.engine.work import Work
 from interpret_robust.api.answers import Answer, Answers, temporary_answer, temporary_folder
-from interpret_robust.api.arguments import check_images, members, plain
+from interpret_robust.api.arguments import check_images, check_path, members, plain
 from interpret_robust.api.data import Data, open_dataset
 from interpret_robust.api.help import settings_of_analyses, with_options
 from interpret_robust.api.model import Model
+from interpret_robust.api.wording import words_of_python
 from interpret_robust.core import device as devices
-from interpret_robust.core.errors import UserError, describe, unknown
+from interpret_robust.core.errors import UserError, check_truth, describe, unknown
 from interpret_robust.core.plugins import import_object
 from interpret_robust.core.spelling import current
 from interpret_robust.datasets import Dataset
@@ -35,6 +36,7 @@ def analyze(name: str, model: Sequence[Model], data: Data | None = None, **optio
 
 
 @with_options(settings_of_analyses())
+@words_of_python()
 def analyze(name: str, model: Model | Sequence[Model], data: Data | None = None, **options: Any) -> Answer | Answers:
     """Ask a question of a model, or of several.
 
@@ -62,14 +64,21 @@ def analyze(name: str, model: Model | Sequence[Model], data: Data | None = None,
         raise UserError(f"{describe(name)} is no analysis: give its name first, such as 'attention-rank'.")
     if isinstance(model, Model):
         return ask(name, model, data, **options)
-    if isinstance(model, str | Path):
-        raise UserError(f"{model} is the name of a model: give ir.load({str(model)!r}).")
-    if isinstance(model, nn.Module):
-        raise UserError(
-            f"a {type(model).__name__} is not tried yet: give ir.load(network, data), which says what is in doubt."
-        )
+    if isinstance(model, str | Path | nn.Module):
+        raise no_model(model)
     models = members(model, Model, "model to ask", "what ir.load returns")
     return Answers([ask(name, each_model, data, **options) for each_model in models])
+
+
+def no_model(value: Any) -> UserError:
+    """Return the error for what stands where a model of `load` is needed."""
+    if isinstance(value, str | Path):
+        return UserError(f"{value} is the name of a model: give ir.load({str(value)!r}).")
+    if isinstance(value, nn.Module):
+        return UserError(
+            f"a {type(value).__name__} is not tried yet: give ir.load(network, data), which says what is in doubt."
+        )
+    return UserError(f"{describe(value)} is no model: give what ir.load returns.")
 
 
 def ask(
@@ -110,8 +119,7 @@ def ask(
     limit, batch_size = plain(limit), plain(batch_size)
     check_images("limit", limit, "all")
     check_images("batch_size", batch_size, "250, fewer of images over 64x64")
-    if not isinstance(evaluators, Sequence) or not all(isinstance(evaluator, Model) for evaluator in evaluators):
-        raise UserError(f"evaluators are {describe(evaluators)}: give a list of what ir.load returns.")
+    _check_evaluators(evaluators)
     name = current(name)
     if name not in analyses.names():
         raise unknown("analysis", name, analyses.names())
@@ -143,6 +151,15 @@ def ask(
         raise
 
 
+def _check_evaluators(evaluators: Any) -> None:
+    """Raise UserError for what is no list of models that `load` returned."""
+    if not isinstance(evaluators, Sequence) or isinstance(evaluators, str):
+        raise UserError(f"evaluators are {describe(evaluators)}: give a list of what ir.load returns.")
+    for place, evaluator in enumerate(evaluators):
+        if not isinstance(evaluator, Model):
+            raise UserError(f"evaluators[{place}]: {no_model(evaluator)}")
+
+
 OPTIONS = ("batch_size", "device", "evaluators", "limit", "recalibrate", "split")
 """The options of every analysis."""
 
@@ -152,31 +169,37 @@ def _checked_settings(name: str, kind: Any, settings: dict[str, Any]) -> dict[st
 
     Raises UserError for one that there is not, or of another type.
     """
-    types = {field.name: field.type for field in fields(kind)}
+    by_name = {field.name: field for field in fields(kind)}
     values = {}
     for setting, value in zip(settings, map(plain, settings.values()), strict=True):
-        if setting not in types:
-            raise unknown(f"option of {name}", setting, [*types, *OPTIONS])
-        expected = types[setting]
+        if setting not in by_name:
+            raise unknown(f"option of {name}", setting, [*by_name, *OPTIONS])
+        expected = by_name[setting].type
         if expected in (int, float, float | None) and not _is_number(value, expected):
-            raise UserError(f"{setting} is {value!r}: {name} takes a {'whole ' * (expected is int)}number there.")
-        values[setting] = _as_text(name, setting, value) if expected is str else value
+            raise UserError(
+                f"{setting} is {describe(value)}: {name} takes a {'whole ' * (expected is int)}number there."
+            )
+        if expected is bool:
+            check_truth(setting, value)
+        values[setting] = _as_text(name, by_name[setting], value) if expected is str else value
     return values
 
 
-def _as_text(name: str, setting: str, value: Any) -> str:
+def _as_text(name: str, setting: Field[Any], value: Any) -> str:
     """Return a setting that is text: `pgd=5` is `pgd="5"`, None is "none", and a function is where it lies.
 
     Raises UserError for anything else, and for a function that no module holds.
     """
-    if value is None or isinstance(value, str | int):
+    if value is None or (isinstance(value, str | int) and not isinstance(value, bool)):
         return "none" if value is None else str(value)
     reference = f"{getattr(value, '__module__', '')}:{getattr(value, '__qualname__', '<')}"
     if callable(value) and "<" not in reference and import_object(reference) is value:
         return reference
-    raise UserError(
-        f"{setting} is {value!r}: {name} takes text there, or a function that a module holds under its own name."
-    )
+    is_of_numbers = setting.default == "none" or not str(setting.default).strip("0123456789,")
+    right = f"text there, such as {setting.default!r}{', or a whole number' * is_of_numbers}"
+    if "function" in setting.metadata.get("help", ""):
+        right = "text there, or a function that a module holds under its own name"
+    raise UserError(f"{setting.name} is {describe(value)}: {name} takes {right}.")
 
 
 def _is_number(value: Any, expected: Any) -> bool:
@@ -194,6 +217,7 @@ def open(path: str | Path) -> Answer: ...
 def open(path: list[str | Path] | list[Path] | list[str]) -> Answers: ...
 
 
+@words_of_python()
 def open(path: str | Path | list[str | Path] | list[Path] | list[str]) -> Answer | Answers:
     """Return the answer in a file of `irt analyze` or of `Answer.save`: the same object as `analyze` gives.
 
@@ -205,9 +229,13 @@ def open(path: str | Path | list[str | Path] | list[Path] | list[str]) -> Answer
         'at-att seed 0'
     """
     if isinstance(path, str | Path):
-        return Answer(analyses.read(Path(path)))
+        return _read(path)
     files = members(path, str | Path, "path", "that of an analysis file")
-    return Answers([Answer(analyses.read(Path(file))) for file in files])
+    return Answers([_read(file) for file in files])
+
+
+def _read(path: str | Path) -> Answer:
+    return Answer(analyses.read(Path(check_path("path", path))))
 
 
 def questions() -> dict[str, str]:

@@ -15,8 +15,10 @@ from matplotlib.figure import Figure
 
 from interpret_robust import analyses, figures
 from interpret_robust.analyses.engine import printing
+from interpret_robust.api.arguments import check_path
+from interpret_robust.api.wording import words_of_python
 from interpret_robust.core.arrays import AnyArray
-from interpret_robust.core.errors import UserError
+from interpret_robust.core.errors import UserError, check_truth
 from interpret_robust.core.files import replace_file
 from interpret_robust.core.parsing import format_count
 from interpret_robust.core.plugins import first_words
@@ -162,9 +164,11 @@ class Answer:
             >>> answer = ir.analyze("alignment", ir.load(path))  # doctest: +SKIP
             >>> answer.save("analyses")  # doctest: +SKIP
         """
-        if not Path(path).suffix and not Path(path).is_file():
-            _make_folder(Path(path))
-        target = _target(self, Path(path), overwrite=overwrite)
+        check_truth("overwrite", overwrite)
+        place = Path(check_path("path", path))
+        if not place.suffix and not place.is_file():
+            _make_folder(place)
+        target = _target(self, place, overwrite=overwrite)
         self.result.check_current()
         with replace_file(target) as partial:
             shutil.copyfile(self.result.path, partial)
@@ -294,7 +298,8 @@ class Answers(Sequence[Answer]):
             >>> answers = ir.analyze("alignment", [ir.load(path) for path in paths])  # doctest: +SKIP
             >>> answers.save("analyses")  # `irt figure alignment` draws them now  # doctest: +SKIP
         """
-        place = Path(folder)
+        check_truth("overwrite", overwrite)
+        place = Path(check_path("folder", folder))
         _make_folder(place)
         targets = [_target(answer, place, overwrite=overwrite) for answer in self._answers]
         for target in targets:
@@ -348,10 +353,11 @@ def _rename(data: Any) -> Any:
     return data.rename({name: today for name, today in names.items() if name != today}).assign_attrs(attributes)
 
 
+@words_of_python()
 def _figure(results: Sequence[hdf5.Result], path: str | Path | None, panel: str | None) -> Figure:
+    target = None if path is None else Path(check_path("path", path))
     drawing = compose(results[0].analysis, results, panel)
-    if path is not None:
-        target = Path(path)
+    if target is not None:
         style.save(drawing, target.parent, target.stem, style.inputs(results), package_version())
     return drawing.figure
 

@@ -1,7 +1,9 @@
 """Checks of what a program gives; the commands check the texts of their options themselves."""
 
+import os
 from collections.abc import Iterable
 from numbers import Integral
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -47,6 +49,29 @@ def check_images(name: str, count: Any, default: str) -> None:
     is_whole = isinstance(count, Integral) and not isinstance(count, bool)
     if count is not None and not (is_whole and count >= 1):
         raise UserError(f"{name} is {describe(count)}: give a whole number of images from 1 on, or None for {default}.")
+
+
+def check_path(name: str, value: Any) -> str:
+    """Return a path as text. Raises UserError for what is neither text nor a path, and for what no file can be called.
+
+    Example:
+        >>> check_path("data", Path("mine.npz"))
+        'mine.npz'
+    """
+    if not isinstance(value, str | Path):
+        raise UserError(f"{name} is {describe(value)}: give a path, or a name, as text.")
+    text = str(value)
+    is_long = len(os.fsencode(text)) > LONGEST_PATH or any(
+        len(os.fsencode(part)) > LONGEST_PART for part in Path(text).parts
+    )
+    if is_long or "\0" in text:
+        problem = f"has {len(text)} characters" if is_long else f"is {describe(text)}, with a character that ends it"
+        raise UserError(f"{name} {problem}, and no file is called so: give its path.")
+    return text
+
+
+LONGEST_PATH, LONGEST_PART = 4095, 255
+"""Bytes of a path, and of the name of a file or folder, that Linux takes."""
 
 
 def check_text(name: str, value: Any, example: str) -> None:

@@ -6,7 +6,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from interpret_robust.core.errors import UserError
+from interpret_robust.api.arguments import check_path
+from interpret_robust.api.wording import words_of_python
+from interpret_robust.core.errors import UserError, describe
 from interpret_robust.datasets import Dataset
 from interpret_robust.datasets import load as load_dataset
 from interpret_robust.datasets.batches import to_pixels
@@ -17,6 +19,7 @@ Data = Dataset | str | Path
 """
 
 
+@words_of_python()
 def samples(data: Data, count: int, *, split: str = "test") -> tuple[Tensor, Tensor]:
     """Return `count` images of a split and their labels: the first ones, or a fair draw, see `Split.draw`.
 
@@ -29,15 +32,29 @@ def samples(data: Data, count: int, *, split: str = "test") -> tuple[Tensor, Ten
         torch.Size([8, 1, 4, 6])
     """
     source = open_dataset(data).split(split)
-    if not isinstance(count, Integral) or not 1 <= count <= len(source):
-        raise UserError(f"count is {count!r}: the {split} split has {len(source)} images, so give 1 to {len(source)}.")
+    if not isinstance(count, Integral) or isinstance(count, bool) or not 1 <= count <= len(source):
+        raise UserError(
+            f"count is {describe(count)}: the {split} split has {len(source)} images, so give 1 to {len(source)}."
+        )
     first = source.draw(count)
     pixels = to_pixels(torch.from_numpy(first.images[:].copy())).permute(0, 3, 1, 2).contiguous()
     return pixels, torch.from_numpy(first.labels.copy())
 
 
 def open_dataset(data: Data | None) -> Dataset:
-    """Return the dataset itself. Raises UserError for none, and for a name or a file that there is not."""
+    """Return the dataset itself. Raises UserError for none, for arrays, and for a name or a file that there is not."""
+    if isinstance(data, Dataset):
+        return data
+    return load_dataset(name_of(data))
+
+
+def name_of(data: str | Path | None) -> str:
+    """Return the name or path of a dataset as text. Raises UserError for what is neither."""
     if data is None:
         raise UserError("say which images the model is for: a dataset, its name, or the path of its files.")
-    return data if isinstance(data, Dataset) else load_dataset(str(data))
+    if not isinstance(data, str | Path):
+        raise UserError(
+            f"data is of type {type(data).__name__}: give ir.make_dataset(images, labels), the name of one dataset, or "
+            "the path of its files."
+        )
+    return check_path("data", data)

@@ -1,6 +1,7 @@
 """A model in a program: loaded or trained, called like any network, asked questions."""
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from interpret_robust.analyses.engine.settings import check_seed
-from interpret_robust.api.arguments import check_images, check_text, plain
-from interpret_robust.api.data import Data, open_dataset
+from interpret_robust.api.arguments import check_images, check_path, check_text, plain
+from interpret_robust.api.data import Data, name_of, open_dataset
 from interpret_robust.api.help import card_fields, recipe_fields, with_options
+from interpret_robust.api.wording import as_arguments, words_of_python
 from interpret_robust.core.device import exact
-from interpret_robust.core.errors import DoubtWarning, UserError, describe, unknown
+from interpret_robust.core.errors import DoubtWarning, UserError, check_truth, describe, unknown
 from interpret_robust.core.folders import Folders
 from interpret_robust.core.parsing import format_count
 from interpret_robust.datasets import Dataset
@@ -52,6 +54,7 @@ class Model(nn.Module):
         super().__init__()
         self.subject = subject
         self.network = subject.model(torch.device("cpu"))
+        self._precisions = _precisions(self.network)
         self.eval()
 
     @property
@@ -64,6 +67,7 @@ class Model(nn.Module):
         logits: Tensor = self.network(images)
         return logits
 
+    @words_of_python()
     def features(self, images: Tensor) -> Features:
         """Return local features (N, C, H, W), attention (N, H*W) or None, and pooled features (N, C) of images."""
         return self.network.features(images)
@@ -71,24 +75,29 @@ class Model(nn.Module):
     @property
     def doubts(self) -> tuple[str, ...]:
         """Return what makes answers about it doubtful, a sentence each: what `load` warns of."""
-        return self.subject.doubts
+        return tuple(map(as_arguments, self.subject.doubts))
 
     def check_unchanged(self) -> None:
         """Raise UserError where the network was changed since it was loaded, and questions would be of another.
 
-        Those of a checkpoint are of its file. A model from elsewhere may be changed, but not replaced.
+        Those of a checkpoint are of its file. A model from elsewhere may be changed, but not replaced, nor be given
+        weights in a precision that does not take its images: double precision takes them.
         """
         if isinstance(self.subject, ExternalModel):
-            is_as_loaded = self.network is self.subject.wrapper
+            precisions = _precisions(self.network)
+            takes_images = precisions in (self._precisions, {torch.float64})
+            is_as_loaded = self.network is self.subject.wrapper and takes_images
+            remedy = "load yours again, with ir.load(network, data)."
         else:
             original = self.subject.model(torch.device("cpu"))
             is_as_loaded = _have_equal_tensors(self.network, original) and _answer_alike(
                 self.network, original, self.subject
             )
+            remedy = "ir.load(model, data) gives the network as it is now."
         if not is_as_loaded:
             raise UserError(
                 f"the network of {self.name} was changed since it was loaded, and questions are asked of what was "
-                "loaded: ir.load(model, data) gives the network as it is now."
+                f"loaded: {remedy}"
             )
 
     def summary(self) -> dict[str, str]:
@@ -123,8 +132,14 @@ class Model(nn.Module):
 def _have_equal_tensors(network: nn.Module, original: nn.Module) -> bool:
     tensors, original_tensors = network.state_dict(), original.state_dict()
     return tensors.keys() == original_tensors.keys() and all(
-        torch.equal(tensor.cpu(), original_tensors[name]) for name, tensor in tensors.items()
+        tensor.dtype == original_tensors[name].dtype and torch.equal(tensor.cpu(), original_tensors[name])
+        for name, tensor in tensors.items()
     )
+
+
+def _precisions(network: nn.Module) -> set[torch.dtype]:
+    tensors = (*network.parameters(), *network.buffers())
+    return {tensor.dtype for tensor in tensors if tensor.is_floating_point()}
 
 
 def _answer_alike(network: Classifier, original: Classifier, subject: Subject) -> bool:
@@ -139,6 +154,7 @@ def _answer_alike(network: Classifier, original: Classifier, subject: Subject) -
 
 
 @with_options(card_fields())
+@words_of_python()
 def load(model: str | Path | nn.Module, data: Data | None = None, **card: Any) -> Model:
     """Return a model to ask questions of.
 
@@ -156,7 +172,7 @@ def load(model: str | Path | nn.Module, data: Data | None = None, **card: Any) -
     """
     model_to_ask = _load(model, data, card)
     for doubt in model_to_ask.doubts:
-        warnings.warn(doubt, DoubtWarning, stacklevel=2)
+        warnings.warn(doubt, DoubtWarning, stacklevel=3)
     return model_to_ask
 
 
@@ -173,12 +189,28 @@ def _load(model: str | Path | nn.Module, data: Data | None, card: dict[str, Any]
             raise UserError("a network object has its weights already: load them where you build it.")
         dataset = open_dataset(data)
         return Model(external.bring(copy_of(model), reference, dataset, dataset.name))
-    reference = cards.reference(str(model), **card)
+    if not isinstance(model, str | Path):
+        raise UserError(f"model is of type {type(model).__name__}{_remedy(model)}")
+    reference = cards.reference(check_path("model", model), **card)
+    if isinstance(reference, Path) and reference.suffix != ".json" and data is not None:
+        raise UserError(
+            f"{model} is a checkpoint of `irt train`, which knows its images: give others to ir.analyze(name, model, "
+            "data)."
+        )
     if isinstance(data, Dataset) and isinstance(reference, Card):
         network, remarks = build_network(reference, len(data.class_names))
         return Model(external.bring(network, reference, data, data.name, remarks))
-    source = None if data is None or isinstance(data, Dataset) else str(data)
+    source = None if data is None or isinstance(data, Dataset) else name_of(data)
     return Model(external.subject(reference, source, is_shared=False))
+
+
+def _remedy(model: object) -> str:
+    """Return the end of the sentence for what is no network, and no name of one."""
+    if isinstance(model, Mapping):
+        return ", and a state dict has no network: load it into the network that it is of, and give that."
+    if isinstance(model, type) or callable(model):
+        return f": give the network that it makes, {getattr(model, '__name__', 'network')}(...)."
+    return ": give a network, the path of a checkpoint, or a name such as 'torchvision:resnet18'."
 
 
 def _as_entry(name: str, value: Any) -> Any:
@@ -200,6 +232,7 @@ def _as_pairs(arguments: Any) -> tuple[tuple[str, Any], ...]:
 
 
 @with_options(recipe_fields("cluttered-digits"))
+@words_of_python()
 def train(
     variant: str,
     dataset: str | Path = "cluttered-digits",
@@ -242,6 +275,10 @@ def train(
     texts = (("variant", variant, "at"), ("dataset", dataset, "cifar10"), ("architecture", architecture, "small"))
     for name, text, example in texts:
         check_text(name, text, example)
+    check_path("dataset", dataset)
+    check_truth("overwrite", overwrite)
+    check_truth("log", log)
+    root = Path(check_path("root", root))
     limit, seed = plain(limit), plain(seed)
     check_images("limit", limit, "all")
     check_seed(seed)
@@ -250,7 +287,7 @@ def train(
     for name in changes:
         if name not in names:
             raise unknown("recipe field", name, names)
-    folder = Folders(Path(root)).checkpoints
+    folder = Folders(root).checkpoints
     task = TrainTask(
         dataset,
         architecture,

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any, Literal, cast, get_args
 
-from interpret_robust.core.errors import UserError, unknown
+from interpret_robust.core.errors import UserError, describe, unknown
 
 LossName = Literal["cross-entropy", "margin"]
 BatchNormMode = Literal["eval", "train"]
@@ -79,11 +79,11 @@ def check_numbers(
     """
     check_norm(norm)
     for name, number in (("eps", eps), ("step size", step_size)):
-        if not isinstance(number, Real):
-            raise UserError(f"{name} is {number!r}: it must be a number.")
+        if not isinstance(number, Real) or isinstance(number, bool):
+            raise UserError(f"{name} is {describe(number)}: it must be a number.")
     for name, count in (("steps", steps), ("restarts", restarts)):
-        if not isinstance(count, Integral):
-            raise UserError(f"{name} are {count!r}: give a whole number.")
+        if not isinstance(count, Integral) or isinstance(count, bool):
+            raise UserError(f"{name} are {describe(count)}: give a whole number.")
     if norm == "linf" and not 0 <= eps <= 1:
         raise UserError(f"eps is {eps:g}: it must lie within 0 and 1, in units of pixels in [0, 1] (8/255, not 8).")
     if not 0 <= eps < math.inf:

@@ -26,7 +26,7 @@ from interpret_robust.attacks import cache
 from interpret_robust.attacks.ball import BatchNormMode, LossName, Norm, check_numbers, default_step
 from interpret_robust.attacks.cycles import FINE_GRANULE, FIRST_CHECK, GRANULE, read_at
 from interpret_robust.attacks.norms import TOLERANCE, Noise, check_reach, make_ball
-from interpret_robust.core.errors import NotFiniteError, UserError, describe
+from interpret_robust.core.errors import NotFiniteError, UserError, check_truth, describe
 from interpret_robust.core.random_numbers import streams
 from interpret_robust.models import Classifier
 from interpret_robust.models.classifier import precisions
@@ -76,9 +76,11 @@ class PGD:
     targeted: bool = False
 
     def __post_init__(self) -> None:
-        if self.step_size is None and isinstance(self.eps, Real):
+        if self.step_size is None and isinstance(self.eps, Real) and not isinstance(self.eps, bool):
             object.__setattr__(self, "step_size", default_step(self.eps, self.norm))
         check_numbers(self.eps, self.step_size, self.steps, self.restarts, self.loss, self.batch_norm, self.norm)
+        check_truth("random_start", self.random_start)
+        check_truth("targeted", self.targeted)
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, noise: Noise | None = None) -> Tensor:
         """Return adversarial images, float32, inside the ball around `images` and inside [0, 1].

@@ -112,6 +112,16 @@ LONGEST_VALUE = 80
 """Characters of a value that a sentence quotes."""
 
 
+def check_truth(name: str, value: object) -> None:
+    """Raise UserError for what is neither True nor False, such as the text "no", which counts as true.
+
+    Example:
+        >>> check_truth("overwrite", True)
+    """
+    if not isinstance(value, bool) and type(value).__name__ not in ("bool_", "bool"):  # NumPy's own
+        raise UserError(f"{name} is {describe(value)}: give True or False.")
+
+
 def unknown(kind: str, name: object, choices: Iterable[str]) -> UserError:
     """Return the error for a name that is not among `choices`, with the nearest one if there is any.
 

@@ -3,6 +3,7 @@
 import math
 
 from interpret_robust.core.errors import UserError, unknown
+from interpret_robust.core.parsing import format_count
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
@@ -32,10 +33,13 @@ def statistics(text: str, channels: int) -> Statistics:
     """
     mean, deviation = _statistics(text)
     if len(mean) not in (1, channels):
-        raise UserError(
-            f"--normalize {text} is for images of {len(mean)} channels, and these have {channels}: give "
-            f"{channels} means and {channels} standard deviations, or one of each."
+        problem = (
+            f"is for images of {len(mean)} channels, and these have {channels}"
+            if text in STATISTICS
+            else f"has {2 * len(mean)} numbers, and these images have {format_count(channels, 'channel')}"
         )
+        each = f", or {2 * channels} ({channels} means, then {channels} standard deviations)" if channels > 1 else ""
+        raise UserError(f"--normalize {text} {problem}: give 2 numbers (a mean and a standard deviation){each}.")
     return mean, deviation
 
 

@@ -8,6 +8,7 @@ import torch
 from interpret_robust.core.errors import UserError
 from interpret_robust.datasets.base import Dataset
 from interpret_robust.models import Classifier
+from interpret_robust.models.variants import is_brought
 
 
 class Subject(Protocol):
@@ -63,8 +64,10 @@ def doubt_about_classes(subject: Subject, dataset: Dataset) -> str | None:
     label, names = next(((label, pair) for label, pair in enumerate(pairs) if pair[0] != pair[1]), (0, ("", "")))
     if names[0] == names[1] or f"class {label}" in names:
         return None
+    is_loaded = is_brought(subject.job)
+    origin = "was loaded with other names of classes" if is_loaded else "was trained on classes with other names"
     return (
-        f"{subject.location} was trained on classes with other names than those of {dataset.name} (label {label} is "
+        f"{subject.location} {origin} than those of {dataset.name} (label {label} is "
         f"'{names[0]}' and '{names[1]}'): its answers count as they stand if both have their classes in the same order."
     )
 
@@ -73,8 +76,9 @@ def check_fit(subject: Subject, dataset: Dataset) -> None:
     """Raise UserError where a model and a dataset differ in the size of images or in the number or order of classes."""
     job = subject.job
     if tuple(job["image_shape"]) != dataset.image_shape or len(job["class_names"]) != len(dataset.class_names):
+        origin = "was loaded for" if is_brought(job) else "was trained on"
         raise UserError(
-            f"{subject.location} was trained on {job['dataset']} (images {job['image_shape']}, "
+            f"{subject.location} {origin} {job['dataset']} (images {job['image_shape']}, "
             f"{len(job['class_names'])} classes), which does not fit {dataset.name} "
             f"(images {list(dataset.image_shape)}, {len(dataset.class_names)} classes): give another --dataset."
         )

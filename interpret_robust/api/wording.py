@@ -1,0 +1,38 @@
+"""Sentences of the commands in the words of a program: `--draws 20` is the argument `draws`."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from interpret_robust.core.errors import UserError
+
+ARGUMENTS = {"dataset": "data", "evaluator": "evaluators", "model-arg": "arguments", "overwrite": "overwrite=True"}
+"""Options of the commands whose arguments in a program are called otherwise."""
+
+_OPTION = re.compile(r"`(?!--)[^`]*`|pip install [^:;]*|(?<![\w./-])--(?:set )?(\w[\w-]*)")
+"""An option, or a whole command, in which options stay."""
+
+
+def as_arguments(sentence: str) -> str:
+    """Return a sentence with the arguments of a program in the place of options; commands in it stay.
+
+    Example:
+        >>> as_arguments("give --local-layer, or more --draws: `irt flags --limit 5` tells more.")
+        'give local_layer, or more draws: `irt flags --limit 5` tells more.'
+    """
+
+    def name(match: re.Match[str]) -> str:
+        option = match[1]
+        return match[0] if option is None else ARGUMENTS.get(option, option.replace("-", "_"))
+
+    return _OPTION.sub(name, sentence)
+
+
+@contextmanager
+def words_of_python() -> Iterator[None]:
+    """Let a mistake inside of this name arguments where the commands name options."""
+    try:
+        yield
+    except UserError as error:
+        error.args = tuple(as_arguments(str(text)) for text in error.args)
+        raise
