@@ -660,12 +660,14 @@ class Answers(nn.Module):
         (
             Convolutions(),
             noise("gray", (1, H, W)),
-            "mine:net takes images of 3 channels, and those of gray have 1: give a --dataset of such images.",
+            "mine:net takes images of 3 channels, and those of gray have 1: give a --dataset of such images (pictures "
+            "on disk have three, a .npz of gray ones has one), or let forward change them.",
         ),
         (
             Convolutions(channels=1),
             noise(),
-            "mine:net takes images of 1 channels, and those of noise have 3: give a --dataset of such images.",
+            "mine:net takes images of 1 channels, and those of noise have 3: give a --dataset of such images (pictures "
+            "on disk have three, a .npz of gray ones has one), or let forward change them.",
         ),
         (
             Convolutions(classes=9),

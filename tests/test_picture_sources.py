@@ -95,6 +95,7 @@ def test_a_csv_of_numbers_is_for_tests_and_a_file_names_its_classes(tmp_path: Pa
         ("file,label,mask", ["p/0.png", "1", "m/9.png"], "1 of 1 masks are missing, the first is .*m/9.png"),
         ("file,label", ["p/0", "1.png", "ant"], "line 2: 3 cells, and 2 columns: put quotes around a name"),
         ("file,label,label", ["p/0.png", "ant", "bee"], "has the column label more than once: leave one"),
+        ("file,class,label", ["p/0.png", "ant", "3"], "has the columns class and label, which may both be the labels"),
         ("file,label", ["p/0.png\0", "ant"], "1 of 1 files are missing"),
         ("file,label", ["p/0.png", "1.0"], "has the label '1.0': numbers of classes are whole, from 0 to 99999"),
         ("file,label", ["p/0.png", "-1"], r"list\.csv: p/0\.png has the label '-1': numbers of classes are whole"),

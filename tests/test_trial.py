@@ -1,11 +1,13 @@
 """The trial of a model from elsewhere: what is refused, what is doubted, and where a doubt is said again."""
 
 import copy
+import math
 import random
 import re
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +41,7 @@ from interpret_robust.models.card import Card
 from interpret_robust.models.classifier import Classifier
 from interpret_robust.models.copying import copy_of, unwrap
 from interpret_robust.models.external import ExternalModel, bring, trial_image
-from interpret_robust.models.layers import default_layer, depend, locality, reading, sample_positions
+from interpret_robust.models.layers import _stretch, default_layer, depend, locality, reading, sample_positions
 from interpret_robust.models.logits import as_logits, logits_part
 from interpret_robust.models.losses import cross_entropy
 from interpret_robust.models.preparation import prepare
@@ -465,6 +467,42 @@ def test_positions_that_lie_elsewhere_than_a_grid_over_the_image_are_doubted(
 
     doubts = [doubt for doubt in doubts_about(seed_network(Grid)) if "at the edge of layer" in doubt]
     assert [re.findall(r"lie ([\d.]+) cells", doubt) for doubt in doubts] == ([[cells]] if cells else [])
+
+
+@pytest.mark.parametrize("extent", [31, 32])
+def test_how_far_apart_positions_are_is_unknown_where_all_see_the_same(extent: int) -> None:
+    """As behind a resampling that leaves one row of pixels out: a slope of zero would be no stretch of theirs."""
+    size = (torch.arange(32) < extent).float().expand(8, 32)
+    assert math.isnan(_stretch(size, torch.arange(8), 8))
+    windows = (torch.arange(32) - 4 * torch.arange(8)[:, None]).abs() < 3
+    assert abs(_stretch(windows.float(), torch.arange(8), 8) - 1) < 1e-6
+
+
+class Exits(nn.Module):
+    """A network that answers early, at half depth and late; or only by `exit`."""
+
+    def __init__(self, exit_number: int | None = None) -> None:
+        super().__init__()
+        channels = (C, 8, 6, 5)
+        self.blocks = nn.ModuleList(nn.Conv2d(*pair, 3, 1, 1) for pair in pairwise(channels))
+        self.answers = nn.ModuleList(nn.Linear(width, K) for width in channels[1:])
+        self.exit_number = exit_number
+
+    def forward(self, images: Tensor) -> Any:
+        logits = []
+        for block, answer in zip(self.blocks, self.answers, strict=True):
+            images = block(images).relu()
+            logits.append(answer(images.mean((2, 3))))
+        return logits if self.exit_number is None else logits[self.exit_number]
+
+
+@pytest.mark.parametrize("exit_number", [0, 1, 2])
+def test_local_features_are_those_of_the_part_that_answers(exit_number: int) -> None:
+    layers = [
+        bring(seed_network(network), Card("mine:net", logits=part), DATA, "noise").wrapper.local_layer
+        for network, part in ((Exits, str(exit_number)), (partial(Exits, exit_number), None))
+    ]
+    assert layers == [f"blocks.{exit_number}"] * 2
 
 
 class FewPositions(nn.Module):

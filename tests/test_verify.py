@@ -281,6 +281,7 @@ def index_by(index: Any) -> Callable[[Path, Dataset], Path]:
 
 FILES: dict[str, tuple[Callable[[Path, Dataset], Path], str]] = {
     "missing": (lambda path, _: path, "there is no file"),
+    "folder": (lambda path, _: path.parent, "is a folder: stack its pictures in the order of the split, as uint8"),
     "pickled": (write_pickle, "holds Python objects, which are never unpickled"),
     "half a .npy": (lambda path, data: write_half(path, data, ".npy"), "is neither HDF5 nor a whole .npy file"),
     "half an HDF5": (lambda path, data: write_half(path, data, ".h5"), "is damaged"),

@@ -37,6 +37,10 @@ def open_arrays(path: Path) -> Iterator[Arrays]:
 
     Raises UserError where the file is missing, damaged or of another kind, and where it would have to be unpickled.
     """
+    if path.is_dir():
+        raise UserError(
+            f"{path} is a folder: stack its pictures in the order of the split, as uint8 (N, H, W, C), with numpy.save."
+        )
     if not path.is_file():
         raise UserError(f"there is no file {path}: give HDF5, .npy, .npz, .pth or .pt.")
     check_readable(path)
@@ -69,8 +73,10 @@ def image_name(path: Path, arrays: Arrays, key: str | None) -> str:
     adversarial_names = [name for name in names if "adv" in name.lower()]
     choices = [key.strip("/")] if key else adversarial_names if len(adversarial_names) == 1 else names
     if len(choices) > 1:
+        are_numbered = all(name.rpartition("/")[2].isdigit() for name in choices)
+        remedy = ", or join them if they are batches of one split" if are_numbered else ""
         raise UserError(
-            f"{path} holds several arrays that might be the images: name one with --key {' or '.join(names)}."
+            f"{path} holds several arrays that might be the images: name one with --key {' or '.join(names)}{remedy}."
         )
     if not choices or choices[0] not in by_axes[4] + by_axes[3]:
         listing = f"there are {', '.join(names)}" if names else "it holds no dataset of three or four axes"

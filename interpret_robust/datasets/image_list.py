@@ -97,6 +97,9 @@ def _columns(path: Path, header: Sequence[str]) -> dict[str, int]:
     }
     if twice := [own_names[place] for place in places.values() if own_names.count(own_names[place]) > 1]:
         raise UserError(f"{path} has the column {twice[0]} more than once: leave one.")
+    labels = [name for name in own_names if name in COLUMNS["label"]]
+    if len(labels) > 1:
+        raise UserError(f"{path} has the columns {' and '.join(labels)}, which may both be the labels: leave one.")
     if not {"file", "label"} <= places.keys():
         needs = "a first line such as file,label is needed, and split and mask may follow"
         if len(header) == 1 and (strange := next((mark for mark in ";\t|" if mark in header[0]), None)):

@@ -33,7 +33,7 @@ from interpret_robust.models.attention_check import read_attention
 from interpret_robust.models.building import build_network, preprocess_of
 from interpret_robust.models.card import Card, Reference
 from interpret_robust.models.copying import unwrap_layers
-from interpret_robust.models.layers import Choice, default_layer, layer_of, reading
+from interpret_robust.models.layers import Choice, default_layer, hooks, layer_of, reading
 from interpret_robust.models.library_settings import view
 from interpret_robust.models.logits import as_logits
 from interpret_robust.models.memory import Memory
@@ -195,7 +195,8 @@ def read(network: nn.Module, card: Card, data: Dataset, source: str, remarks: Se
 
         with _explain_failure(label, ask, data, device):
             remarks = tuple(f"{label} {remark}" for remark in (*remarks, *freeze(network, lambda: ask(image), label)))
-            layer = _layer(network, preprocess, image, card.local_layer)
+            with hooks([] if part is None else [(network, lambda _, __, answer: as_logits(answer, part, None))]):
+                layer = _layer(network, preprocess, image, card.local_layer)
         wrapper = WrappedModel(
             network,
             preprocess,

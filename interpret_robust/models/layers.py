@@ -416,7 +416,8 @@ def _stretch(size: Tensor, places: Tensor, length: int) -> float:
     last = pixels - 1 - has_effect.int().flip(1).argmax(1)
     extent = torch.where(has_effect.any(1), last - first + 1, 0)
     is_whole = extent == extent.max()
-    if int(extent.max()) == pixels or len(set(places[is_whole].tolist())) < LEAST_PLACES:
+    everything = int(last.max() - first.min()) + 1  # that any position sees
+    if int(extent.max()) == everything or len(set(places[is_whole].tolist())) < LEAST_PLACES:
         return float("nan")
     x, middle = (values[is_whole].double() for values in (places, (first + last) / 2))
     x, middle = x - x.mean(), middle - middle.mean()
@@ -671,8 +672,8 @@ def hooks(pairs: Iterable[tuple[nn.Module, Callable[..., Any]]]) -> Iterator[Non
 def probe_answer(network: nn.Module) -> Iterator[list[Tensor]]:
     """Yield a number that depends on all that the answer does, the last of a list after a pass of the network.
 
-    It is made of what linear layers see, the last of which answers in most networks: fresh transformers begin with an
-    answer of zero, which depends on nothing. Of an answer of several parts those that may be logits (N, classes) count.
+    Of an answer of several parts those that may be logits (N, classes) count. Fresh transformers begin with an answer
+    of zero, which depends on nothing: there it is made of what the last linear layer sees, which answers in most.
     """
     answers: list[Tensor] = []
 
@@ -683,7 +684,8 @@ def probe_answer(network: nn.Module) -> Iterator[list[Tensor]]:
     def record_answer(_: nn.Module, __: Any, answer: Any) -> None:
         tensors = tensors_of(answer)
         logits = [tensor for tensor in tensors if tensor.ndim == 2] or tensors
-        answers.append(sum((tensor.square().sum() for tensor in logits), sum(answers[-1:], torch.zeros(()))))
+        total = sum((tensor.square().sum() for tensor in logits), torch.zeros(()))
+        answers.append(total if total != 0 or not answers else answers[-1])
 
     linear = [(module, record_input) for module in network.modules() if isinstance(module, nn.Linear)]
     with torch.enable_grad(), hooks([*linear, (network, record_answer)]):

@@ -195,7 +195,8 @@ def locate_logits(network: nn.Module, preprocess: Preprocess, image: Tensor, car
         if match := re.search(rf"to have (\d+) channels, but got {channels} channels", str(error)):
             raise UserError(
                 f"{card.model} takes images of {match[1]} channels, and those of {data.name} have {channels}: "
-                "give a --dataset of such images."
+                "give a --dataset of such images (pictures on disk have three, a .npz of gray ones has one), or let "
+                "forward change them."
             ) from error
         if re.search(r"Half|BFloat16|Double|dtype", str(error)):
             raise UserError(
