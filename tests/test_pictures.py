@@ -372,6 +372,10 @@ def test_a_folder_with_splits_trains_and_one_without_is_refused(tmp_path: Path, 
             r"/Annotations is no class by its name: move it elsewhere, or, if it holds masks, call it masks\.$",
         ),
         (
+            {"images/1.jpg": b"", "val_annotations.txt": b""},
+            r"/images is no class by its name: put the pictures of each class into a folder of its own, or list them",
+        ),
+        (
             {"train/a/1.jpg": b"", "train/notes/x/a.txt": b"", "test/a/1.jpg": b""},
             r"train/notes has files such as a\.txt, but no picture, and is no class",
         ),

@@ -25,6 +25,8 @@ SYSTEM_NAMES = (
     *("thumbs.db", "desktop.ini"),
 )
 """Folders and files that macOS, Linux, Windows and disks of Synology leave beside pictures, in lower case."""
+PICTURE_NAMES = ("images", "imgs", "img", "pictures", "photos", "jpegimages")
+"""What a folder of pictures of all classes is called, in lower case."""
 OTHER_NAMES = ("annotations", "labels", "segmentations")
 """Folders beside those of pictures in datasets of detection and segmentation, in lower case; they may hold pictures."""
 
@@ -121,6 +123,11 @@ def _has_pictures(folder: Path) -> bool:
 def _check_splits(source: Path, path: Path, *, is_only: bool) -> None:
     """Raise UserError for a subfolder that is no class: it has no pictures, but splits, or it alone has folders."""
     names = _subfolders(path)
+    if is_only and not names and path.name.lower() in PICTURE_NAMES:
+        raise UserError(
+            f"{path} is no class by its name: put the pictures of each class into a folder of its own, or list them with "
+            "their classes in a .csv."
+        )
     if not names or _has_direct_pictures(path):
         return
     words = {split_word(name) for name in names}
