@@ -819,7 +819,7 @@ def test_what_is_no_text_is_no_text_setting(value: Any) -> None:
         ({"normalize": (0.5, 0.5)}, r"a model's normalize is \[0.5, 0.5\] where text or null is needed."),
         ({"resize": "32"}, 'a model\'s resize is "32" where a whole number or null is needed.'),
         ({"draws": 2.5}, "a model's draws is 2.5 where a whole number or null is needed."),
-        ({"label": 3}, "^label 3: give a label of printable characters"),
+        ({"label": 3}, "^label=3: give a label of printable characters"),
         ({"arguments": "width=3"}, "arguments are 'width=3': give a dict by name"),
         ({"arguments": ["width"]}, r"arguments are \['width'\]: give a dict by name"),
         ({"arguments": {1: 2}}, r"arguments are {1: 2}: give a dict by name"),

@@ -226,7 +226,7 @@ def test_what_is_no_network_is_told_by_its_type_alone() -> None:
 
 def test_sentences_name_the_arguments_of_a_program() -> None:
     for sentence, expected in (
-        ("--draws 1: two at least.", "draws 1: two at least."),
+        ("--draws=1: two at least.", "draws=1: two at least."),
         ("More --draws are steadier.", "More draws are steadier."),
         ("give --dataset NAME (--local-layer).", "give data NAME (local_layer)."),
         ("--set batch_size=3 takes all", "batch_size=3 takes all"),
@@ -240,7 +240,7 @@ def test_sentences_name_the_arguments_of_a_program() -> None:
 def test_no_call_of_a_program_is_told_an_option(model: ir.Model) -> None:
     network = seed_network(Convolutions)
     calls: list[tuple[Callable[[], object], str]] = [
-        (lambda: API.load(network, noise(), draws=1), "draws 1: an expectation needs two draws at least."),
+        (lambda: API.load(network, noise(), draws=1), "draws=1: an expectation needs two draws at least."),
         (lambda: API.load(network, noise(), normalize="0,0,1,1"), "normalize 0,0,1,1 has 4 numbers, and these images"),
         (
             lambda: API.load("torchvision:resnet18"),

@@ -278,7 +278,7 @@ def test_pictures_of_one_size_need_no_other_and_mixed_ones_ask_for_it(tmp_path: 
     for place in range(4):
         write(tmp_path / "equal" / "ab"[place % 2] / f"{place}.png", 9, 14, place)
     assert load(str(tmp_path / "equal")).image_shape == (3, 9, 14)
-    with pytest.raises(UserError, match=r"pictures of 7 sizes, from 30x30 to .*--size N"):
+    with pytest.raises(UserError, match=r"pictures of 7 sizes, from 30x30 to .*size=N"):
         ir.load(Pool(), str(photos))
     assert ir.load(Pool(), f"{photos}?size=16").subject.job["image_shape"] == [3, 16, 16]
 
@@ -617,7 +617,7 @@ def test_classes_are_matched_by_the_names_of_a_library(tmp_path: Path) -> None:
 
 
 def test_another_number_of_classes_is_refused_with_the_remedy(photos: Path) -> None:
-    with pytest.raises(UserError, match=r"answers with 4 classes, and photos-8 has 3: .* --classes FILE"):
+    with pytest.raises(UserError, match=r"answers with 4 classes, and photos-8 has 3: .* classes=FILE"):
         ir.load(nn.Sequential(nn.Flatten(), nn.Linear(192, 4)), f"{photos}?size=8")
     (photos.parent / "names.json").write_text('["zebra", "dog", "cat", "ant"]')
     model = ir.load(

@@ -1,4 +1,4 @@
-"""Sentences of the commands in the words of a program: `--draws 20` is the argument `draws`."""
+"""Sentences of the commands in the words of a program: `--draws 20` is the argument `draws=20`."""
 
 import re
 from collections.abc import Iterator
@@ -9,21 +9,23 @@ from interpret_robust.core.errors import UserError
 ARGUMENTS = {"dataset": "data", "evaluator": "evaluators", "model-arg": "arguments", "overwrite": "overwrite=True"}
 """Options of the commands whose arguments in a program are called otherwise."""
 
-_OPTION = re.compile(r"`(?!--)[^`]*`|pip install [^:;]*|(?<![\w./-])--(?:set )?(\w[\w-]*)")
-"""An option, or a whole command, in which options stay."""
+_OPTION = re.compile(r"`(?!--)[^`]*`|pip install [^:;]*|(?<![\w./-])--(?:set )?(\w[\w-]*)( (?=[A-Z]+\b|\d))?")
+"""An option with the space before its value, or a whole command, in which options stay."""
 
 
 def as_arguments(sentence: str) -> str:
     """Return a sentence with the arguments of a program in the place of options; commands in it stay.
 
     Example:
-        >>> as_arguments("give --local-layer, or more --draws: `irt flags --limit 5` tells more.")
-        'give local_layer, or more draws: `irt flags --limit 5` tells more.'
+        >>> as_arguments("give --local-layer, or --draws 20: `irt flags --limit 5` tells more.")
+        'give local_layer, or draws=20: `irt flags --limit 5` tells more.'
     """
 
     def name(match: re.Match[str]) -> str:
         option = match[1]
-        return match[0] if option is None else ARGUMENTS.get(option, option.replace("-", "_"))
+        if option is None:
+            return match[0]
+        return ARGUMENTS.get(option, option.replace("-", "_")) + ("=" if match[2] else "")
 
     return _OPTION.sub(name, sentence)
 

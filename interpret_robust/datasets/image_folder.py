@@ -125,8 +125,8 @@ def _check_splits(source: Path, path: Path, *, is_only: bool) -> None:
     names = _subfolders(path)
     if is_only and not names and path.name.lower() in PICTURE_NAMES:
         raise UserError(
-            f"{path} is no class by its name: put the pictures of each class into a folder of its own, or list them with "
-            "their classes in a .csv."
+            f"{path} is no class by its name: put the pictures of each class into a folder of its own, or list them "
+            "with their classes in a .csv."
         )
     if not names or _has_direct_pictures(path):
         return
