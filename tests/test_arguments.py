@@ -228,9 +228,9 @@ def test_sentences_name_the_arguments_of_a_program() -> None:
     for sentence, expected in (
         ("--draws=1: two at least.", "draws=1: two at least."),
         ("More --draws are steadier.", "More draws are steadier."),
-        ("give --dataset NAME (--local-layer).", "give data NAME (local_layer)."),
+        ("give --dataset NAME (--local-layer).", "give data=NAME (local_layer)."),
         ("--set batch_size=3 takes all", "batch_size=3 takes all"),
-        ("`irt evaluate --apgd 100` or `--apgd 100`", "`irt evaluate --apgd 100` or `apgd 100`"),
+        ("`irt evaluate --apgd 100` or `--apgd 100`", "`irt evaluate --apgd 100` or `apgd=100`"),
         ("pip install --upgrade timm: or --overwrite", "pip install --upgrade timm: or overwrite=True"),
         ("a--b.h5 and x/--c.h5 are damaged", "a--b.h5 and x/--c.h5 are damaged"),
     ):
@@ -241,13 +241,13 @@ def test_no_call_of_a_program_is_told_an_option(model: ir.Model) -> None:
     network = seed_network(Convolutions)
     calls: list[tuple[Callable[[], object], str]] = [
         (lambda: API.load(network, noise(), draws=1), "draws=1: an expectation needs two draws at least."),
-        (lambda: API.load(network, noise(), normalize="0,0,1,1"), "normalize 0,0,1,1 has 4 numbers, and these images"),
+        (lambda: API.load(network, noise(), normalize="0,0,1,1"), "normalize=0,0,1,1 has 4 numbers, and these images"),
         (
             lambda: API.load("torchvision:resnet18"),
             "torchvision:resnet18 does not say which images it is for: give data",
         ),
         (lambda: API.analyze("robustness", model, device="cuda:7"), "device 'cuda:7' is no choice: device cuda takes"),
-        (lambda: API.train("at", log_steps=3), "log_steps 3 needs a log: give log or tensorboard FOLDER too."),
+        (lambda: API.train("at", log_steps=3), "log_steps=3 needs a log: give log or tensorboard=FOLDER too."),
         (lambda: API.open(MASKING).figure(panel="x"), "the figure masking has one panel: leave panel out."),
     ]
     for give, sentence in calls:
