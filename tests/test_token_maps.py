@@ -802,3 +802,141 @@ def test_an_attention_pool_of_a_convolutional_network_gives_its_closed_form(mean
     brightness = array(F.avg_pool2d(images, 5).sum(1).flatten(1))
     expected = brightness / brightness.sum(1, keepdims=True)
     np.testing.assert_allclose(array(position_weights(model, images, rule)), expected, rtol=1e-5)
+
+
+# --- softmaxes that are no attention over tokens, or not all that weighs them
+
+
+class Mixer(nn.Module):
+    """Tokens of 4x4 patches of 4 pixels, 16 channels wide, mixed twice in some way; their mean is classified."""
+
+    def __init__(self, mix: Callable[["Mixer", Tensor, nn.Linear], Tensor], *, pools: bool = False) -> None:
+        super().__init__()
+        self.patches, self.mix, self.pools = nn.Conv2d(C, 16, 4, stride=4), mix, pools
+        self.projections: Any = nn.ModuleList(nn.Linear(16, 48) for _ in range(2))
+        self.heads, self.score, self.route = nn.Linear(2, 2), nn.Linear(16, 1), nn.Linear(16, 3)
+        self.experts = nn.ModuleList(nn.Linear(16, 16) for _ in range(3))
+        self.answer = nn.Linear(16, K)
+
+    def forward(self, images: Tensor) -> Tensor:
+        sequence = self.patches(images).flatten(2).transpose(1, 2)
+        for projection in self.projections:
+            sequence = sequence + self.mix(self, sequence, projection)
+        pooled = self.share(sequence).transpose(1, 2) @ sequence if self.pools else sequence.mean(1, keepdim=True)
+        logits: Tensor = self.answer(pooled[:, 0])
+        return logits
+
+    def share(self, sequence: Tensor) -> Tensor:
+        return torch.softmax(9 * self.score(sequence), dim=1)
+
+
+def split_heads(sequence: Tensor, projection: nn.Linear) -> tuple[Tensor, Tensor]:
+    """Return the attention (N, 2, T, T), and values (N, 2, T, 8)."""
+    query, key, value = (part.unflatten(2, (2, 8)).transpose(1, 2) for part in projection(sequence).chunk(3, 2))
+    return (4 * query @ key.transpose(2, 3)).softmax(-1), value
+
+
+def over_tokens(_: Mixer, sequence: Tensor, projection: nn.Linear) -> Tensor:
+    attention, value = split_heads(sequence, projection)
+    mixture: Tensor = (attention @ value).transpose(1, 2).flatten(2)
+    return mixture
+
+
+def over_channels(_: Mixer, sequence: Tensor, projection: nn.Linear) -> Tensor:
+    query, key, value = projection(sequence).chunk(3, 2)
+    mixture: Tensor = value @ (query.transpose(1, 2) @ key).softmax(-1).transpose(1, 2)
+    return mixture
+
+
+def over_features(_: Mixer, sequence: Tensor, projection: nn.Linear) -> Tensor:
+    query, key, value = projection(sequence).chunk(3, 2)
+    mixture: Tensor = query.softmax(-1) @ (key.softmax(-2).transpose(1, 2) @ value)
+    return mixture
+
+
+def by_mixed_heads(network: Mixer, sequence: Tensor, projection: nn.Linear) -> Tensor:
+    attention, value = split_heads(sequence, projection)
+    mixed = network.heads(attention.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+    mixture: Tensor = (mixed @ value).transpose(1, 2).flatten(2)
+    return mixture
+
+
+def by_experts(network: Mixer, sequence: Tensor, projection: nn.Linear) -> Tensor:
+    sequence = over_tokens(network, sequence, projection)
+    gates = network.route(sequence).softmax(-1)
+    return sum((gates[..., n : n + 1] * e(sequence) for n, e in enumerate(network.experts)), torch.zeros(()))
+
+
+def mixer(mix: Any, **options: Any) -> WrappedModel:
+    return WrappedModel(seed_network(lambda: Mixer(mix, **options)).eval().requires_grad_(False), PLAIN, "patches")
+
+
+@pytest.mark.parametrize("rule", ["rollout", "relevance", "head:last", "head:0.0"])
+@pytest.mark.parametrize(
+    ("mix", "sentence"),
+    [
+        (over_channels, r"by weights of shape \(1, 16, 16\), does not lie at the 4x4 positions of the local features"),
+        (over_features, r"by weights of shape \(1, 16, 16\), does not lie at the 4x4 positions of the local features"),
+        (by_mixed_heads, "the weights of attention block 0 of this network weigh nothing as they are"),
+    ],
+)
+def test_softmaxes_that_do_not_weigh_tokens_as_they_are_are_refused(rule: str, mix: Any, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        token_weights(rule, mixer(mix), pixels(N, C, 16, 16))
+
+
+def attention_by_hand(network: Any, images: Tensor) -> tuple[list[Tensor], Tensor]:
+    """Return the mean attention (N, T, T) of both steps, and the last sequence (N, T, 16)."""
+    sequence, means = network.patches(images).flatten(2).transpose(1, 2), []
+    for projection in network.projections:
+        means.append(split_heads(sequence, projection)[0].mean(1))
+        sequence = sequence + network.mix(network, sequence, projection)
+    return means, sequence
+
+
+@pytest.mark.parametrize(("mix", "pools"), [(over_tokens, False), (by_experts, False), (over_tokens, True)])
+def test_a_router_is_no_block_and_a_pool_by_shares_of_tokens_is_the_last(mix: Any, pools: bool) -> None:
+    model, images = mixer(mix, pools=pools), pixels(N, C, 16, 16)
+    (low, high), sequence = attention_by_hand(model.backbone, images)
+    network: Any = model.backbone
+    share = network.share(sequence).transpose(1, 2) if pools else torch.full((N, 1, 16), 1 / 16)
+    assert not pools or share.max() > 2 / 16
+    half = torch.eye(16) / 2
+    assert tokens(model, images[:1]).heads == ((2, 2, 1) if pools else (2, 2))
+    for rule, expected in (
+        ("rollout", share @ (half + high / 2) @ (half + low / 2)),
+        ("head:1", share @ high),
+        ("head:0", share @ low),
+        ("head:last", share if pools else share @ high),
+    ):
+        torch.testing.assert_close(token_weights(rule, model, images).flatten(1), expected[:, 0], msg=rule)
+
+
+class Denoised(nn.Module):
+    """A convolution to 8x8, a non-local block of softmax there, and a convolution to a coarser grid."""
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.low, self.query, self.tap = nn.Conv2d(C, 8, 3, 2, 1), nn.Conv2d(8, 8, 1), nn.Identity()
+        self.high, self.answer = nn.Conv2d(8, 8, stride, stride), nn.Linear(8, K)
+
+    def attention(self, local: Tensor) -> Tensor:
+        weights: Tensor = (self.query(local).flatten(2).transpose(1, 2) @ local.flatten(2)).softmax(-1)
+        return weights
+
+    def forward(self, images: Tensor) -> Tensor:
+        local = self.low(images)
+        mixed = local.flatten(2) @ self.attention(local).transpose(1, 2)
+        logits: Tensor = self.answer(self.high(self.tap(local + mixed.view_as(local))).relu().mean((2, 3)))
+        return logits
+
+
+@pytest.mark.parametrize("stride", [2, 4])
+def test_positions_of_a_coarser_grid_are_not_taken_for_the_last_tokens(stride: int) -> None:
+    network: Any = seed_network(lambda: Denoised(stride)).eval().requires_grad_(False)
+    images = pixels(N, C, 16, 16)
+    for rule in ("rollout", "relevance", "head:last"):
+        with pytest.raises(UserError, match=r"\(1, 64, 64\), does not lie at the .* a layer of the same grid"):
+            token_weights(rule, WrappedModel(network, PLAIN, "high"), images)
+    actual = token_weights("head:last", WrappedModel(network, PLAIN, "tap"), images)
+    torch.testing.assert_close(actual.flatten(1), network.attention(network.low(images)).mean(1))

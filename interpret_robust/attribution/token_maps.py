@@ -13,8 +13,8 @@ The BLOCK `last` is the last one.
 All are read in the row of the token that the answer is read from. Of several, such as two class tokens or all tokens
 of an image whose mean is classified, it is the mean row; which they are is measured (`models.self_attention`).
 
-A network may end in a pool by attention, whose queries are no tokens (timm's `AttentionPoolLatent`). Its weights are
-those of `head:last`. In the blocks before it tokens are read in the shares that the pool has of them, and nothing of
+A network may end in a pool by attention, whose queries are no tokens (timm's `AttentionPoolLatent`), or which is a
+softmax of one score a token (`SeqPool` of CCT). Its weights are those of `head:last`. In the blocks before it tokens are read in the shares that the pool has of them, and nothing of
 the queries is added as I is: they hold nothing of the image.
 """
 
@@ -55,9 +55,9 @@ def token_weights(rule: str, model: Classifier, images: Tensor, classes: Tensor 
     head = _head(rule, places.heads)
     parts = [slice(start, start + AT_ONCE) for start in range(0, len(images), AT_ONCE)]
     rows = [
-        _relevance(places, *_pass_back(model, images[part], None if classes is None else classes[part]))
+        _relevance(places, *_pass_back(places, model, images[part], None if classes is None else classes[part]))
         if rule == "relevance"
-        else _attention(places, _pass_forward(model, images[part]), head)
+        else _attention(places, _pass_forward(places, model, images[part]), head)
         for part in parts
     ]
     return places.arrange_on_grid(torch.cat(rows))
@@ -90,16 +90,20 @@ def _head(rule: str, heads: tuple[int, ...]) -> tuple[int, slice] | None:
     return block, slice(int(head), int(head) + 1)
 
 
-def _pass_forward(model: nn.Module, images: Tensor) -> list[Tensor]:
+def _pass_forward(places: Tokens, model: nn.Module, images: Tensor) -> list[Tensor]:
     """Return the attention (N, heads, T, T) of each block, in float32."""
     with torch.no_grad():
-        return [weights.float() for weights in attend(model, images)[0]]
+        watched, _ = attend(model, images)
+    return [watched[number].float() for number in places.blocks]
 
 
-def _pass_back(model: nn.Module, images: Tensor, classes: Tensor | None) -> tuple[list[Tensor], list[Tensor]]:
+def _pass_back(
+    places: Tokens, model: nn.Module, images: Tensor, classes: Tensor | None
+) -> tuple[list[Tensor], list[Tensor]]:
     """Return the same, and the gradients of the logits of classes, by default of the predicted ones."""
     with torch.enable_grad():
-        blocks, logits = attend(model, images)
+        watched, logits = attend(model, images)
+        blocks = [watched[number] for number in places.blocks]
         scores = logits.amax(1) if classes is None else logits.gather(1, classes[:, None])
         gradients = torch.autograd.grad(scores.sum(), blocks, allow_unused=True, materialize_grads=True)
     return [weights.detach().float() for weights in blocks], [gradient.float() for gradient in gradients]

@@ -8,10 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from interpret_robust.core.random_numbers import seed_all
+from interpret_robust.models.attention_trace import Trace, are_alike
 from interpret_robust.models.layers import (
     LEAST_LOCALITY,
     LEAST_POSITIONS,
@@ -136,70 +135,17 @@ def _locality(model: WrappedModel, image: Tensor, grid: tuple[int, int], first: 
     return Dependence(size, sample, grid).locality()
 
 
-WEIGHING = ("bmm", "mm", "mul", "mul_", "mv", "dot", "baddbmm", "addmm", "addbmm")
-"""Steps of torch by which weights and what they weigh are multiplied."""
-
-
-class _Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """A mode that follows what is made of an attention alone, until it meets something else that images decide."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.of_attention: set[int] = set()
-        self.of_images: set[int] = set()
-        self.uses: list[Tensor] = []
-        self._alive: list[Any] = []  # or another tensor would get their place in memory
-
-    def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), keywords: Any = None) -> Any:
-        result = function(*arguments, **(keywords or {}))
-        inputs = [value for value in tree_leaves((arguments, keywords)) if isinstance(value, Tensor)]
-        weights = [value for value in inputs if _place(value) in self.of_attention]
-        values_of_images = [value for value in inputs if _place(value) in self.of_images]
-        results = [value for value in tree_leaves(result) if isinstance(value, Tensor)]
-        if weights and values_of_images and function.overloadpacket.__name__ in WEIGHING:
-            self.uses.append(weights[0].clone())
-        if values_of_images:
-            self.of_images |= {_place(value) for value in results}
-        elif weights:
-            self.of_attention |= {_place(value) for value in results}
-        self._alive.append(results)
-        return result
-
-
-def _place(tensor: Tensor) -> int:
-    return int(tensor.untyped_storage()._cdata)
-
-
 @torch.no_grad()
 def _is_what_weighs(model: WrappedModel, image: Tensor) -> bool:
     """Return whether something is multiplied by what the attention layer gives for an image (1, C, H, W), as it is."""
-    trace, outputs, pixels = _Trace(), list[Tensor](), model.preprocess(image).clone()
+    trace, outputs, pixels = Trace(), list[Tensor](), model.preprocess(image).clone()
 
     def start(_: nn.Module, __: Any, output: Tensor) -> Tensor:
-        copy = output.clone()
         outputs.append(output)
-        trace.of_images.discard(_place(copy))
-        trace.of_attention.add(_place(copy))
-        return copy
+        return trace.follow(output.clone())
 
     layer = model.backbone.get_submodule(str(model.attention_layer))
-    trace.of_images.add(_place(pixels))
+    trace.see(pixels)
     with hooks([(layer, start)]), trace:
         model.backbone(pixels)
-    expected = _shares(outputs[0])
-    return any(_are_alike(_shares(use), expected) for use in trace.uses)
-
-
-def _shares(weights: Tensor) -> Tensor:
-    """Return weights as shares of their sum, the smallest first."""
-    flat = weights.flatten().double()
-    shares: Tensor = (flat / flat.sum()).sort().values
-    return shares
-
-
-def _are_alike(shares: Tensor, expected: Tensor) -> bool:
-    """Return whether sorted shares are the expected ones, or copies of them; true where some are missing."""
-    copies, rest = divmod(len(shares), len(expected))
-    if rest or copies == 0:
-        return True
-    return torch.allclose(copies * shares[::copies], expected, rtol=1e-3, atol=1e-4 * float(expected.max()))
+    return any(are_alike(use.weights, outputs[0]) for use in trace.uses)

@@ -4,8 +4,9 @@ Nothing of the network is changed. What torch computes in one fused step, which 
 step while a pass is watched, inside of `nn.MultiheadAttention` too; a softmax that a network takes itself is kept.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from statistics import fmean
 from types import FunctionType
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -16,19 +17,24 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from interpret_robust.core.errors import UserError
+from interpret_robust.models.attention_trace import Trace, Use, are_alike
 from interpret_robust.models.classifier import Classifier
-from interpret_robust.models.layers import hooks, prefix_tokens
+from interpret_robust.models.layers import LEAST_LOCALITY, hooks, prefix_tokens, sample_positions
 from interpret_robust.models.recomputation import disable_recomputation
 
 SOFTMAX = (torch.softmax, torch.Tensor.softmax, F.softmax)
+
+CLEAR_CELLS, CLEAR_LOCALITY = 6, 0.95
+"""Cells after which no others are asked where the mean locality of each block is so large, by chance in 1 of 10^6."""
 
 
 class _Watch(TorchFunctionMode):
     """A mode in which the weights of each attention are kept, and may be differentiated by."""
 
-    def __init__(self) -> None:
+    def __init__(self, follow: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
         self.weights: list[Tensor] = []
+        self.follow = follow
 
     def __torch_function__(self, function: Any, types: Any, arguments: Any = (), keywords: Any = None) -> Any:
         keywords = keywords or {}
@@ -39,14 +45,17 @@ class _Watch(TorchFunctionMode):
         result = function(*arguments, **keywords)
         if function in SOFTMAX and result.ndim in (3, 4):
             axis = keywords.get("dim", arguments[1] if len(arguments) > 1 else None)
-            return self._keep(result) if axis in (-1, result.ndim - 1) else result
+            if axis in (-1, result.ndim - 1):
+                return self._keep(result)
+            if axis in (1, -2) and result.ndim == 3 and result.shape[2] == 1:  # a pool of one query, column by column
+                return self._keep(result.transpose(1, 2)).transpose(1, 2)
         return result
 
     def _keep(self, weights: Tensor) -> Tensor:
         if torch.is_grad_enabled() and not weights.requires_grad:
             weights.requires_grad_()
         self.weights.append(weights)
-        return weights.clone()  # the network may compute in its place
+        return self.follow(weights.clone())  # the network may compute in its place
 
     def _attend(
         self,
@@ -84,9 +93,15 @@ class _Watch(TorchFunctionMode):
         return output, weights.mean(-3) if keywords.get("average_attn_weights", True) else weights
 
 
+def _leave(weights: Tensor) -> Tensor:
+    return weights
+
+
 @contextmanager
-def watch_attention() -> Iterator[list[Tensor]]:
+def watch_attention(follow: Callable[[Tensor], Tensor] = _leave) -> Iterator[list[Tensor]]:
     """Yield a list to which each attention of the networks that run inside adds its weights (N, heads, T, T).
+
+    The network goes on with what `follow` gives for a copy of them.
 
     Its answers are those of the plain pass, up to rounding. Where gradients are enabled they may be taken with respect
     to the weights.
@@ -95,7 +110,7 @@ def watch_attention() -> Iterator[list[Tensor]]:
         >>> with watch_attention() as blocks:
         ...     logits = network(images)
     """
-    with disable_recomputation(), _Watch() as watch:
+    with disable_recomputation(), _Watch(follow) as watch:
         yield watch.weights
 
 
@@ -105,7 +120,8 @@ class Tokens(NamedTuple):
     `readers` is what share each has of those that the answer is read from, behind the last attention: the class token,
     or all of the image's where their mean is classified. They are of all tokens (T,); behind a pool by attention, whose
     queries are no tokens, of its queries. `heads` is how many each attention has, the first block first.
-    `token_count` is T.
+    `token_count` is T. `blocks` are the numbers of these attentions among all softmaxes that are watched: one by which
+    nothing is added up, such as a router of experts, is none.
     """
 
     first: int
@@ -113,6 +129,7 @@ class Tokens(NamedTuple):
     readers: Tensor
     heads: tuple[int, ...]
     token_count: int
+    blocks: tuple[int, ...]
 
     def arrange_on_grid(self, rows: Tensor) -> Tensor:
         """Return the entries (N, height, width) for the image's tokens of rows (N, 1, T) over all tokens."""
@@ -147,17 +164,102 @@ def _look(model: Classifier, image: Tensor) -> Tokens:
     """Return the tokens of a model from passes of one image (1, C, H, W)."""
     with torch.no_grad():
         height, width = model.features(image).local.shape[2:]
-    with torch.enable_grad(), _waken(model), watch_attention() as blocks:
-        answer = model(image).square().sum()
-    _check(blocks, height, width)
-    (gradient,) = torch.autograd.grad(answer, blocks[-1], allow_unused=True)
-    count = blocks[0].shape[-1]
+    softmaxes, uses = _trace(model, image)
+    numbers = [n for n, weights in enumerate(softmaxes) if not _is_router(weights, uses[n])]
+    _check([softmaxes[n] for n in numbers], height, width)
+    count = softmaxes[numbers[0]].shape[-1]
     first = _first(model, count, height * width)
+    _check_what_weighs({n: softmaxes[n] for n in numbers}, uses)
+    _check_positions(model, image, {n: softmaxes[n] for n in numbers}, uses, (first, height, width))
+    with torch.enable_grad(), _waken(model), watch_attention() as watched:
+        answer = model(image).square().sum()
+    blocks = [watched[n] for n in numbers]
+    (gradient,) = torch.autograd.grad(answer, blocks[-1], allow_unused=True)
     is_read = torch.zeros(()) if gradient is None else (gradient != 0).flatten(0, -3).any(-1).any(0).float()
     if not is_read.any():
         raise UserError("the answer of this network does not depend on its last attention.")
     heads = tuple(1 if weights.ndim == 3 else weights.shape[1] for weights in blocks)
-    return Tokens(first, (height, width), is_read / is_read.sum(), heads, count)
+    return Tokens(first, (height, width), is_read / is_read.sum(), heads, count, tuple(numbers))
+
+
+@torch.no_grad()
+def _trace(model: Classifier, image: Tensor) -> tuple[list[Tensor], list[list[Use]]]:
+    """Return each attention in a pass of one image (1, C, H, W), and for what its weights are used."""
+    trace, pixels = Trace(), image.clone()
+    trace.see(pixels)
+    with watch_attention(trace.follow) as softmaxes, trace:
+        model(pixels)
+    return softmaxes, [[use for use in trace.uses if use.number == number] for number in range(len(softmaxes))]
+
+
+def _is_router(weights: Tensor, uses: list[Use]) -> bool:
+    """Return whether weights are no attention: nothing is added up by them, and they are not of tokens for tokens."""
+    return weights.shape[-2] not in (1, weights.shape[-1]) and all(use.values is None for use in uses)
+
+
+def _check_what_weighs(softmaxes: dict[int, Tensor], uses: list[list[Use]]) -> None:
+    """Raise UserError where the weights of a block are changed before something is weighed by them."""
+    for block, (number, weights) in enumerate(softmaxes.items()):
+        if not any(are_alike(use.weights, weights) for use in uses[number]):
+            raise UserError(
+                f"the weights of attention block {block} of this network weigh nothing as they are: they are changed "
+                "behind the softmax, as by talking heads, re-attention or a difference of two, or not used, so that "
+                "rollout, relevance and head:BLOCK would show others: take gradient, or let an nn.Identity give what "
+                "they become and name that by --attention-layer."
+            )
+
+
+def _check_positions(
+    model: Classifier, image: Tensor, softmaxes: dict[int, Tensor], uses: list[list[Use]], place: tuple[int, int, int]
+) -> None:
+    """Raise UserError where what a block weighs does not lie at the positions of the image.
+
+    The pixels of each of a sample of cells are changed in turn: of what is weighed, the row of this cell has to change
+    more than those of most others. `place` is the number of the image's first token, and the grid.
+    """
+    first, height, width = place
+    if height * width == 1:
+        return
+    shares: dict[int, list[float]] = {number: [] for number in softmaxes}
+    for cell in sample_positions(height, width).tolist():
+        _, other_uses = _trace(model, _change_cell(image, cell, height, width))
+        for number, weights in softmaxes.items():
+            values, others = (_weighed(part[number], weights.shape[-1]) for part in (uses, other_uses))
+            if values is not None and others is not None:
+                start = first if len(values) >= first + height * width else 0
+                size = (others - values).double().abs().sum(1)
+                shares[number] += [_share_of_less(size[start : start + height * width], cell)] if size.any() else []
+        if all(len(share) >= CLEAR_CELLS and fmean(share) >= CLEAR_LOCALITY for share in shares.values()):
+            return
+    for block, (number, share) in enumerate(shares.items()):
+        if share and fmean(share) < LEAST_LOCALITY:
+            raise UserError(
+                f"what attention block {block} of this network weighs, by weights of shape "
+                f"{tuple(softmaxes[number].shape)}, does not lie at the {height}x{width} positions of the local "
+                f"features: where pixels of a position change, it changes there more than at "
+                f"{fmean(share):.0%} of the others, where {LEAST_LOCALITY:.0%} are expected. It may weigh "
+                "channels, which give no maps: take gradient. Or --local-layer names a layer of the same grid."
+            )
+
+
+def _change_cell(image: Tensor, cell: int, height: int, width: int) -> Tensor:
+    """Return an image (1, C, H, W) of which the pixels of one cell of a grid are others."""
+    noise = torch.rand(image.shape, generator=torch.Generator().manual_seed(0)).to(image)
+    mask = torch.zeros(height * width)
+    mask[cell] = 1
+    is_inside = F.interpolate(mask.reshape(1, 1, height, width), image.shape[2:]).to(image.device) > 0
+    return torch.where(is_inside, (image + 0.25 + noise / 2) % 1, image)
+
+
+def _share_of_less(size: Tensor, cell: int) -> float:
+    """Return the share of other cells that change less than one does, ties half."""
+    less, ties = (size < size[cell]).sum(), (size == size[cell]).sum() - 1
+    return float(less + ties / 2) / (len(size) - 1)
+
+
+def _weighed(uses: list[Use], count: int) -> Tensor | None:
+    """Return what the weights of `count` columns add up (T, D), None where it is not seen."""
+    return next((use.values for use in uses if use.values is not None and len(use.values) == count), None)
 
 
 def _waken(model: nn.Module) -> AbstractContextManager[None]:
