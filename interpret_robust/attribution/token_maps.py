@@ -14,8 +14,9 @@ All are read in the row of the token that the answer is read from. Of several, s
 of an image whose mean is classified, it is the mean row; which they are is measured (`models.self_attention`).
 
 A network may end in a pool by attention, whose queries are no tokens (timm's `AttentionPoolLatent`), or which is a
-softmax of one score a token (`SeqPool` of CCT). Its weights are those of `head:last`. In the blocks before it tokens are read in the shares that the pool has of them, and nothing of
-the queries is added as I is: they hold nothing of the image.
+softmax of one score a token (`SeqPool` of CCT). Its weights are those of `head:last`. In the blocks before it tokens
+are read in the shares that the pool has of them, and nothing of the queries is added as I is: they hold nothing of the
+image.
 """
 
 import re
