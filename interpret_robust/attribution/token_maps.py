@@ -94,8 +94,8 @@ def _head(rule: str, heads: tuple[int, ...]) -> tuple[int, slice] | None:
 def _pass_forward(places: Tokens, model: nn.Module, images: Tensor) -> list[Tensor]:
     """Return the attention (N, heads, T, T) of each block, in float32."""
     with torch.no_grad():
-        watched, _ = attend(model, images)
-    return [watched[number].float() for number in places.blocks]
+        attentions, _ = attend(model, images)
+    return [attentions[number].float() for number in places.blocks]
 
 
 def _pass_back(
@@ -103,8 +103,8 @@ def _pass_back(
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Return the same, and the gradients of the logits of classes, by default of the predicted ones."""
     with torch.enable_grad():
-        watched, logits = attend(model, images)
-        blocks = [watched[number] for number in places.blocks]
+        attentions, logits = attend(model, images)
+        blocks = [attentions[number] for number in places.blocks]
         scores = logits.amax(1) if classes is None else logits.gather(1, classes[:, None])
         gradients = torch.autograd.grad(scores.sum(), blocks, allow_unused=True, materialize_grads=True)
     return [weights.detach().float() for weights in blocks], [gradient.float() for gradient in gradients]

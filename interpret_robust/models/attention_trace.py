@@ -31,7 +31,7 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.uses: list[Use] = []
-        self._followed = 0
+        self._count = 0
         self._of_attention: dict[int, int] = {}
         self._of_images: set[int] = set()
         self._alive: list[Any] = []  # or another tensor would get their place in memory
@@ -43,8 +43,8 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def follow(self, attention: Tensor) -> Tensor:
         """Return a tensor of which no other shares the memory, taken for the next attention."""
         self._of_images.discard(_place(attention))
-        self._of_attention[_place(attention)] = self._followed
-        self._followed += 1
+        self._of_attention[_place(attention)] = self._count
+        self._count += 1
         return attention
 
     def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), keywords: Any = None) -> Any:

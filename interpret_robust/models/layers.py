@@ -275,7 +275,7 @@ Of 16 networks trained here each position did, on each of eight images, on more 
 
 
 def default_layer(network: nn.Module, preprocess: Preprocess, image: Tensor) -> Choice | None:
-    """Return the last layer with several positions that everything from the image to the logits passes through.
+    """Return the last layer with several positions that whole_extent from the image to the logits passes through.
 
     Positions have to depend most on their own pixels. Behind a gate or inside of a residual block there may be later
     layers that see only a part: they are taken where no layer sees all. None where no layer has several positions. One
@@ -416,8 +416,8 @@ def _stretch(size: Tensor, places: Tensor, length: int) -> float:
     last = pixels - 1 - has_effect.int().flip(1).argmax(1)
     extent = torch.where(has_effect.any(1), last - first + 1, 0)
     is_whole = extent == extent.max()
-    everything = int(last.max() - first.min()) + 1  # that any position sees
-    if int(extent.max()) == everything or len(set(places[is_whole].tolist())) < LEAST_PLACES:
+    whole_extent = int(last.max() - first.min()) + 1  # that any position sees
+    if int(extent.max()) == whole_extent or len(set(places[is_whole].tolist())) < LEAST_PLACES:
         return float("nan")
     x, middle = (values[is_whole].double() for values in (places, (first + last) / 2))
     x, middle = x - x.mean(), middle - middle.mean()
@@ -625,7 +625,7 @@ def count_beyond(network: nn.Module, name: str, preprocess: Preprocess, images: 
     return 0 if gradient is None else int((gradient != 0).flatten(1).any(1).sum())
 
 
-class _Fixed(torch.autograd.Function):
+class _Anchor(torch.autograd.Function):
     """What is as it was, with a gradient of zero: a network may ask for gradients in its forward, and needs some."""
 
     @staticmethod
@@ -639,7 +639,7 @@ class _Fixed(torch.autograd.Function):
 
 def _cut(_: nn.Module, __: Any, output: Any) -> Any:
     """Hold the output of a layer fixed: a forward hook."""
-    return _Fixed.apply(output) if isinstance(output, Tensor) and output.requires_grad else output
+    return _Anchor.apply(output) if isinstance(output, Tensor) and output.requires_grad else output
 
 
 def is_inside(output: Any) -> bool:
@@ -672,20 +672,23 @@ def hooks(pairs: Iterable[tuple[nn.Module, Callable[..., Any]]]) -> Iterator[Non
 def probe_answer(network: nn.Module) -> Iterator[list[Tensor]]:
     """Yield a number that depends on all that the answer does, the last of a list after a pass of the network.
 
-    Of an answer of several parts those that may be logits (N, classes) count. Fresh transformers begin with an answer
-    of zero, which depends on nothing: there it is made of what the last linear layer sees, which answers in most.
+    It is made of what linear layers see, the one that answers or else the last: fresh transformers begin with an answer
+    of zero, which depends on nothing. Of an answer of several parts those that may be logits (N, classes) count.
     """
     answers: list[Tensor] = []
+    linear_passes: list[tuple[Any, Tensor]] = []
 
-    def record_input(_: nn.Module, inputs: tuple[Any, ...], __: Any) -> None:
+    def record_input(_: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         if not is_inside(inputs[0]):
-            answers.append(inputs[0].square().sum())
+            linear_passes.append((output, inputs[0].square().sum()))
 
     def record_answer(_: nn.Module, __: Any, answer: Any) -> None:
         tensors = tensors_of(answer)
         logits = [tensor for tensor in tensors if tensor.ndim == 2] or tensors
-        total = sum((tensor.square().sum() for tensor in logits), torch.zeros(()))
-        answers.append(total if total != 0 or not answers else answers[-1])
+        own_numbers = [number for output, number in linear_passes if any(output is tensor for tensor in logits)]
+        start = sum(own_numbers or [number for _, number in linear_passes[-1:]], torch.zeros(()))
+        answers.append(sum((tensor.square().sum() for tensor in logits), start))
+        linear_passes.clear()
 
     linear = [(module, record_input) for module in network.modules() if isinstance(module, nn.Linear)]
     with torch.enable_grad(), hooks([*linear, (network, record_answer)]):

@@ -171,9 +171,9 @@ def _look(model: Classifier, image: Tensor) -> Tokens:
     first = _first(model, count, height * width)
     _check_what_weighs({n: softmaxes[n] for n in numbers}, uses)
     _check_positions(model, image, {n: softmaxes[n] for n in numbers}, uses, (first, height, width))
-    with torch.enable_grad(), _waken(model), watch_attention() as watched:
+    with torch.enable_grad(), _waken(model), watch_attention() as attentions:
         answer = model(image).square().sum()
-    blocks = [watched[n] for n in numbers]
+    blocks = [attentions[n] for n in numbers]
     (gradient,) = torch.autograd.grad(answer, blocks[-1], allow_unused=True)
     is_read = torch.zeros(()) if gradient is None else (gradient != 0).flatten(0, -3).any(-1).any(0).float()
     if not is_read.any():
@@ -224,7 +224,7 @@ def _check_positions(
     for cell in sample_positions(height, width).tolist():
         _, other_uses = _trace(model, _change_cell(image, cell, height, width))
         for number, weights in softmaxes.items():
-            values, others = (_weighed(part[number], weights.shape[-1]) for part in (uses, other_uses))
+            values, others = (_product(part[number], weights.shape[-1]) for part in (uses, other_uses))
             if values is not None and others is not None:
                 start = first if len(values) >= first + height * width else 0
                 size = (others - values).double().abs().sum(1)
@@ -257,7 +257,7 @@ def _share_of_less(size: Tensor, cell: int) -> float:
     return float(less + ties / 2) / (len(size) - 1)
 
 
-def _weighed(uses: list[Use], count: int) -> Tensor | None:
+def _product(uses: list[Use], count: int) -> Tensor | None:
     """Return what the weights of `count` columns add up (T, D), None where it is not seen."""
     return next((use.values for use in uses if use.values is not None and len(use.values) == count), None)
 
