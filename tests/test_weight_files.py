@@ -542,6 +542,8 @@ def test_a_network_that_leaves_weights_out_is_refused(tmp_path: Path) -> None:
         load_weights(seed_network(Lenient, seed=0), "mine", tmp_path / "weights.pt")
     same = seed_network(Lenient, seed=1)
     assert load_weights(same, "mine", tmp_path / "weights.pt") == ([], [])
+    torch.save({name: tensor.to_sparse() for name, tensor in weights(1).items()}, tmp_path / "weights.pt")
+    assert load_weights(same, "mine", tmp_path / "weights.pt") == ([], [])
 
 
 @pytest.mark.parametrize(("dtype", "number"), [(torch.uint8, 300), (torch.half, 1e6)])

@@ -99,7 +99,7 @@ def _doubt_about_unsaved(loose_tensors: dict[str, torch.Tensor], card: Card) -> 
         if name in other and not torch.equal(tensor, other[name]):
             yield (
                 f"draws '{name}' when it is built, and no file of weights holds it: it is not that of the training. "
-                "Let it be a buffer."
+                "Let it be a persistent buffer."
             )
             return
 

@@ -49,8 +49,8 @@ PROGRESS = CURVES | words_of(
 """Words of numbers and curves that training writes down."""
 
 TRAINING = re.compile(
-    r"(optim|sched|scaler|metric|histor|callback|hyperparam|loss|config)[a-z]*|hyper|hparams|opt|sgd|adamw?|momentum|amp|rng|random|criterion|"
-    r"queue|hist|args|loops|confusion"
+    r"(optim|sched|scaler|metric|histor|callback|hyperparam|loss|config)[a-z]*|hyper|hparams|opt|sgd|adamw?|momentum|"
+    r"amp|rng|random|criterion|queue|hist|args|loops|confusion"
 )
 """Words of the outermost keys of what training alone used."""
 

@@ -275,7 +275,7 @@ Of 16 networks trained here each position did, on each of eight images, on more 
 
 
 def default_layer(network: nn.Module, preprocess: Preprocess, image: Tensor) -> Choice | None:
-    """Return the last layer with several positions that whole_extent from the image to the logits passes through.
+    """Return the last layer with several positions that everything from the image to the logits passes through.
 
     Positions have to depend most on their own pixels. Behind a gate or inside of a residual block there may be later
     layers that see only a part: they are taken where no layer sees all. None where no layer has several positions. One
@@ -416,8 +416,8 @@ def _stretch(size: Tensor, places: Tensor, length: int) -> float:
     last = pixels - 1 - has_effect.int().flip(1).argmax(1)
     extent = torch.where(has_effect.any(1), last - first + 1, 0)
     is_whole = extent == extent.max()
-    whole_extent = int(last.max() - first.min()) + 1  # that any position sees
-    if int(extent.max()) == whole_extent or len(set(places[is_whole].tolist())) < LEAST_PLACES:
+    lines = int(has_effect.any(0).sum())  # that any position sees
+    if int(extent.max()) >= lines or len(set(places[is_whole].tolist())) < LEAST_PLACES:
         return float("nan")
     x, middle = (values[is_whole].double() for values in (places, (first + last) / 2))
     x, middle = x - x.mean(), middle - middle.mean()

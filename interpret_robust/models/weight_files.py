@@ -254,11 +254,11 @@ def _load(network: nn.Module, path: Path, label: str, state: Mapping[str, Any], 
 def _find_omission(network: nn.Module, earlier_state: Mapping[str, Tensor], tensors: Mapping[str, Any]) -> str | None:
     """Return the name of a tensor that loading left as it was, though nothing in the file is equal to it, or None."""
     state = network.state_dict()
-    items = [item for item in tensors.values() if isinstance(item, Tensor)]
+    items = [item.to_dense() for item in tensors.values() if isinstance(item, Tensor) and not item.is_nested]
     for name, tensor in earlier_state.items():
         if name.endswith((COUNTER, EXTRA)) or name not in state or not _is_equal(state[name], tensor):
             continue
-        candidates = [tensors[name]] if isinstance(tensors.get(name), Tensor) else items
+        candidates = [tensors[name].to_dense()] if isinstance(tensors.get(name), Tensor) else items
         if not any(_is_equal(item.to(tensor.dtype).flatten(), tensor.flatten()) for item in candidates):
             return name
     return None
