@@ -4,18 +4,20 @@
     python benchmarks/builds.py --old ../old --checkpoints checkpoints --json builds.json
 
 Each run is a process of its own that gives its commands to the `irt` of one checkout, one after the other, and what is
-timed is the whole of it with its children, start-up included. Workers that a server forks are no children: of them the
-seconds of the whole machine tell (Linux), which are those of a run only where nothing else runs. The older build must
-read the checkpoints, so that they are those of its time. Medians over rounds, ratios with bootstrap intervals over
-rounds. Exit status 1 where the images' own values in the files that both wrote differ, but for the number of gradients
-that were taken. `--cases "quick study" --rounds 1` has to be asked for: it takes ten minutes a build.
+timed is the whole of it with all processes that come from it, start-up included. Linux only: a process whose parent has
+ended, as of workers that a server forks, becomes a child of this one. The older build must read the checkpoints, so
+that they are those of its time. Medians over rounds, ratios with bootstrap intervals over rounds. Exit status 1 where
+the images' own values in the files that both wrote differ, but for the number of gradients that were taken. Two cases
+have to be asked for, with `--rounds 1`: "quick study" takes ten minutes a build, "audit of three seeds" an hour.
 
 Torch is imported when all is measured: a process counts the memory of the one that started it as its own.
 """
 
 import argparse
+import ctypes
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -87,24 +89,35 @@ CASES = (
     Case("irt evaluate --help", ("evaluate --help",)),
     Case("irt plan audit", ("plan audit",)),
     Case("quick study", ("reproduce quick",), is_long=True),
+    Case("audit of three seeds", ("reproduce audit --seeds 3",), is_long=True),
 )
+
+PR_SET_CHILD_SUBREAPER = 36
+"""The number of prctl(2) that makes a process the parent of its descendants whose own parent has ended."""
 
 
 @dataclass(frozen=True)
 class Usage:
-    """What a run took: seconds on the clock, of its processes, MiB of the largest of them, seconds of the machine."""
+    """What a run took: seconds on the clock, processor seconds of all its processes, MiB of the largest of them."""
 
     wall: float
     cpu: float
     memory: float
-    machine: float
 
 
-def machine_seconds() -> float:
-    """Return the seconds for which the processors of this machine have worked since it started."""
-    words = Path("/proc/stat").read_text(encoding="utf-8").split("\n", maxsplit=1)[0].split()[1:9]
-    user, nice, system, _, _, *interrupts = map(int, words)
-    return (user + nice + system + sum(interrupts)) / os.sysconf("SC_CLK_TCK")
+def adopt_orphans() -> None:
+    """Make this process the parent of every descendant whose own parent has ended."""
+    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER) was refused: Linux is needed")
+
+
+def wait_for_all() -> Iterator[resource.struct_rusage]:
+    """Wait for each child of this process, orphans that it adopted too, and tell what it used."""
+    while True:
+        try:
+            yield os.wait4(-1, 0)[2]
+        except ChildProcessError:
+            return
 
 
 @dataclass(frozen=True)
@@ -118,7 +131,7 @@ class Build:
         """Give the commands to this build's `irt` in one process, and return what it took."""
         command = [sys.executable, "-c", DRIVER, json.dumps(arguments)]
         environment = os.environ | {"PYTHONPATH": str(self.checkout)}
-        began, busy = time.perf_counter(), machine_seconds()
+        began = time.perf_counter()
         with tempfile.TemporaryFile() as log:
             process = subprocess.Popen(command, cwd=self.root, env=environment, stdout=log, stderr=log)
             _, status, usage = os.wait4(process.pid, 0)
@@ -126,8 +139,9 @@ class Build:
             if status:
                 log.seek(0)
                 raise SystemExit(f"{self.checkout}: {arguments} failed:\n{log.read().decode()[-2000:]}")
-        memory, machine = usage.ru_maxrss / 1024, machine_seconds() - busy
-        return Usage(wall, usage.ru_utime + usage.ru_stime, memory, machine)
+        usages = [usage, *wait_for_all()]
+        seconds = sum(used.ru_utime + used.ru_stime for used in usages)
+        return Usage(wall, seconds, max(used.ru_maxrss for used in usages) / 1024)
 
 
 def measure(case: Case, builds: dict[str, Build], checkpoints: Path, rounds: int) -> dict[str, list[Usage]]:
@@ -188,7 +202,6 @@ def summarize(case: Case, usages: dict[str, list[Usage]], differences: Sequence[
         "ours, CPU": f"{median(our_runs, 'cpu'):.2f} s",
         "times, CPU": ratio("cpu"),
         "times, clock": ratio("wall"),
-        "times, machine": ratio("machine"),
         "memory": f"{median(our_runs, 'memory') / median(old_runs, 'memory'):.2f}",
         "equal": f"NO: {differences[0]}" if differences else "yes",
     }
@@ -209,6 +222,7 @@ def main() -> int:
     parser.add_argument("--cases", nargs="*", default=[case.name for case in CASES if not case.is_long])
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
+    adopt_orphans()
     checkout = Path(__file__).resolve().parents[1]
     measurements, cases = [], {}
     with tempfile.TemporaryDirectory() as scratch:
