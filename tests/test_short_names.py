@@ -75,7 +75,7 @@ def test_what_is_no_model_is_told_what_it_is(text: str, sentence: str) -> None:
     assert str(error.value) == explain(text)
 
 
-def test_a_root_is_made_in_a_folder_that_is_there_and_said(tmp_path: Path) -> None:
+def test_a_root_is_made_in_a_folder_that_is_there_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from interpret_robust.cli import irt
     from interpret_robust.cli.options import make_root, open_root
 
@@ -87,4 +87,6 @@ def test_a_root_is_made_in_a_folder_that_is_there_and_said(tmp_path: Path) -> No
         with pytest.raises(UserError, match=r"there is no folder .*new to write a\.png in: make it"):
             irt.main([*words, str(tmp_path / "new" / "a.png")], standalone_mode=False)
     assert not (tmp_path / "new").exists()
+    irt.main(["plan", "quick", "--root", str(tmp_path / "new")], standalone_mode=False)  # before `reproduce` makes it
+    assert " no " in capsys.readouterr().out and not (tmp_path / "new").exists()
     assert make_root(tmp_path / "new").root.is_dir() and open_root(tmp_path / "new").root == tmp_path / "new"

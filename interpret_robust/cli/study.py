@@ -72,7 +72,6 @@ def plan(name: str, scale: str, seeds: int | None, arch: str | None, form: str, 
             f"the images of {plan_of_study.dataset} are missing, and names of files depend on them: "
             f"`irt data get {plan_of_study.dataset}` fetches them."
         )
-    open_root(root)
     steps = reproduction.plan(plan_of_study)
     rows = [
         {
