@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from interpret_robust.datasets import Dataset, Split
+from interpret_robust.datasets.base import numbered
 from interpret_robust.datasets.cluttered_digits import cluttered_digits
 from interpret_robust.datasets.npz import Arrays, write_npz
 from interpret_robust.models.building import build_network
@@ -28,7 +29,7 @@ def seed_network(kind: Callable[..., nn.Module], *arguments: Any, seed: int = 0)
 
 def network_of(card: Card, classes: int) -> nn.Module:
     """The network of a card, about whose weights nothing is doubtful."""
-    network, remarks = build_network(card, classes)
+    network, remarks = build_network(card, numbered(classes))
     assert remarks == []
     return network
 

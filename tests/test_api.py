@@ -37,6 +37,7 @@ from interpret_robust.figures.drawing import compose
 from interpret_robust.models.card import Card
 from interpret_robust.models.checkpoint import Checkpoint
 from interpret_robust.models.external import ExternalModel
+from interpret_robust.models.wrapper import WrappedModel
 from interpret_robust.results import hdf5
 from interpret_robust.training.recipe_file import recipe_of
 
@@ -209,6 +210,41 @@ def test_a_checkpoint_s_network_that_was_changed_is_asked_only_as_a_network(
         images = torch.rand(3, *digits.image_shape, generator=torch.Generator().manual_seed(0))
         changed = ir.load(model, digits, label="changed")
         torch.testing.assert_close(changed(images), model(images))
+
+
+def test_a_model_that_was_loaded_is_given_back(make_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    for model in (ir.load(seed_network(Convolutions), noise()), ir.load(make_checkpoint(tmp_path))):
+        assert ir.load(model) is model
+
+
+def test_a_model_from_elsewhere_is_loaded_anew_as_it_was_read() -> None:
+    model = ir.load(seed_network(Convolutions), noise(), label="mine", normalize="0.5,0.25", local_layer="stem")
+    other, images = ir.load(model, noise("other", count=7)), pixels(4, C, H, W)
+    torch.testing.assert_close(other(images), seed_network(Convolutions)((images - 0.5) / 0.25))
+    assert (other.name, other.subject.job["layers"]["local"]) == ("other-mine", "stem")
+    assert isinstance(other.subject, ExternalModel)
+    assert other.subject.data.test.sha256 == noise(count=7).test.sha256
+    plain = ir.load(model, normalize="none", label="plain")
+    torch.testing.assert_close(plain(images), seed_network(Convolutions)(images))
+    with torch.no_grad():
+        model.network.get_parameter("backbone.answer.bias").fill_(3.0)
+    assert torch.equal(ir.load(model, label="now")(images), model(images))
+    assert not torch.equal(other(images), model(images))
+
+
+def test_a_network_that_holds_a_loaded_model_asks_its_own_copy() -> None:
+    """The trial of a model keeps what it answered, and of whom."""
+    inner, images = ir.load(seed_network(Convolutions), noise(), label="inner"), pixels(4, C, H, W)
+    outer = ir.load(nn.Sequential(inner, nn.Identity()), noise(), label="outer")
+    expected = inner(images)
+    with torch.no_grad():
+        inner.network.get_parameter("backbone.answer.bias").fill_(3.0)
+    assert torch.equal(outer(images), expected)
+    copies = [module for module in outer.modules() if isinstance(module, WrappedModel)]
+    assert copies[1].follow_answers()() is None
+    with torch.no_grad():
+        copies[1].get_parameter("backbone.answer.bias").fill_(3.0)
+    assert "it was changed since ('answer.bias')" in str(copies[1].follow_answers()())
 
 
 @pytest.mark.filterwarnings("ignore::interpret_robust.core.errors.DoubtWarning")

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from interpret_robust.core.errors import UserError
 from interpret_robust.datasets import Dataset
+from interpret_robust.datasets.base import numbered
 from interpret_robust.datasets.npz import write_npz
 from interpret_robust.models import external, libraries
 from interpret_robust.models.building import build_network, preprocess_of
@@ -447,7 +448,7 @@ def test_weights_are_read_from_a_file_of_tensors(form: str, ending: str, folder:
 def test_tensors_that_a_network_lacks_are_kept_as_a_doubt(folder: Path) -> None:
     save_file(other_weights() | {"loss.margin": torch.ones(K)}, folder / "more.safetensors")
     card = Card("mine_of_tests:net", weights=str(folder / "more.safetensors"), label="mine")
-    network, remarks = build_network(card, K)
+    network, remarks = build_network(card, numbered(K))
     model = bring(network, card, noise(), "noise", remarks)
     assert model.doubts[0].startswith("mine has all its weights from more.safetensors, which also holds 'loss.margin'")
     assert torch.equal(

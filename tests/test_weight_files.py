@@ -1,21 +1,27 @@
 """Weights as people's programs save them: below keys, behind prefixes, beside a moving average, in other precisions."""
 
+import json
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from anyone import C, Convolutions, H, K, W, seed_network
+from anyone import C, Convolutions, H, K, W, noise, seed_network
 from networks import pixels
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from interpret_robust.core.errors import UserError
+import interpret_robust as ir
+from interpret_robust.core.errors import DoubtWarning, UserError
+from interpret_robust.datasets.base import numbered
 from interpret_robust.models.building import build_network
 from interpret_robust.models.card import Card
 from interpret_robust.models.copying import unwrap
+from interpret_robust.models.file_classes import doubts_about_order
 from interpret_robust.models.normalization import STATISTICS
 from interpret_robust.models.weight_files import load_weights
 
@@ -241,7 +247,7 @@ class Numbered(nn.Module):
 def test_a_number_that_a_layer_keeps_is_read(prefix: str, tmp_path: Path) -> None:
     source, network = nn.Sequential(Numbered(3.0)), nn.Sequential(Numbered(1.0))
     torch.save(add_prefix(prefix, source.state_dict()), tmp_path / "weights.pt")
-    assert load_weights(network, "mine", tmp_path / "weights.pt") == ([], [])
+    assert load_weights(network, "mine", tmp_path / "weights.pt") == ([], [], [])
     torch.testing.assert_close(network.state_dict(), source.state_dict())
 
 
@@ -273,7 +279,7 @@ def test_tensors_kept_beside_are_compared_and_missed(tmp_path: Path) -> None:
 def test_ordinary_numbers_of_training_are_no_question(entry: dict[str, Any], tmp_path: Path) -> None:
     path, network = tmp_path / "weights.pt", seed_network(Convolutions, seed=0)
     torch.save({"model": weights()} | entry, path)
-    assert load_weights(network, "mine", path, normalization=STATISTICS["none"]) == ([], [])
+    assert load_weights(network, "mine", path, normalization=STATISTICS["none"]) == ([], [], [])
     torch.testing.assert_close(network(pixels(3, C, H, W)), expected())
 
 
@@ -294,7 +300,7 @@ def test_a_network_that_renames_and_resizes_what_it_loads_is_left_to_torch(tmp_p
 
     source, network = nn.Linear(3, 3), Renaming()
     torch.save({"model": source.state_dict(prefix="old.") | {"bank": torch.arange(7.0)}}, tmp_path / "old.pt")
-    assert load_weights(network, "mine", tmp_path / "old.pt") == ([], [])
+    assert load_weights(network, "mine", tmp_path / "old.pt") == ([], [], [])
     assert torch.equal(network.layer.weight, source.weight) and torch.equal(network.bank, torch.arange(7.0))
 
 
@@ -519,7 +525,7 @@ def test_numbers_that_tell_how_far_training_was_lie_beside_weights(number: Weigh
     path, network = tmp_path / "weights.pt", seed_network(Convolutions, seed=0)
     for tensors in (weights(), add_prefix("net.", weights())):
         torch.save(tensors | number, path)
-        assert load_weights(network, "mine", path) == ([], [])
+        assert load_weights(network, "mine", path) == ([], [], [])
     torch.save(add_prefix("net.", weights()) | {"gain": torch.tensor(0.5)}, path)
     assert load_weights(network, "mine", path).extras == ["gain"]
     torch.save(weights() | {"gain": torch.tensor(0.5)}, path)
@@ -541,9 +547,9 @@ def test_a_network_that_leaves_weights_out_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"does not fill 'answer\.\w+' of mine, which stays as it was built"):
         load_weights(seed_network(Lenient, seed=0), "mine", tmp_path / "weights.pt")
     same = seed_network(Lenient, seed=1)
-    assert load_weights(same, "mine", tmp_path / "weights.pt") == ([], [])
+    assert load_weights(same, "mine", tmp_path / "weights.pt") == ([], [], [])
     torch.save({name: tensor.to_sparse() for name, tensor in weights(1).items()}, tmp_path / "weights.pt")
-    assert load_weights(same, "mine", tmp_path / "weights.pt") == ([], [])
+    assert load_weights(same, "mine", tmp_path / "weights.pt") == ([], [], [])
 
 
 @pytest.mark.parametrize(("dtype", "number"), [(torch.uint8, 300), (torch.half, 1e6)])
@@ -577,11 +583,87 @@ def test_a_tensor_that_a_network_draws_and_no_file_holds_is_doubted(
     torch.save(nn.Linear(3, 2).state_dict(), tmp_path / "weights.pt")
     card = Card(f"drawing_{kind}_{is_drawn}:Network", weights=str(tmp_path / "weights.pt"))
     state = torch.get_rng_state()
-    _, remarks = build_network(card, 2)
+    _, remarks = build_network(card, numbered(2))
     assert torch.equal(torch.get_rng_state(), state)
     assert [remark.startswith("draws 'factor' when it is built, and no file") for remark in remarks] == [
         True
     ] * is_drawn
+
+
+NAMES = ["ant", "bee", "cow"]
+SAID = "has 'bee' as its class 2 by '{}' of {}, and the images have it as label 1 (2 of 3 classes differ so): answers"
+
+ORDERS: dict[str, Any] = {
+    "class_to_idx": {"ant": 0, "cow": 1, "bee": 2},
+    "idx_to_class": {2: "bee", 0: "ant", 1: "cow"},
+    "id2label": {"0": "ANT", "1": "Cow", "2": "Bee"},
+    "classes": ["ant", "cow", "bee"],
+    "class_names": ("ant", "cow", "bee"),
+    "label_names": "ant, cow, bee",
+    "target_names": json.dumps(["ant", "cow", "bee"]),
+    "labels": [["ant", "n01"], ["cow", "n02"], ["bee", "n03"]],
+}
+
+
+@pytest.mark.parametrize("key", ORDERS)
+@pytest.mark.parametrize("place", ["", "hyper_parameters.data"])
+def test_an_order_of_classes_that_a_file_states_is_compared(
+    key: str, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "three_classes.py").write_text("import torch\ndef build(): return torch.nn.Linear(3, 3)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    entry = {key: ORDERS[key]}
+    for outer in reversed(place.split(".") if place else []):
+        entry = {outer: entry}
+    torch.save({"state_dict": nn.Linear(3, 3).state_dict(), **entry}, tmp_path / "net.pt")
+    card = Card("three_classes:build", weights=str(tmp_path / "net.pt"))
+    (remark,) = build_network(card, NAMES)[1]
+    assert remark.startswith(SAID.format(f"{place}.{key}".lstrip("."), "net.pt"))
+    for names in (["ant", "cow", "bee"], ["Ant", "COW", "bee"], ["x", "y", "z"], numbered(3), [*NAMES, "dog"]):
+        assert build_network(card, names)[1] == []
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"classes": 3},
+        {"classes": torch.arange(3)},
+        {"class_weights": {"ant": 0, "cow": 1, "bee": 2}},
+        {"class_to_idx": {"ant": 0, "cow": 1, "bee": 5}},
+        {"labels": [None, 2, "ant"]},
+        {"dataset": {"names": {"train": ["ant", "cow", "bee"]}}},
+        {"class_names": "[" * 100_000},
+    ],
+)
+def test_what_is_no_list_of_classes_says_nothing_of_their_order(entry: dict[str, Any], tmp_path: Path) -> None:
+    torch.save({"state_dict": nn.Linear(3, 3).state_dict(), **entry}, tmp_path / "net.pt")
+    rest = load_weights(nn.Linear(3, 3), "mine", tmp_path / "net.pt")
+    assert [*doubts_about_order(rest.class_lists, NAMES, "net.pt")] == []
+
+
+@pytest.mark.parametrize("key", ["classes", "config"])
+def test_the_texts_of_safetensors_state_an_order_of_classes(key: str, tmp_path: Path) -> None:
+    order = ["ant", "cow", "bee"]
+    text = json.dumps(order if key == "classes" else {"id2label": dict(enumerate(order))})
+    save_file(nn.Linear(3, 3).state_dict(), tmp_path / "net.safetensors", {"format": "pt", key: text})
+    rest = load_weights(nn.Linear(3, 3), "mine", tmp_path / "net.safetensors")
+    (remark,) = doubts_about_order(rest.class_lists, NAMES, "it")
+    assert remark.startswith(SAID.format(key if key == "classes" else "config.id2label", "it"))
+
+
+@pytest.mark.parametrize("place", ["class_to_idx", "config.id2label"])
+def test_an_order_of_classes_that_a_network_keeps_is_compared(place: str) -> None:
+    network = seed_network(Convolutions)
+    names = [f"name {number}" for number in range(K)]
+    order = {name: number for number, name in enumerate(reversed(names))}
+    if place == "class_to_idx":
+        network.class_to_idx = order
+    else:
+        network.config = SimpleNamespace(id2label={number: name for name, number in order.items()})
+    with pytest.warns(DoubtWarning, match=rf"mine has 'name 0' as its class 6 by '{place}' of the network, .*6 of 7"):
+        ir.load(network, replace(noise(), class_names=tuple(names)), label="mine")
+    doubts = ir.load(network, replace(noise(), class_names=tuple(reversed(names)))).doubts
+    assert not any(place in doubt for doubt in doubts)
 
 
 def test_files_are_read_by_what_they_hold_not_by_their_names(tmp_path: Path) -> None:
@@ -633,7 +715,7 @@ def test_a_layer_that_is_called_like_an_average_is_none(tmp_path: Path) -> None:
     tensors = network.state_dict()
     optimizer = {"state": {name: {"exp_avg": torch.zeros(7)} for name in tensors}}
     torch.save({"model": tensors, "optimizer": optimizer}, tmp_path / "weights.pt")
-    assert load_weights(network, "mine", tmp_path / "weights.pt") == ([], [])
+    assert load_weights(network, "mine", tmp_path / "weights.pt") == ([], [], [])
 
 
 def test_a_key_names_where_weights_lie_or_what_they_lie_below(tmp_path: Path) -> None:
@@ -799,7 +881,7 @@ def test_what_a_layer_keeps_beside_its_tensors_is_read_where_a_file_holds_it(tmp
     assert network.extra == {"scale": 3} and torch.equal(network.layer.weight, source_network.layer.weight)
     other_network = ExtraLayer({"scale": 1})
     save_file(source_network.layer.state_dict(prefix="layer."), tmp_path / "bare.safetensors")
-    assert load_weights(other_network, "mine", tmp_path / "bare.safetensors") == ([], ["_extra_state"])
+    assert load_weights(other_network, "mine", tmp_path / "bare.safetensors") == ([], ["_extra_state"], [])
     assert other_network.extra == {"scale": 1} and torch.equal(other_network.layer.weight, source_network.layer.weight)
 
 
@@ -819,6 +901,6 @@ def test_a_builder_may_give_a_wrapped_network(wrap: Any, tmp_path: Path, monkeyp
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr("wrapped_builder.build", lambda: wrap(seed_network(Convolutions, seed=0)))
     torch.save(weights(), tmp_path / "weights.pt")
-    network, remarks = build_network(Card("wrapped_builder:build", weights=str(tmp_path / "weights.pt")), 7)
+    network, remarks = build_network(Card("wrapped_builder:build", weights=str(tmp_path / "weights.pt")), numbered(7))
     torch.testing.assert_close(unwrap(network)(pixels(3, C, H, W)), expected())
     assert remarks == []

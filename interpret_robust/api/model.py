@@ -160,7 +160,8 @@ def load(model: str | Path | nn.Module, data: Data | None = None, **card: Any) -
 
     Args:
         model: what `--model` takes: a checkpoint, `timm:NAME`, `torchvision:NAME`, `robustbench:NAME` or
-            `package.module:callable`; or a network itself, of which a copy is kept: it may be trained on.
+            `package.module:callable`; or a network itself, of which a copy is kept: it may be trained on. A model
+            that was loaded is given back, or, with other `data` or fields of `card`, loaded anew with these.
         data: which images it is for; a checkpoint of `irt train` knows its own.
         card: fields of `models.card.Card` that say how it is read, such as `weights`, `normalize` and `local_layer`;
             they are listed below.
@@ -181,6 +182,11 @@ def _load(model: str | Path | nn.Module, data: Data | None, card: dict[str, Any]
     card = {name: _as_entry(name, value) for name, value in card.items()}
     if "arguments" in card:
         card["arguments"] = _as_pairs(card["arguments"])
+    if isinstance(model, Model) and data is None and not card:
+        model.check_unchanged()
+        return model
+    if isinstance(model, Model) and isinstance(model.subject, ExternalModel):
+        return _load_anew(model, model.subject, data, card)
     if isinstance(model, nn.Module):
         kind = type(model)
         reference = cards.reference(f"{kind.__module__}:{kind.__qualname__}", **{"label": kind.__name__, **card})
@@ -198,10 +204,22 @@ def _load(model: str | Path | nn.Module, data: Data | None, card: dict[str, Any]
             "data)."
         )
     if isinstance(data, Dataset) and isinstance(reference, Card):
-        network, remarks = build_network(reference, len(data.class_names))
+        network, remarks = build_network(reference, data.class_names)
         return Model(external.bring(network, reference, data, data.name, remarks))
     source = None if data is None or isinstance(data, Dataset) else name_of(data)
     return Model(external.subject(reference, source, is_shared=False))
+
+
+def _load_anew(model: Model, subject: ExternalModel, data: Data | None, card: dict[str, Any]) -> Model:
+    """Return the network of a model from elsewhere, as it is now, read as before but for other data or other fields."""
+    model.check_unchanged()
+    own_card = {name: value for name, value in subject.card.entries().items() if name not in ORIGIN}
+    named_card = own_card | {"label": subject.card.name} | card
+    return _load(subject.wrapper.backbone, subject.data if data is None else data, named_card)
+
+
+ORIGIN = ("model", "weights", "weights_key", "arguments")
+"""Fields of a card that a network itself needs no more."""
 
 
 def _remedy(model: object) -> str:

@@ -93,9 +93,7 @@ def read(path: Path) -> list[list[str]]:
     check_present(path, "file of class names", "give JSON, a list of names, or CSV, a line NUMBER,NAME")
     try:
         text = path.read_text(encoding="utf-8")
-        outputs = (
-            _parse_json(json.loads(text)) if path.suffix == ".json" else _parse_rows([*csv.reader(text.splitlines())])
-        )
+        outputs = parse(json.loads(text)) if path.suffix == ".json" else _parse_rows([*csv.reader(text.splitlines())])
     except (OSError, ValueError, TypeError, AttributeError, IndexError, csv.Error, RecursionError):
         outputs = []
     if not outputs or not all(output and all(map(is_printable_label, output)) for output in outputs):
@@ -106,7 +104,15 @@ def read(path: Path) -> list[list[str]]:
     return outputs
 
 
-def _parse_json(content: Any) -> list[list[str]]:
+def parse(content: Any) -> list[list[str]]:
+    """Return the names of outputs in their order, from a list of them or a mapping from or to numbers.
+
+    Raises ValueError, TypeError or AttributeError for anything else.
+
+    Example:
+        >>> parse({"dog": 1, "cat": 0}), parse({"0": "cat", "1": "dog"})
+        ([['cat'], ['dog']], [['cat'], ['dog']])
+    """
     if isinstance(content, list):
         return [_names(item) for item in content]
     if all(type(value) is int for value in content.values()):

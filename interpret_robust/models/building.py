@@ -2,7 +2,7 @@
 
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from interpret_robust.core.errors import UserError
 from interpret_robust.core.plugins import first_words, import_object
 from interpret_robust.models.card import Card
 from interpret_robust.models.copying import copy_of, unwrap
+from interpret_robust.models.file_classes import doubts_about_order
 from interpret_robust.models.libraries import BUILDERS, build, check_call, is_offline
 from interpret_robust.models.model_names import explain
 from interpret_robust.models.normalization import STATISTICS, Statistics, statistics
@@ -20,11 +21,11 @@ from interpret_robust.models.preprocess import Preprocess
 from interpret_robust.models.weight_files import Rest, load_weights
 
 
-def build_network(card: Card, classes: int) -> tuple[nn.Module, list[str]]:
+def build_network(card: Card, class_names: Sequence[str]) -> tuple[nn.Module, list[str]]:
     """Return the network of a card, and what is doubtful about its file of weights: sentences that begin with a verb.
 
-    It is for `classes` classes where it is a library's that can be built for any number. Raises UserError where a name
-    is unknown, a library is not installed, or weights cannot be had or do not fit.
+    It is for as many classes as `class_names` where it is a library's that can be built for any number. Raises
+    UserError where a name is unknown, a library is not installed, or weights cannot be had or do not fit.
     """
     origin, colon, name = card.model.partition(":")
     if not colon:
@@ -37,7 +38,7 @@ def build_network(card: Card, classes: int) -> tuple[nn.Module, list[str]]:
         torch.default_generator.manual_seed(0)
         try:
             if origin in BUILDERS:
-                network = build(origin, name, classes, dict(card.arguments), pretrained=pretrained)
+                network = build(origin, name, len(class_names), dict(card.arguments), pretrained=pretrained)
             else:
                 check_call(card.model, dict(card.arguments))
                 network = _call(card)
@@ -58,7 +59,11 @@ def build_network(card: Card, classes: int) -> tuple[nn.Module, list[str]]:
     normalization = _library_normalization(card, network) if card.normalize is None else None
     loose_tensors = _unsaved_tensors(network) if origin not in BUILDERS else {}
     rest = load_weights(unwrap(network), card.model, path, card.weights_key, normalization)
-    return network, [*_doubt_about_rest(rest, path), *_doubt_about_unsaved(loose_tensors, card)]
+    return network, [
+        *_doubt_about_rest(rest, path),
+        *doubts_about_order(rest.class_lists, class_names, path.name),
+        *_doubt_about_unsaved(loose_tensors, card),
+    ]
 
 
 def _doubt_about_rest(rest: Rest, path: Path) -> Iterator[str]:

@@ -33,6 +33,7 @@ from interpret_robust.models.attention_check import read_attention
 from interpret_robust.models.building import build_network, preprocess_of
 from interpret_robust.models.card import Card, Reference
 from interpret_robust.models.copying import unwrap_layers
+from interpret_robust.models.file_classes import doubts_about_order, lists_of_network
 from interpret_robust.models.layers import Choice, default_layer, hooks, layer_of, reading
 from interpret_robust.models.library_settings import view
 from interpret_robust.models.logits import as_logits
@@ -79,7 +80,7 @@ def _shared_model(card: Card, source: str, *_: object) -> "ExternalModel":
 
 def _build(card: Card, source: str) -> "ExternalModel":
     data = load(source)
-    network, remarks = build_network(card, len(data.class_names))
+    network, remarks = build_network(card, data.class_names)
     return read(network, card, data, source, remarks)
 
 
@@ -182,6 +183,7 @@ def read(network: nn.Module, card: Card, data: Dataset, source: str, remarks: Se
     data = view(data, card, network)
     label = card.label or card.model
     remarks = (*remarks, *prepare(network, card))
+    remarks = (*remarks, *doubts_about_order(lists_of_network(network), data.class_names, "the network"))
     device = next((weights.device for weights in network.parameters()), torch.device("cpu"))
     preprocess = preprocess_of(card, network, data.image_shape[0]).to(device)
     image = trial_image(data).to(device)

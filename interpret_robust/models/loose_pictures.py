@@ -37,7 +37,7 @@ def bring_with_pictures(
     Raises UserError as `models.external.bring` does, and for pictures of several sizes without any of these.
     """
     names = None if classes is None else names_of(read(classes))
-    network, remarks = build_network(card, len(names) if names else USUAL_CLASSES)
+    network, remarks = build_network(card, names or numbered(USUAL_CLASSES))
     network = unwrap(network)
     framing = Framing.square(size) if size is not None else framing_of(card, network)
     images = PictureArray(

@@ -98,7 +98,7 @@ def try_out(
             doubt = doubt_about_loss(model, *_choose_right(judgment, model.preprocess.size))
         if doubt is not None:
             doubts.append(f"{label} {doubt}")
-        model.follow_answers = follow_answers(model, images)
+        model.follow_answers = FirstAnswers(model, images).follow
     return Trial(judgment.accuracy, len(judgment.labels), tuple(doubts))
 
 
@@ -128,63 +128,65 @@ def doubts_about_answers(model: Classifier, images: Tensor, label: str) -> Itera
         raise UserError(f"{label}: {error}") from error
 
 
-def follow_answers(model: WrappedModel, images: Tensor) -> Callable[[], Callable[[], str | None]]:
-    """Ask a model a few images (N, C, H, W), and return what follows whether its answers change in an analysis.
+class FirstAnswers:
+    """What a model answers to a few images (N, C, H, W) when it is tried, to tell later whether that has changed.
 
-    Called before an analysis it asks them again, and returns what asks them once more afterwards and gives a sentence,
-    or None. None is said of a model whose answers differ at once, which the trial tells of. Sentences begin with a
-    verb, to be read behind the model's name. Random numbers are seed 0's, and those of the process left as found.
-
-    Example:
-        >>> begin = follow_answers(model, images)
-        >>> finish = begin()
-        >>> finish()
+    A copy of the model asks the copy: this is no function that would go on asking the original. Random numbers are
+    seed 0's, and those of the process left as found.
     """
 
+    def __init__(self, model: WrappedModel, images: Tensor) -> None:
+        self._model, self._images = model, images
+        self._answers = self._ask()
+        self._is_steady, self._sums = is_same(self._answers, self._ask()), sum_up(model.backbone)
+
     @torch.no_grad()
-    def ask() -> Tensor:
-        device = model.preprocess.mean.device
+    def _ask(self) -> Tensor:
+        device = self._model.preprocess.mean.device
         with preserve_random_numbers(device):
             seed_all(0, 0)
-            model.restart_draws(0)
-            logits: Tensor = model(images.to(device)).cpu()
+            self._model.restart_draws(0)
+            logits: Tensor = self._model(self._images.to(device)).cpu()
             return logits
 
-    first_answers = ask()
-    is_steady, sums = is_same(first_answers, ask()), sum_up(model.backbone)
+    def follow(self) -> Callable[[], str | None]:
+        """Ask again before an analysis, and return what asks once more after it and gives a sentence, or None.
 
-    def begin() -> Callable[[], str | None]:
-        answers_before = ask()
+        None is said of a model whose answers differ at once, which the trial tells of. Sentences begin with a verb, to
+        be read behind the model's name.
 
-        def finish() -> str | None:
-            last_answers = ask()
-            if not is_steady or is_same(first_answers, last_answers):
-                return None
-            count = int((predicted_classes(first_answers) != predicted_classes(last_answers)).sum())
-            difference = (
-                f"answered {len(images)} images differently after this analysis than when it was loaded ({count} "
-                "decisions changed)"
-            )
-            changes = list_changes(sums, sum_up(model.backbone))
-            if is_same(answers_before, last_answers):
-                return (
-                    f"{difference}, and before it as after it: it was changed since{changes and f' ({changes})'}, or "
-                    "it counts its passes. These numbers are of the network as it is now, which was not tried: "
-                    "ir.load(network, data) tries it anew."
-                )
-            if changes:
-                return (
-                    f"{difference}: its forward changes its own numbers ({changes}), so that these numbers cannot be "
-                    "repeated. Let it leave its weights and buffers as they are."
-                )
+        Example:
+            >>> finish = FirstAnswers(model, images).follow()
+            >>> finish()
+        """
+        answers_before = self._ask()
+        return lambda: self._compare(answers_before)
+
+    def _compare(self, answers_before: Tensor) -> str | None:
+        last_answers = self._ask()
+        if not self._is_steady or is_same(self._answers, last_answers):
+            return None
+        count = int((predicted_classes(self._answers) != predicted_classes(last_answers)).sum())
+        difference = (
+            f"answered {len(self._images)} images differently after this analysis than when it was loaded ({count} "
+            "decisions changed)"
+        )
+        changes = list_changes(self._sums, sum_up(self._model.backbone))
+        if is_same(answers_before, last_answers):
             return (
-                f"{difference}: its answers change from call to call, so these numbers cannot be repeated. Does it "
-                "count its passes, or remember earlier images?"
+                f"{difference}, and before it as after it: it was changed since{changes and f' ({changes})'}, or "
+                "it counts its passes. These numbers are of the network as it is now, which was not tried: "
+                "ir.load(network, data) tries it anew."
             )
-
-        return finish
-
-    return begin
+        if changes:
+            return (
+                f"{difference}: its forward changes its own numbers ({changes}), so that these numbers cannot be "
+                "repeated. Let it leave its weights and buffers as they are."
+            )
+        return (
+            f"{difference}: its answers change from call to call, so these numbers cannot be repeated. Does it "
+            "count its passes, or remember earlier images?"
+        )
 
 
 def _check_frames(model: WrappedModel, images: Tensor, layer: Choice, label: str) -> Iterator[str]:

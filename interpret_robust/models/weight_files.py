@@ -5,23 +5,27 @@ a moving average of the same weights, or beside layers that only training used. 
 two sets fit, the user chooses.
 """
 
+import json
 import re
 import warnings
 import zipfile
 from collections import OrderedDict, defaultdict
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.plugins import first_words
+from interpret_robust.datasets.class_names import Outputs
 from interpret_robust.models.card import check_weights
+from interpret_robust.models.file_classes import find_class_names
 from interpret_robust.models.file_colors import find_normalization
 from interpret_robust.models.file_rest import (
     COUNTER,
@@ -69,11 +73,13 @@ class Rest(NamedTuple):
     """What a file and a network do not have in common.
 
     `extras` are paths of tensors in the file that look like parts of other layers, `gaps` names of what layers of
-    the network keep beside their tensors, which the file does not hold.
+    the network keep beside their tensors, which the file does not hold. `class_lists` are the names of classes in their
+    order that the file holds, each with its path.
     """
 
     extras: list[str]
     gaps: list[str]
+    class_lists: list[tuple[str, Outputs]]
 
 
 def load_weights(
@@ -148,7 +154,7 @@ def load_weights(
         parameters = [tensor.shape for tensor in network.parameters() if not is_lazy(tensor)]
         copies = (*find_copies(other_tensors, parameters), *find_mappings_of_parts(content))
         extras += [path for path in copies if path not in extras]
-    return Rest(extras, gaps)
+    return Rest(extras, gaps, [*find_class_names(content)])
 
 
 def _numbers_in_use(network: nn.Module, normalization: Statistics) -> set[tuple[float, ...]]:
@@ -541,7 +547,7 @@ def _read(path: Path) -> Any:
     check_weights(path)
     try:
         if _is_safetensors(path):
-            return load_file(path)
+            return _read_metadata(path) | load_file(path)
         with open(path, "rb") as file:  # not by its name, by which torch tells safetensors
             return read_tensors(file)
     except Exception as error:  # torch's unpickler raises what it likes
@@ -555,6 +561,16 @@ def _read(path: Path) -> Any:
             f"{path} is no state dict that torch reads with weights_only, and nothing else is unpickled: save "
             "model.state_dict(), or better a safetensors file."
         ) from error
+
+
+def _read_metadata(path: Path) -> dict[str, Any]:
+    """Return what a safetensors file says beside its tensors, with what its texts hold where they are JSON."""
+    with safe_open(path, "pt") as file:
+        metadata: dict[str, Any] = dict(file.metadata() or {})
+    for name, text in metadata.items():
+        with suppress(ValueError, RecursionError):
+            metadata[name] = json.loads(text)
+    return metadata
 
 
 def _is_safetensors(path: Path) -> bool:

@@ -33,7 +33,7 @@ class WrappedModel(Classifier):
 
     Its `pooled` features are the logits: what lies behind the local features is not taken apart.
     `attention_tokens` is set by `attention_check.read_attention`, see `as_weights`. After its trial
-    `follow_answers` tells, around an analysis, whether its answers have changed, see `trial.follow_answers`. Raises
+    `follow_answers` tells, around an analysis, whether its answers have changed, see `trial.FirstAnswers`. Raises
     UserError for a name that no layer has.
     """
 
