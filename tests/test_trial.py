@@ -41,7 +41,15 @@ from interpret_robust.models.card import Card
 from interpret_robust.models.classifier import Classifier
 from interpret_robust.models.copying import copy_of, unwrap
 from interpret_robust.models.external import ExternalModel, bring, trial_image
-from interpret_robust.models.layers import _stretch, default_layer, depend, locality, reading, sample_positions
+from interpret_robust.models.layers import (
+    _stretch,
+    count_beyond,
+    default_layer,
+    depend,
+    locality,
+    reading,
+    sample_positions,
+)
 from interpret_robust.models.logits import as_logits, logits_part
 from interpret_robust.models.losses import cross_entropy
 from interpret_robust.models.preparation import prepare
@@ -397,6 +405,20 @@ def test_a_layer_that_some_images_do_not_pass_is_doubted() -> None:
     doubts = [doubt for doubt in doubts_about(seed_network(EarlyExit)) if "does not rest on layer" in doubt]
     assert bright <= level and len(doubts) == (count > 0)
     assert all(f"mine: on {count} of 8 test images the answer does not rest on layer 'second'" in d for d in doubts)
+
+
+def test_an_image_without_a_number_for_an_answer_does_not_seem_to_pass_by_a_layer() -> None:
+    """Its gradient is no number either, which is said of it, and is not equal to zero."""
+
+    class Standardizing(Convolutions):
+        def forward(self, images: Tensor) -> Tensor:
+            return super().forward(images / images.flatten(1).std(1)[:, None, None, None])
+
+    images = pixels(4, C, H, W)
+    images[1] = 0.5
+    network = seed_network(Standardizing)
+    assert network(images).isfinite().all(1).tolist() == [True, False, True, True]
+    assert count_beyond(network, "body", Preprocess((0.0,), (1.0,)), images) == 0
 
 
 @pytest.mark.parametrize(

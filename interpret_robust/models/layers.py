@@ -612,6 +612,8 @@ def _sees_all(network: nn.Module, name: str, preprocess: Preprocess, image: Tens
 def count_beyond(network: nn.Module, name: str, preprocess: Preprocess, images: Tensor) -> int:
     """Return for how many of images (N, C, H, W) the answer depends on them though a layer's output is held fixed.
 
+    A gradient that is not a number tells of none.
+
     Example:
         >>> count_beyond(network, "layer4", preprocess, images)
         0
@@ -622,7 +624,7 @@ def count_beyond(network: nn.Module, name: str, preprocess: Preprocess, images: 
     if not answers[-1].requires_grad:
         return 0
     (gradient,) = torch.autograd.grad(answers[-1], pixels, allow_unused=True)
-    return 0 if gradient is None else int((gradient != 0).flatten(1).any(1).sum())
+    return 0 if gradient is None else int((gradient.nan_to_num(0.0) != 0).flatten(1).any(1).sum())
 
 
 class _Anchor(torch.autograd.Function):
