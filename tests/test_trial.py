@@ -138,10 +138,23 @@ def test_a_network_of_one_class_is_doubted() -> None:
     assert model.doubts == (sentence,)
 
 
+class Integers(torch.autograd.Function):
+    """A layer whose answer asks for gradients and passes none, as torch's quantized ones."""
+
+    @staticmethod
+    def forward(_: Any, numbers: Tensor) -> Tensor:
+        return numbers.clone()
+
+    @staticmethod
+    def backward(_: Any, *gradients: Tensor) -> None:
+        return None
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
         (lambda logits: logits.detach(), "no gradient of the answer reaches the pixels"),
+        (Integers.apply, "no gradient of the answer reaches the pixels"),
         (lambda logits: (10 * logits).round(), "is zero in every pixel of 8 images, though their answers differ"),
         (lambda logits: logits * torch.nan, "the network answers none of 8 images with numbers"),
     ],
@@ -1303,6 +1316,39 @@ def test_colors_in_reverse_order_are_doubted() -> None:
     assert "right on 33% of 60 test images, and on 100% with the colors in reverse order" in doubt
 
 
+@pytest.mark.parametrize(
+    ("trained", "given", "sentence"),
+    [
+        (16, None, "is right on 50% of 64 test images, and with --resize 16 on 100%"),
+        (4, None, "is right on 50% of 64 test images, and with --resize 4 on 100%"),
+        (32, None, "is right on 50% of 64 test images, and with --resize 32 on 100% of 16 of them"),
+        (8, 16, "is right on 50% of 64 test images, and with --resize 8 on 100%"),
+        (8, None, None),
+        (16, 16, None),
+    ],
+)
+def test_images_of_another_size_than_those_of_the_training_are_doubted(
+    trained: int, given: int | None, sentence: str | None
+) -> None:
+    """A network that tells bright images from dark ones where they have the size of its training."""
+    labels = np.arange(64) % 2
+    images = np.broadcast_to((200 * labels)[:, None, None, None], (64, 8, 8, C)).astype(np.uint8)
+    data = Dataset("grays", Split(images, labels), Split(images, labels), ("dark", "bright"))
+
+    class Sized(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.tap = nn.Identity()
+
+        def forward(self, pixels: Tensor) -> Tensor:
+            gray = 9 * self.tap(pixels).mean((1, 2, 3)) - 4
+            return torch.stack([-gray, gray if pixels.shape[2] == trained else -1 - gray.abs()], 1)
+
+    doubts = bring(Sized(), Card("mine:net", label="mine", resize=given), data, "s").doubts
+    sizes = [doubt for doubt in doubts if "--resize" in doubt]
+    assert sizes == ([f"mine {sentence}: give --resize as the network was trained."] if sentence else [])
+
+
 def test_logits_inside_of_a_part_are_named_with_a_dot() -> None:
     answer = {"heads": {"cls": torch.ones(4, K)}, "loss": None}
     assert logits_part(answer, K) == "heads.cls"
@@ -2256,6 +2302,84 @@ def test_an_order_that_neither_reading_explains_is_doubted() -> None:
     network = seed_network(lambda: ShuffledSquare(is_last=False, side=8))
     doubts = bring(network, Card("mine:net", label="mine", local_layer="cube"), data, "noise").doubts
     assert any("where 75% are expected: maps and ranks by position may lie elsewhere" in doubt for doubt in doubts)
+
+
+class Tokens(nn.Module):
+    """Tokens of patches in an order of rows and columns, and a layer `mixed` in which each sees a little of all."""
+
+    def __init__(self, patch: tuple[int, int], order: Tensor, *, merges: bool = False) -> None:
+        super().__init__()
+        self.patches, self.mixed, self.answer = nn.Conv2d(C, 16, patch, patch), nn.LayerNorm(16), nn.Linear(16, K)
+        self.order, self.merges = order, merges
+
+    def forward(self, images: Tensor) -> Tensor:
+        tokens = self.patches(images).flatten(2).transpose(1, 2)[:, self.order]
+        if self.merges:
+            tokens = tokens[:, ::2] + tokens[:, 1::2]
+        logits: Tensor = self.answer(self.mixed(tokens + 0.05 * tokens.mean(1, keepdim=True)).mean(1))
+        return logits
+
+
+SNAKE = torch.cat([row.flip(0) if number % 2 else row for number, row in enumerate(torch.arange(64).view(8, 8))])
+
+
+@pytest.mark.parametrize(
+    ("network", "share", "grid"),
+    [
+        (partial(Tokens, (4, 4), torch.arange(64)), 0.0, None),
+        (partial(Tokens, (4, 4), SNAKE), 0.5, None),
+        (partial(Tokens, (4, 4), torch.arange(64), merges=True), None, (8, 4)),
+        (partial(Tokens, (8, 4), torch.arange(32)), None, (4, 8)),
+        (partial(Tokens, (4, 8), torch.arange(32)), None, (8, 4)),
+    ],
+    ids=["rows", "snake", "merged", "high", "wide"],
+)
+def test_tokens_of_which_a_part_lies_elsewhere_are_doubted(
+    network: Any, share: float | None, grid: tuple[int, int] | None
+) -> None:
+    choice = reading(seed_network(network), PLAIN, pixels(1, C, 32, 32), "mixed")
+    assert choice.is_doubtful == (share != 0) and choice.other_grid == grid
+    assert share is None or choice.astray_share == pytest.approx(share, abs=0.15)
+    card = Card("mine:net", label="mine", local_layer="mixed")
+    doubts = bring(seed_network(network), card, noise(shape=(C, 32, 32)), "noise").doubts
+    sentence = "more on the pixels of most other positions" if grid is None else f"grid of {grid[0]}x{grid[1]}, which"
+    is_low = choice.locality < choice.threshold and grid is None
+    assert any(sentence in doubt for doubt in doubts) == (share != 0 and not is_low)
+
+
+def test_a_layer_that_some_images_do_not_reach_has_no_local_features() -> None:
+    """Bright and dark images go through networks of their own: what all of them pass comes before."""
+
+    class Routes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Conv2d(C, C, 3, padding=1)
+            self.bright, self.dark = Convolutions(), Convolutions()
+
+        def forward(self, images: Tensor) -> Tensor:
+            local, is_bright = self.first(images), images.mean((1, 2, 3)) > 0.5
+            logits = images.new_zeros(len(images), K)
+            for part, network in ((is_bright, self.bright), (~is_bright, self.dark)):
+                if part.any():
+                    logits[part] = network(local[part])
+            return logits
+
+    network, images = seed_network(Routes).eval(), pixels(9, C, H, W)
+    model = try_network(network)
+    assert model.wrapper.local_layer == "first"
+    torch.testing.assert_close(model.wrapper(images), network(images))
+
+
+def test_a_slope_without_end_is_no_way_around_a_layer() -> None:
+    """The root of a black pixel has an infinite slope; the answer rests on the layer behind it alone."""
+    images = pixels(8, C, H, W)
+    images[:3, 0, 0, 0] = 0
+
+    class Root(Convolutions):
+        def forward(self, pixels: Tensor) -> Tensor:
+            return super().forward(pixels.sqrt().square())
+
+    assert count_beyond(seed_network(Root), "body", PLAIN, images) == 0
 
 
 def test_channels_are_not_taken_for_positions() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from anyone import C, Convolutions, H, K, W, noise, seed_network
@@ -692,6 +693,12 @@ def test_a_program_of_torch_is_named(tmp_path: Path) -> None:
     torch.export.save(exported, tmp_path / "network.pt2")
     with pytest.raises(UserError, match="is a program of torch"):
         answers_of(tmp_path / "network.pt2")
+
+
+def test_arrays_of_numpy_are_named(tmp_path: Path) -> None:
+    np.savez(tmp_path / "weights.npz", **{name: tensor.numpy() for name, tensor in weights(1).items()})
+    with pytest.raises(UserError, match="holds arrays of NumPy, and weights are read from tensors"):
+        answers_of(tmp_path / "weights.npz")
 
 
 def test_a_file_without_auxiliary_heads_has_a_remedy(tmp_path: Path) -> None:

@@ -281,7 +281,7 @@ def doubts_about_gradients(model: Classifier, images: Tensor) -> Iterator[str]:
         _refuse_kept_answers(model, images, logits)
         raise UserError(
             "no gradient of the answer reaches the pixels, so that attacks and maps would mean nothing: does the "
-            "network's forward use torch.no_grad, detach, or a step through NumPy?"
+            "network's forward use torch.no_grad, detach, a step through NumPy, or layers of integers?"
         )
     if not is_same(plain_logits, logits) and not _is_coarse(model, logits):
         yield from _doubt_about_modes(model, images)
@@ -354,14 +354,13 @@ def _doubt_about_slopes(model: Classifier, gradients: Gradients, kind: str) -> I
 
 def _refuse_kept_answers(model: Classifier, images: Tensor, logits: Tensor) -> None:
     """Raise UserError where logits (N, classes) have no gradient because they were kept from an earlier call."""
-    with torch.enable_grad():
-        other_logits = model((1 - images).requires_grad_())
-    if torch.equal(logits, other_logits):
+    other = differentiate(model, 1 - images)
+    if torch.equal(logits, other.logits):
         raise UserError(
             "other images are answered exactly as the first ones were, and without a gradient: does the network keep "
             "its answers between calls? Let its forward compute each answer anew."
         )
-    if other_logits.requires_grad:
+    if other.slope is not None:
         raise UserError(
             "images that were asked before are answered without a gradient, and new ones with one, since the network "
             "keeps its answers between calls: attacks and maps would fail. Let its forward compute each answer anew."

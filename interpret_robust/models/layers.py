@@ -209,7 +209,9 @@ class Choice(NamedTuple):
     position at the edge lies away from where a grid over the whole image has it, 0 where no gradient tells;
     `skip_count` how many layers behind it were passed by because their positions are in doubt; `sees_all` whether all
     that the answer rests on passes through it, as far as that was looked at; `copy_share` the share of positions that
-    are copies of others, as an adaptive pool makes them of fewer.
+    are copies of others, as an adaptive pool makes them of fewer; `astray_share` the share of positions that depend far
+    less on their own cell than on another, and than on most; `other_grid` the rows and columns of a grid of another
+    shape than the images that all tokens fill, and that suits them better, None where none does.
     """
 
     name: str
@@ -221,11 +223,19 @@ class Choice(NamedTuple):
     sees_all: bool = True
     copy_share: float = 0.0
     is_last: bool = False
+    astray_share: float = 0.0
+    other_grid: tuple[int, int] | None = None
 
     @property
     def is_doubtful(self) -> bool:
         """Return whether positions do not depend on their own pixels as much as they should, or are copies."""
-        return self.locality < self.threshold or self.is_copied
+        is_elsewhere = self.locality < self.threshold or self.is_astray or self.other_grid is not None
+        return is_elsewhere or self.is_copied
+
+    @property
+    def is_astray(self) -> bool:
+        """Return whether a part of the positions lies elsewhere, as where every second row is mirrored."""
+        return self.astray_share > MOST_ASTRAY
 
     @property
     def is_copied(self) -> bool:
@@ -248,6 +258,9 @@ CLEAR_ERRORS, CLEAR_GAIN = 4.0, 0.1
 
 MOST_COPIES = 0.25
 """Share of positions that may be copies of others."""
+
+MOST_ASTRAY = 0.125
+"""Share of positions that may lie elsewhere; none does in those networks."""
 
 LEAST_POSITIONS = 9
 """Of a grid of fewer positions their order is looked at, see `Dependence.locality`."""
@@ -297,9 +310,12 @@ def default_layer(network: nn.Module, preprocess: Preprocess, image: Tensor) -> 
 
 
 def _keeps_images_apart(network: nn.Module, name: str, preprocess: Preprocess, image: Tensor) -> bool:
-    """Return whether a layer gives a row for each of two images: some networks fold images into channels."""
+    """Return whether a layer gives a row for each of a few images: some networks fold images into channels, and some
+    send bright ones another way than dark ones.
+    """
+    images = torch.cat([image, 1 - image, image / 2, (1 + image) / 2])
     with torch.no_grad():
-        return _has_images(_output(network, preprocess, image.repeat(2, 1, 1, 1), name), 2)
+        return _has_images(_output(network, preprocess, images, name), len(images))
 
 
 def reading(
@@ -323,17 +339,52 @@ def reading(
         if dependence is None or is_tokens
         else _stretch_cells(network, preprocess, image, name, dependence, first_layer)
     )
-    copy_share = 0.0 if dependence is None else dependence.copy_share()
-    usual = Choice(name, None, locality(dependence), threshold, stretch_cells, copy_share=copy_share, is_last=is_last)
-    if not (is_tokens and usual.is_doubtful):
+    copy_share, astray_share = (
+        (0.0, 0.0) if dependence is None else (dependence.copy_share(), dependence.astray_share())
+    )
+    usual = Choice(
+        name,
+        None,
+        locality(dependence),
+        threshold,
+        stretch_cells,
+        copy_share=copy_share,
+        is_last=is_last,
+        astray_share=astray_share,
+    )
+    if not is_tokens:
         return usual
-    height, width = _grid(output.shape[1], aspect)
-    alternatives = [
-        usual._replace(first=first, locality=locality(depend(network, preprocess, image, name, output, first)))
-        for first in range(output.shape[1] - height * width + 1)
-    ]
+    count = output.shape[1]
+    usual_first = _first_token(count, aspect, prefix_tokens(network), None)
+    usual = usual._replace(other_grid=_find_other_grid(dependence, usual_first, count))
+    if not usual.is_doubtful:
+        return usual
+    height, width = _grid(count, aspect)
+    alternatives = []
+    for first in range(count - height * width + 1):
+        dependence = depend(network, preprocess, image, name, output, first)
+        astray_share = 0.0 if dependence is None else dependence.astray_share()
+        alternatives.append(
+            usual._replace(
+                first=first,
+                locality=locality(dependence),
+                astray_share=astray_share,
+                other_grid=_find_other_grid(dependence, first, count),
+            )
+        )
     best = max(alternatives, key=lambda choice: choice.locality)
     return usual if best.is_doubtful else best
+
+
+def _find_other_grid(dependence: "Dependence | None", first: int, count: int) -> tuple[int, int] | None:
+    """Return rows and columns that all of `count` tokens fill and that suit them better than those from `first` on."""
+    if dependence is None or dependence.grid[0] * dependence.grid[1] == count:
+        return None
+    grids = [(rows, count // rows) for rows in range(2, count // 2 + 1) if count % rows == 0]
+    fits = {grid: Dependence(dependence.size, dependence.sample + first, grid).locality() for grid in grids}
+    best = max(fits, key=fits.__getitem__, default=None)
+    is_better = best is not None and fits[best] > max(dependence.locality(), LEAST_LOCALITY)
+    return best if is_better else None
 
 
 class Dependence(NamedTuple):
@@ -367,6 +418,17 @@ class Dependence(NamedTuple):
         cells = F.adaptive_avg_pool2d(self.size[:, None], self.grid).flatten(1)
         shares = (cells < cells.gather(1, self.sample[:, None])).sum(1) / (cells.shape[1] - 1)
         return torch.where(cells.sum(1) > 0, shares, torch.nan)
+
+    def astray_share(self) -> float:
+        """Return the share of positions that depend on their own cell less than half as much as on another, and less
+        than on most; 0 of a grid of few positions.
+        """
+        if self.is_repeated:
+            return 0.0
+        cells = F.adaptive_avg_pool2d(self.size[:, None], self.grid).flatten(1)
+        own = cells.gather(1, self.sample[:, None])[:, 0]
+        is_astray = (self.shares() < LEAST_IN_PLACE) & (2 * own < cells.amax(1))
+        return float(is_astray.float().mean())
 
     def copy_share(self) -> float:
         """Return the share of positions that depend on each pixel exactly as much as one before them does.
@@ -612,8 +674,6 @@ def _sees_all(network: nn.Module, name: str, preprocess: Preprocess, image: Tens
 def count_beyond(network: nn.Module, name: str, preprocess: Preprocess, images: Tensor) -> int:
     """Return for how many of images (N, C, H, W) the answer depends on them though a layer's output is held fixed.
 
-    A gradient that is not a number tells of none.
-
     Example:
         >>> count_beyond(network, "layer4", preprocess, images)
         0
@@ -624,7 +684,8 @@ def count_beyond(network: nn.Module, name: str, preprocess: Preprocess, images: 
     if not answers[-1].requires_grad:
         return 0
     (gradient,) = torch.autograd.grad(answers[-1], pixels, allow_unused=True)
-    return 0 if gradient is None else int((gradient.nan_to_num(0.0) != 0).flatten(1).any(1).sum())
+    # Zero times an infinite slope on the way is no number.
+    return 0 if gradient is None else int((gradient.nan_to_num(0) != 0).flatten(1).any(1).sum())
 
 
 class _Anchor(torch.autograd.Function):

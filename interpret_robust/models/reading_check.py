@@ -1,6 +1,7 @@
 """Whether a model is right on more images where they are asked, or its answers read, in another way."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from itertools import chain, islice
 from typing import NamedTuple
 
@@ -104,6 +105,7 @@ def check_reading(
         doubts = chain(
             _doubt_about_normalization(model, judgment, normalize, alternatives),
             _doubt_about_reading(model, judgment, logits),
+            _doubt_about_size(model, judgment),
             _doubt_about_order(model, judgment, logits, data),
         )
         for doubt in islice(doubts, 1):
@@ -155,6 +157,35 @@ def _doubt_about_reading(model: WrappedModel, judgment: Judgment, logits: Tensor
     if readings:
         accuracy, condition = max(readings)
         yield f", and on {accuracy:.0%} {condition}"
+
+
+def _doubt_about_size(model: WrappedModel, judgment: Judgment) -> Iterator[str]:
+    """Yield the end of a sentence where more images are right at another size: the best of half and of larger ones."""
+    height, width = judgment.images.shape[2:]
+    side = model.preprocess.size or height
+    if model.preprocess.size is None and height != width:
+        return
+    mean, deviation = (tuple(numbers.flatten().tolist()) for numbers in model.preprocess.buffers())
+    trials: list[tuple[float, int, Judgment]] = []
+    for size, count in _other_sizes(side, len(judgment.labels)):
+        part = Judgment(judgment.images[:count], judgment.labels[:count], judgment.right[:count], judgment.guesses)
+        other = Preprocess(mean, deviation, size).to(part.images.device)
+        with suppress(Exception):  # many networks take one size
+            right = _classes(_answers(model, part.images, other)) == part.labels
+            if _is_better(right, part):
+                trials.append((float(right.mean()), size, part))
+    if trials:
+        accuracy, size, part = max(trials, key=lambda trial: trial[0] - trial[2].accuracy)
+        images_tried = "" if len(part.labels) == len(judgment.labels) else f" of {len(part.labels)} of them"
+        yield f", and with --resize {size} on {accuracy:.0%}{images_tried}: give --resize as the network was trained."
+
+
+def _other_sizes(side: int, count: int) -> Iterator[tuple[int, int]]:
+    """Yield other sizes of images, and how many of `count` are asked in them: fewer where they are much larger."""
+    yield side // 2, count
+    if side * side <= SMALL:
+        yield 2 * side, count
+        yield 4 * side, count // 4
 
 
 def _doubt_about_order(model: WrappedModel, judgment: Judgment, logits: Tensor, data: Dataset) -> Iterator[str]:

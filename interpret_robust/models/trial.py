@@ -225,7 +225,21 @@ def _check_layer(layer: Choice, label: str) -> Iterator[str]:
             "adaptive pool makes them of fewer: maps and ranks by position count these several times. --local-layer "
             "names another."
         )
+    if layer.other_grid is not None:
+        rows, columns = layer.other_grid
+        yield (
+            f"{label}: the tokens of layer '{layer.name}' lie as in a grid of {rows}x{columns}, which has not the "
+            "shape of the images, as where patches are not square or the forward merges tokens: maps and ranks by "
+            "position lie elsewhere. --local-layer names another."
+        )
+        return
     if not layer.locality < layer.threshold:
+        if layer.is_astray:
+            yield (
+                f"{label}: {layer.astray_share:.0%} of the positions of layer '{layer.name}' depend more on the pixels "
+                "of most other positions than on their own, as where the forward mirrors every second row or merges "
+                "tokens: maps and ranks by position lie elsewhere there. --local-layer names another."
+            )
         return
     if layer.threshold == LEAST_OF_FEW:
         yield (

@@ -592,6 +592,8 @@ def _describe_kind(path: Path) -> str | None:
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             names = [name.rpartition("/")[2] for name in archive.namelist()]
+        if any(name.endswith(".npy") for name in names):
+            return "holds arrays of NumPy, and weights are read from tensors: save them as safetensors."
         if "constants.pkl" in names or "data.pkl" not in names:
             return "is a program of torch (jit or export), and none is run: save model.state_dict()."
     return None
