@@ -13,7 +13,7 @@ from interpret_robust.core.errors import UserError
 from interpret_robust.core.files import list_files
 from interpret_robust.datasets import sources
 from interpret_robust.datasets.npz import load_arrays
-from interpret_robust.models import checkpoint, weight_files
+from interpret_robust.models import checkpoint, file_content
 from interpret_robust.models.card import Card
 from interpret_robust.results import hdf5
 
@@ -22,7 +22,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "a.safetensors": checkpoint.read,
     "a.npz": load_arrays,
     "a.json": Card.read,
-    "a.pt": weight_files._read,
+    "a.pt": file_content.read_content,
 }
 
 
