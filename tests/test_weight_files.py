@@ -377,6 +377,9 @@ NORMALIZATIONS: dict[str, Callable[[Weights], Any]] = {
         "tf": "Compose([ToTensor(), Normalize((0.5, 0.4, 0.3), (0.2, 0.2, 0.2))])",
         "model": tensors,
     },
+    "config.normalize_input": lambda tensors: {"config": {"normalize_input": True}, "model": tensors},
+    "data.doNormalize": lambda tensors: {"data": {"doNormalize": True, "zca": False}, "model": tensors},
+    "hparams.zca_whitening": lambda tensors: {"hparams": {"zca_whitening": True}, "state_dict": tensors},
     "transform": lambda tensors: {"transform": "Compose(\n  Normalize(mean=(0.5,), std=(0.2,))\n)", "model": tensors},
 }
 
@@ -401,6 +404,11 @@ def test_the_normalization_that_is_used_is_no_question(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"at 'args\.mean'"):
         load_weights(network, "mine", path, normalization=STATISTICS["none"])
     torch.save({"model": weights(), "args": {"mean": [0, 0, 0], "std": [1.0, 1.0, 1.0]}}, path)
+    load_weights(network, "mine", path, normalization=STATISTICS["none"])
+    torch.save({"model": weights(), "args": {"normalize_input": True}}, path)
+    load_weights(network, "mine", path, normalization=STATISTICS["imagenet"])
+    other_options = {"normalize_input": False, "normalize_before": True, "batch_norm": True, "layer_norm": True}
+    torch.save({"model": weights(), "args": other_options}, path)
     load_weights(network, "mine", path, normalization=STATISTICS["none"])
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from interpret_robust.models.file_rest import CURVES, DEEPEST, items_of, join, words_of
+from interpret_robust.models.file_rest import CURVES, DEEPEST, WORD, items_of, join, words_of
 
 MEANS, DEVIATIONS = {"mean", "means"}, {"std", "stds", "stdev", "stddev"}
 """Words of the normalization of colors."""
@@ -43,6 +43,13 @@ PROGRAM = re.compile(
 )
 """In the text of a program or of its configuration that normalizes colors."""
 
+SWITCH = re.compile(
+    r"(do|use)_normalize|(normali[sz]|standardi[sz]|whiten)e?_(input|image|img|pixel|color)s?"
+    r"|(input|image|img|pixel)s?_(norm|normali[sz](e|ed|ation)|standardi[sz](e|ed|ation))"
+    r"|(per_image_)?standardi[sz](e|ation)|zca|(zca_)?whiten(ing)?"
+)
+"""What a switch is called, such as an option of a program, by which pixels are normalized in a way it does not tell."""
+
 KNOWN_NAMES = re.compile(r"imagenet|cifar|svhn|mnist|clip|inception|openai")
 """In names of normalizations."""
 
@@ -71,18 +78,20 @@ def find_normalization(
     """Return the path of what looks like the normalization of colors in what a file holds; None where none is.
 
     That is a mean, or a deviation, of three numbers, whether a tensor, a list or a text; of one number where both lie
-    beside each other; both in one list; the words of a transform; and the name of a normalization. The tensors at
-    `used_paths` are the network's own, and `numbers_in_use` are numbers that are used already, of four digits.
+    beside each other; both in one list; the words of a transform; the name of a normalization; and a switch that turns
+    one on, where none is used. The tensors at `used_paths` are the network's own, and `numbers_in_use` are numbers that
+    are used already, of four digits.
 
     Example:
         >>> find_normalization({"args": {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.2, 0.2]}}, set(), [])
         'args.mean'
     """
     figures_by_place: dict[str, list[Figure]] = defaultdict(list)
+    is_plain = all(set(numbers) in ({0.0}, {1.0}) for numbers in numbers_in_use)
     for path, item in _leaves(content):
         if path in used_paths:
             continue
-        if isinstance(item, str) and _is_spoken(path, item):
+        if (isinstance(item, str) and _is_spoken(path, item)) or (item is True and is_plain and _is_switch(path)):
             return path
         numbers = tuple(round(number, 4) for number in _numbers(item))
         if numbers and numbers not in numbers_in_use:
@@ -104,6 +113,12 @@ def _is_spoken(path: str, text: str) -> bool:
     """Return whether a text is a program that normalizes, or the name of a normalization where one is asked for."""
     is_asked_for = re.search(r"norm|preproc|mean_std", path.rpartition(".")[2].lower())
     return bool(is_asked_for and KNOWN_NAMES.search(text.lower())) or bool(PROGRAM.search(text))
+
+
+def _is_switch(path: str) -> bool:
+    """Return whether a name is that of a switch of normalization, in whatever case its words are written."""
+    words = WORD.findall(path.rpartition(".")[2])
+    return SWITCH.fullmatch("_".join(words).lower()) is not None
 
 
 def _numbers(item: Any) -> list[float]:

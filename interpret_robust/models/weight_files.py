@@ -140,7 +140,8 @@ def _choose(
 
 def _numbers_in_use(network: nn.Module, normalization: Statistics) -> set[tuple[float, ...]]:
     """Return the numbers by which pixels are normalized, and those that the network holds, of four digits."""
-    lists = [tensor.flatten().tolist() for tensor in network.buffers() if tensor.numel() <= 3]
+    buffers = [tensor for tensor in network.buffers() if tensor.is_floating_point() and tensor.numel() <= 3]
+    lists = [tensor.flatten().tolist() for tensor in buffers]
     numbers_in_use = {tuple(round(float(number), 4) for number in numbers) for numbers in [*normalization, *lists]}
     return numbers_in_use | {3 * numbers for numbers in numbers_in_use if len(numbers) == 1}
 
