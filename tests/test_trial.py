@@ -1317,6 +1317,58 @@ def test_colors_in_reverse_order_are_doubted() -> None:
 
 
 @pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (
+            lambda images: 1 - images,
+            "mine is right on 50% of 64 test images, and on 100% with bright and dark exchanged",
+        ),
+        (
+            lambda images: images.transpose(2, 3),
+            "mine is right on 50% of 64 test images, and on 100% with rows and columns exchanged",
+        ),
+        (Tensor.clone, None),
+    ],
+)
+def test_images_that_are_inverted_or_transposed_are_doubted(change: Any, sentence: str | None) -> None:
+    """Two classes: how bright a patch at the top right of a black image is."""
+    labels = np.arange(64) % 2
+    images = np.zeros((64, 6, 6, C), np.uint8)
+    images[:, :2, 4:] = (120 + 80 * labels)[:, None, None, None]
+    data = Dataset("patches", Split(images, labels), Split(images, labels), ("gray", "white"))
+
+    class Patch(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.tap = nn.Identity()
+
+        def forward(self, pixels: Tensor) -> Tensor:
+            gray = change(self.tap(pixels))[:, :, :2, 4:].mean((1, 2, 3))
+            return -9 * torch.stack([(gray - 120 / 255).abs(), (gray - 200 / 255).abs()], 1)
+
+    model = bring(Patch(), Card("mine:net", label="mine"), data, "p")
+    doubts = [doubt for doubt in model.doubts if "right on" in doubt]
+    assert [sentence in doubt for doubt in doubts] == [True] if sentence else doubts == []
+
+
+@pytest.mark.parametrize("share", [0.45, 1.0])
+def test_a_model_that_is_often_wrong_has_its_order_of_classes_tried(share: float) -> None:
+    """Images of ten grays, of which a share has that of its class; the network has its classes in reverse."""
+    data = levels(10)
+    is_known = np.arange(100) // 10 < 10 * share
+    labels = np.where(is_known, data.test.labels, np.random.default_rng(0).integers(0, 10, 100))
+    split = Split(data.test.images, labels)
+
+    class Reverse(Levels):
+        def forward(self, images: Tensor) -> Tensor:
+            return super().forward(images).flip(1)
+
+    card = Card("mine:net", label="mine")
+    doubts = bring(Reverse(10), card, replace(data, train=split, test=split), "levels").doubts
+    assert any("if its classes are read in another order (0 as 9, 1 as 8, 2 as 7" in doubt for doubt in doubts)
+
+
+@pytest.mark.parametrize(
     ("trained", "given", "sentence"),
     [
         (16, None, "is right on 50% of 64 test images, and with --resize 16 on 100%"),
@@ -2368,6 +2420,25 @@ def test_a_layer_that_some_images_do_not_reach_has_no_local_features() -> None:
     model = try_network(network)
     assert model.wrapper.local_layer == "first"
     torch.testing.assert_close(model.wrapper(images), network(images))
+
+
+def test_a_layer_that_a_few_images_do_not_reach_is_named_where_they_come() -> None:
+    """White images leave early, and none of the trial is: positions are asked of a batch with one, and of it alone."""
+
+    class Exit(Convolutions):
+        def forward(self, images: Tensor) -> Tensor:
+            logits, is_white = images.mean((2, 3)) @ torch.ones(C, K), images.mean((1, 2, 3)) == 1
+            if not is_white.all():
+                logits[~is_white] = super().forward(images[~is_white])
+            return logits
+
+    model, images = try_network(seed_network(Exit)).wrapper, pixels(3, C, H, W)
+    images[1] = 1
+    sentence = rf"gives a tensor of shape \(2, 8, {H // 2}, {W // 2}\), and local features of 3 images have a row for"
+    with pytest.raises(UserError, match=sentence):
+        model.features(images)
+    with pytest.raises(UserError, match="runs 0 times in a pass, as where all images leave the network early"):
+        model.features(images[1:2])
 
 
 def test_a_slope_without_end_is_no_way_around_a_layer() -> None:

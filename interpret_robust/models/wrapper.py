@@ -146,7 +146,13 @@ class WrappedModel(Classifier):
         def replace(_: nn.Module, __: Any, output: Any) -> Tensor:
             check_outside(str(self.local_layer), output)
             feature_map = as_map(output, aspect, prefix_tokens(self.backbone), self.first_token, is_last=self.is_last)
-            if feature_map is None or len(feature_map.local) != len(images):
+            if feature_map is not None and len(feature_map.local) != len(images):
+                raise UserError(
+                    f"layer '{self.local_layer}' gives {kind(output)}, and local features of {len(images)} images have "
+                    "a row for each: do some images leave the network early, or are they folded into one? Name a layer "
+                    "that all of them pass by --local-layer."
+                )
+            if feature_map is None:
                 raise UserError(
                     f"layer '{self.local_layer}' gives {kind(output)}, and local features are (N, C, H, W), "
                     "(N, H, W, C) or (N, tokens, C): `irt model layers` lists those that do."
@@ -169,8 +175,10 @@ def _copy(output: Any) -> Any:
 
 def _check_runs(name: str | None, runs: int) -> None:
     if runs != 1:
+        reason = "" if runs else ", as where all images leave the network early"
         raise UserError(
-            f"layer '{name}' runs {runs} times in a pass: name one that runs once, `irt model layers` lists them."
+            f"layer '{name}' runs {runs} times in a pass{reason}: name one that runs once, `irt model layers` lists "
+            "them."
         )
 
 
