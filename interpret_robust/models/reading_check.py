@@ -46,6 +46,9 @@ LEAST_WRONG = 8
 FEW_CLASSES = 4
 """Images for each class from which on the best order of classes is looked for; of more classes single ones are."""
 
+LARGEST = 128
+"""The largest size that smaller images are tried in."""
+
 LEAST_ORDERED = 0.35
 """Share of images that have to be right in another order of the classes.
 
@@ -191,9 +194,7 @@ def _doubt_about_size(model: WrappedModel, judgment: Judgment) -> Iterator[str]:
 def _other_sizes(side: int, count: int) -> Iterator[tuple[int, int]]:
     """Yield other sizes of images, and how many of `count` are asked in them: fewer where they are much larger."""
     yield side // 2, count
-    if side * side <= SMALL:
-        yield 2 * side, count
-        yield 4 * side, count // 4
+    yield from ((factor * side, 4 * count // factor**2) for factor in (2, 4) if factor * side <= LARGEST)
 
 
 def _doubt_about_order(model: WrappedModel, judgment: Judgment, logits: Tensor, data: Dataset) -> Iterator[str]:
