@@ -247,6 +247,23 @@ def test_a_network_that_holds_a_loaded_model_asks_its_own_copy() -> None:
     assert "it was changed since ('answer.bias')" in str(copies[1].follow_answers()())
 
 
+def test_a_checkpoint_is_asked_alike_where_a_program_s_new_tensors_are_double(
+    make_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    def ask() -> list[float]:
+        margins = ir.analyze("robustness", ir.load(path), limit=2, pgd=2, cw="none").arrays["margin"]
+        return [float(margin) for margin in margins.ravel()]
+
+    path = make_checkpoint(tmp_path)
+    expected = ask()
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert ask() == expected
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 @pytest.mark.filterwarnings("ignore::interpret_robust.core.errors.DoubtWarning")
 def test_a_network_that_was_replaced_is_not_asked_as_the_first() -> None:
     model = ir.load(seed_network(Convolutions), noise(), label="mine")

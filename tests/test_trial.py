@@ -1887,7 +1887,7 @@ def test_one_number_is_the_logit_of_the_second_of_two_classes(shape: tuple[int, 
     torch.testing.assert_close(F.cross_entropy(logits, labels, reduction="none"), expected)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.float8_e4m3fn])
 def test_weights_of_any_precision_are_asked_in_float32_and_said(dtype: torch.dtype) -> None:
     model, images = try_network(seed_network(Convolutions).to(dtype)), pixels(2, C, H, W)
     assert f"mine has weights in {str(dtype).removeprefix('torch.')}, and is run in float32." in model.doubts

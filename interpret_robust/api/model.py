@@ -77,6 +77,7 @@ class Model(nn.Module):
         """Return what makes answers about it doubtful, a sentence each: what `load` warns of."""
         return tuple(map(as_arguments, self.subject.doubts))
 
+    @exact()
     def check_unchanged(self) -> None:
         """Raise UserError where the network was changed since it was loaded, and questions would be of another.
 

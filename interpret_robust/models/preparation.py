@@ -66,7 +66,8 @@ def _not_finite(network: nn.Module) -> str | None:
         *network.named_parameters(),
         *((name, buffer) for name, buffer in network.named_buffers() if "running_" in name),
     ]
-    return next((name for name, tensor in tensors if not bool(tensor.isfinite().all())), None)
+    # Floats of 8 bits have no isfinite of their own.
+    return next((name for name, tensor in tensors if not bool(tensor.float().isfinite().all())), None)
 
 
 def _unknown_weights(network: nn.Module) -> Iterator[tuple[str, str]]:
