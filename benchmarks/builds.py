@@ -140,8 +140,8 @@ class Build:
                 log.seek(0)
                 raise SystemExit(f"{self.checkout}: {arguments} failed:\n{log.read().decode()[-2000:]}")
         usages = [usage, *wait_for_all()]
-        seconds = sum(used.ru_utime + used.ru_stime for used in usages)
-        return Usage(wall, seconds, max(used.ru_maxrss for used in usages) / 1024)
+        seconds = sum(entry.ru_utime + entry.ru_stime for entry in usages)
+        return Usage(wall, seconds, max(entry.ru_maxrss for entry in usages) / 1024)
 
 
 def measure(case: Case, builds: dict[str, Build], checkpoints: Path, rounds: int) -> dict[str, list[Usage]]:

@@ -56,14 +56,15 @@ def measure(path: Path) -> list[dict[str, object]]:
     images, labels = to_pixels(to_device(split, torch.device("cpu"))[0]), torch.from_numpy(split.labels)
     with torch.no_grad():
         (right,) = (model(images).argmax(1) == labels).nonzero(as_tuple=True)
-    chosen = right[:LOSS_IMAGES]
+    chosen = right[: 4 * LOSS_IMAGES]
     rows: list[dict[str, object]] = []
     for name in FUNCTIONS:
         network = Changed(model, name)
         shares = shares_of_way(network, images[chosen], labels[chosen])
         row = {"checkpoint": path.stem, "function": name, "images": len(chosen)}
         row |= {"lower quartile": float(shares.quantile(0.25)), "median": float(shares.quantile(0.5))}
-        rows.append(row | {"in doubt": doubt_about_loss(network, images[chosen], labels[chosen]) is not None})
+        doubt = doubt_about_loss(network, images[chosen], labels[chosen], LOSS_IMAGES)
+        rows.append(row | {"in doubt": doubt is not None})
     return rows
 
 

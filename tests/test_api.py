@@ -806,8 +806,24 @@ def test_a_statistic_says_what_it_is_of_and_stays_an_interval() -> None:
     assert repr(statistic._replace(value=-0.5)) == "<Statistic -0.5 [-0.6315, -0.6122]>"
 
 
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        ([0.5, 0.4, 0.3], [0.25, 0.2, 0.1]),
+        [0.5, 0.4, 0.3, 0.25, 0.2, 0.1],
+        (torch.tensor([0.5, 0.4, 0.3], dtype=torch.float64), np.array([0.25, 0.2, 0.1])),
+    ],
+)
+def test_normalization_may_be_lists_of_numbers(numbers: Any) -> None:
+    images, network = pixels(4, C, H, W), seed_network(Convolutions)
+    model = ir.load(network, noise(), label="mine", normalize=numbers)
+    mean, deviation = (torch.tensor(values).reshape(3, 1, 1) for values in ([0.5, 0.4, 0.3], [0.25, 0.2, 0.1]))
+    torch.testing.assert_close(model(images), network.eval()((images - mean) / deviation))
+    assert isinstance(model.subject, ExternalModel) and model.subject.card.normalize == "0.5,0.4,0.3,0.25,0.2,0.1"
+
+
 def test_short_words_of_a_notebook_are_taken_and_wrong_ones_get_a_sentence(digits_model: ir.Model) -> None:
-    answer = ir.analyze("robustness", digits_model, limit=4, pgd=1, cw=None)
+    answer = ir.analyze("robustness", digits_model, limit=4, pgd=[np.int64(1)], cw=None)
     assert answer.result.config["settings"]["pgd"] == "1" and answer.result.config["settings"]["cw"] == "none"
     assert isinstance(answer["natural"], Interval)
     share, low, high = answer["natural"]
@@ -869,16 +885,16 @@ def test_what_is_no_text_is_no_text_setting(value: Any) -> None:
 @pytest.mark.parametrize(
     ("card", "sentence"),
     [
-        ({"normalize": (0.5, 0.5)}, r"a model's normalize is \[0.5, 0.5\] where text or null is needed."),
-        ({"resize": "32"}, 'a model\'s resize is "32" where a whole number or null is needed.'),
-        ({"draws": 2.5}, "a model's draws is 2.5 where a whole number or null is needed."),
+        ({"normalize": (0.5, "x")}, r"a model's normalize is \[0.5, \"x\"\] where text or None is needed."),
+        ({"resize": "32"}, 'a model\'s resize is "32" where a whole number or None is needed.'),
+        ({"draws": 2.5}, "a model's draws is 2.5 where a whole number or None is needed."),
         ({"label": 3}, "^label=3: give a label of printable characters"),
         ({"arguments": "width=3"}, "arguments are 'width=3': give a dict by name"),
         ({"arguments": ["width"]}, r"arguments are \['width'\]: give a dict by name"),
         ({"arguments": {1: 2}}, r"arguments are {1: 2}: give a dict by name"),
         ({"arguments": {"layer": nn.ReLU}}, "^arguments layer=<class .*ReLU'> is no number, text or list"),
         ({"arguments": {"sizes": [np.zeros(2)]}}, r"^arguments sizes=array\(\[0., 0.\]\) is no number, text or list"),
-        ({"local_layer": nn.ReLU()}, r"a model's local_layer is .*ReLU.* where text or null is needed."),
+        ({"local_layer": nn.ReLU()}, r"a model's local_layer is .*ReLU.* where text or None is needed."),
     ],
 )
 def test_a_field_of_another_type_is_one_sentence(card: dict[str, Any], sentence: str) -> None:
@@ -916,11 +932,11 @@ API: Any = ir
         (lambda model: API.analyze("gradmap-score", model, probe="no"), "^probe is 'no': give True or False"),
         (
             lambda model: API.analyze("robustness", model, pgd=5.0),
-            r"^pgd is 5\.0: robustness takes text there, such as '5,20,100,200', or a whole number\.$",
+            r"^pgd is 5\.0: robustness takes text there, such as '5,20,100,200', or whole numbers\.$",
         ),
         (
             lambda model: API.analyze("robustness", model, apgd=True),
-            r"^apgd is True: robustness takes text there, such as 'none', or a whole number\.$",
+            r"^apgd is True: robustness takes text there, such as 'none', or whole numbers\.$",
         ),
         (
             lambda model: API.analyze("gradient-maps", model, source=["gradient"]),

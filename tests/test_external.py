@@ -15,6 +15,7 @@ import pytest
 import torch
 from anyone import C, Convolutions, H, K, Levels, W, assert_unchanged, hooks, levels, network_of, noise, seed_network
 from networks import array, pixels
+from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -27,6 +28,7 @@ from interpret_robust.models.building import build_network, preprocess_of
 from interpret_robust.models.card import Card, reference
 from interpret_robust.models.external import ExternalModel, bring, read, subject
 from interpret_robust.models.layer_table import layer_rows
+from interpret_robust.models.loose_pictures import bring_with_pictures
 from interpret_robust.models.normalization import STATISTICS
 from interpret_robust.models.reading_check import MOST_NAMES
 from interpret_robust.models.trial import Trial, try_out
@@ -311,6 +313,20 @@ def test_arguments_go_to_whatever_builds_the_network(folder: Path) -> None:
     assert own_network.get_parameter("answer.bias").shape == (5,)
 
 
+def test_a_file_of_weights_says_for_how_many_classes_its_network_is(tmp_path: Path) -> None:
+    """Where nobody else does, as of single pictures; a number that is given as an argument is taken."""
+    network = network_of(Card("torchvision:resnet18", weights="random"), K)
+    torch.save({"state_dict": network.state_dict(), "epoch": 3}, tmp_path / "mine.pt")
+    Image.fromarray(np.full((40, 40, 3), 90, np.uint8)).save(tmp_path / "picture.png")
+    card = Card("torchvision:resnet18", str(tmp_path / "mine.pt"), normalize="none")
+    model = bring_with_pictures(card, [tmp_path / "picture.png"], size=36)
+    assert model.job["class_names"] == [f"class {number}" for number in range(K)]
+    images = torch.full((1, 3, 36, 36), 90 / 255)
+    torch.testing.assert_close(model.model(torch.device("cpu"))(images), network.eval()(images))
+    card = Card("torchvision:resnet18", "random", arguments=(("num_classes", K + 2),))
+    assert network_of(card, K).get_parameter("fc.bias").shape == (K + 2,)
+
+
 def test_timm_builds_for_so_many_classes() -> None:
     require("timm")
     arguments = (("img_size", 32), ("patch_size", 8), ("depth", 1))
@@ -586,8 +602,7 @@ def test_a_model_that_is_brought_knows_what_is_asked_of_it() -> None:
     )
     assert external_model.local_shape() == (8, 6, 9)
     job = {
-        key: external_model.job[key]
-        for key in ("dataset", "image_shape", "class_names", "variant", "seed", "recipe", "layers")
+        key: external_model.job[key] for key in ("dataset", "image_shape", "class_names", "variant", "seed", "layers")
     }
     assert job == {
         "dataset": "noise",
@@ -595,7 +610,6 @@ def test_a_model_that_is_brought_knows_what_is_asked_of_it() -> None:
         "class_names": [f"class {k}" for k in range(K)],
         "variant": "mine-net-body",
         "seed": None,
-        "recipe": {"eps": 8 / 255},
         "layers": {"local": "body", "attention": None},
     }
     assert Card.from_entries(json.loads(json.dumps(external_model.job["card"]))) == external_model.card

@@ -19,6 +19,7 @@ import torch
 from attack_files import random, write_robustness
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
+from matplotlib.text import Text
 
 from interpret_robust import analyses, figures
 from interpret_robust.analyses.engine.work import Work
@@ -450,3 +451,18 @@ def test_one_file_of_weights_behind_two_normalizations_is_drawn_as_two_models(tm
         assert by_model[name]["PGD-20, white-box"] == pytest.approx(result["accuracy/adversarial"][1, 0])
         assert by_model[name]["worst case, white-box"] == pytest.approx(result["accuracy/worst"][0])
     assert [text.get_text() for text in plot.figure.axes[0].get_yticklabels()] == list(numbers)
+
+
+def test_the_mark_of_doubt_lies_below_a_label_of_all_panels() -> None:
+    with style.wide(3.3):
+        figure = style.new_figure(2)
+        axes = figure.subplots(1, 2)
+        figure.supxlabel("read as the true class, %", fontsize=8)
+        style.mark_doubtful(figure)
+        figure.canvas.draw()
+    label, mark = (
+        next(text for text in figure.findobj(Text) if text.get_text().startswith(start)).get_window_extent()
+        for start in ("read as", "In doubt")
+    )
+    assert mark.y0 >= 0 and mark.y1 <= label.y0
+    assert label.y1 <= min(panel.get_tightbbox().y0 for panel in axes)

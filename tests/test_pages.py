@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 
+from interpret_robust import figures
+from interpret_robust.core.folders import Folders
+from interpret_robust.figures import drawing, style
 from interpret_robust.models.loss_check import LEAST_MEDIAN, LEAST_QUARTILE
 
 REPOSITORY = Path(__file__).parents[1]
@@ -138,3 +141,12 @@ def test_pictures_of_the_shipped_study_are_those_of_its_folder() -> None:
     pictures = sorted((DOCS / "images").glob("cifar10-*.png"))
     assert len(pictures) >= 8
     assert [path.name for path in pictures if path.read_bytes() not in copies] == []
+
+
+def test_shipped_pictures_are_drawn_from_the_shipped_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that `irt report` and `irt reproduce` change nothing in a fresh clone."""
+    names: list[str] = []
+    monkeypatch.setattr(drawing, "compose", lambda *_: None)
+    monkeypatch.setattr(style, "save", lambda _, __, name, *___, **____: names.append(name))
+    pictures = drawing.draw_folder(figures.names(), Folders(REPOSITORY), lambda _: None)
+    assert names == [] and len(pictures) > 25

@@ -593,6 +593,33 @@ def test_a_model_sees_the_pictures_as_its_configuration_says(photos: Path) -> No
     assert record["sha256"] == pictures.sha256 and record["reference"] == "test"
 
 
+def test_a_network_of_small_pictures_that_a_library_would_enlarge_is_doubted(tmp_path: Path) -> None:
+    """Dark and bright pictures of 6x6; of enlarged ones the network thinks nothing."""
+    pytest.importorskip("timm")
+    for place in range(40):
+        picture = tmp_path / "tree" / ("dark", "bright")[place % 2] / f"{place}.png"
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((6, 6, 3), 60 + 140 * (place % 2) + place, np.uint8)).save(picture)
+
+    class Small(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.tap = nn.Identity()
+            self.pretrained_cfg = {"input_size": (3, 48, 48), "crop_pct": 1.0, "interpolation": "bilinear"}
+
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            gray = 9 * (self.tap(pixels).mean((1, 2, 3)) - 0.5)
+            return torch.stack([gray, -gray], 1) if pixels.shape[-1] == 6 else torch.stack([gray, 9 + gray], 1)
+
+    def doubts(size: str) -> list[str]:
+        model = ir.load(Small(), f"{tmp_path / 'tree'}{size}", label="mine", normalize="none")
+        return [doubt for doubt in model.subject.doubts if "right on" in doubt]
+
+    (doubt,) = doubts("")
+    assert "right on 50% of 40 test images, and with --resize 6 on 100%: pictures of that size are enlarged" in doubt
+    assert doubt.endswith("to 48, and --size 6 keeps them as they are.") and doubts("?size=6") == []
+
+
 def test_samples_of_a_folder(photos: Path) -> None:
     images, labels = ir.samples(f"{photos}?size=12", 3)
     split = load(f"{photos}?size=12").test.draw(3)

@@ -315,6 +315,12 @@ def test_remarks_say_what_the_numbers_rest_on(answers: dict[str, list[Result]]) 
     doubtful = replace(doubtful)
     doubtful.__dict__["run"] = doubtful.run | {"doubts": ["it is odd."]}
     assert remarks([doubtful])[0].text == "In doubt: at seed 0: it is odd."
+    doubtful.__dict__["config"] = doubtful.config | {
+        "evaluators": {"names": ["digits-mine"], "sha256": ["0"], "jobs": {"digits-mine": {"variant": "mine"}}}
+    }
+    for evaluator in ("mine", "digits-mine"):
+        doubtful.__dict__["run"] = doubtful.run | {"doubts": [f"{evaluator} is odd."]}
+        assert remarks([doubtful])[0].text == f"In doubt: {evaluator} is odd."
 
 
 def test_names_of_variants_are_explained_once(page: str) -> None:

@@ -326,6 +326,7 @@ def test_read_npz_gives_what_was_written(tmp_path: Path) -> None:
 
 BAD_ARRAYS: list[tuple[dict[str, Any], str]] = [
     ({"y_test": None}, "also y_test is needed"),
+    ({"y_test": None, "x_train": None, "y_train": None}, "also x_train (and y_train, y_test) is needed"),
     ({"x_train": pixels(4, 3, 5, 3) / 255}, "x_train has dtype float64 where uint8"),
     ({"x_test": pixels(2, 45)}, r"x_test has shape (2, 45) where (N, H, W)"),
     ({"x_train": pixels(4, 3, 5, 4)}, "x_train has shape (4, 3, 5, 4) where 1 or 3 channels at the end"),

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -130,6 +131,17 @@ def test_without_a_natural_model_the_command_that_makes_one_is_told(
         f"no natural model of another seed exists to classify the gradient maps of {subject}: run "
         "`irt train natural --dataset odd --arch small --seed 4`, or name one by --evaluator."
     )
+
+
+def test_a_model_from_elsewhere_is_named_by_its_label_and_its_evaluator_trained_on_a_cpu() -> None:
+    def sentence(data: str) -> str:
+        job: dict[str, Any] = {"card": {}, "variant": "mine", "dataset": data, "seed": None, "architecture": "any"}
+        with pytest.raises(UserError) as error:
+            evaluators_of(SimpleNamespace(job=job, location="torchvision:resnet18", source=data), [])
+        return str(error.value)
+
+    assert "gradient maps of mine: run `irt train natural --dataset d.npz --recipe quick`, or name" in sentence("d.npz")
+    assert "run `irt train natural --dataset cluttered-digits`, or name" in sentence("cluttered-digits")
 
 
 def test_the_command_that_makes_an_evaluator_can_be_typed_whatever_the_data_are_called(
@@ -380,7 +392,7 @@ def test_what_an_analysis_cannot_be_run_on_is_left_out_and_that_is_said(
 
     analysis = replace(oddity.ANALYSIS, needs_masks=True, readers="none")
     monkeypatch.setattr(analyses, "get", lambda name: analysis)
-    with pytest.raises(UserError, match=f"{paths[0].name} is left out: odd has no object masks"):
+    with pytest.raises(UserError, match=f"{paths[0].name} is left out, and 4 more models: odd has no object masks"):
         applicable("odd", paths, {}, messages.append)
 
     def only_there(name: str) -> Dataset:
@@ -445,9 +457,13 @@ def test_models_whose_images_are_not_here_are_left_out_and_nothing_is_fetched(
 ) -> None:
     local = make_checkpoint(tmp_path, "at", 0)
     snapshot = checkpoint.read(local)
-    foreign = tmp_path / "cifar10-small-at-seed0.safetensors"
-    checkpoint.write(foreign, snapshot.about | {"source": "cifar10"}, snapshot.tensors)
+    foreign, second = (tmp_path / f"cifar10-small-at-seed{seed}.safetensors" for seed in (0, 1))
+    for path in (foreign, second):
+        checkpoint.write(path, snapshot.about | {"source": "cifar10"}, snapshot.tensors)
     monkeypatch.setattr(sources, "fetch", lambda *_: pytest.fail("fetched"))
     messages: list[str] = []
     assert applicable("attention-rank", [foreign, local], {}, messages.append) == [local]
-    assert messages == [f"{foreign.name} is left out: its images are not here: `irt data get cifar10`."]
+    remedy = "its images are not here: `irt data get cifar10`."
+    assert messages == [f"{foreign.name} is left out: {remedy}"]
+    assert applicable("attention-rank", [foreign, second, local], {}, messages.append) == [local]
+    assert messages[1:] == [f"{foreign.name} is left out, and 1 more model: {remedy}"]

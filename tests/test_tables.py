@@ -187,8 +187,9 @@ def test_doubts_come_first_in_a_note_and_few_positions_last() -> None:
     (table,) = printing.rows_of([change(1, 5, **odd), change(1, 1)])
     assert table.note == (
         "In doubt: it is odd. Attack: PGD-20, eps 8/255, step 2/255. Spearman is over only 5 positions in "
-        f"{label(result)}: of one image it would scatter by 0.50 about zero (standard deviation) if attention and "
-        "robustness had nothing to do with each other."
+        f"{label(result)}, which tells little: if attention and robustness had nothing to do with each other, that of "
+        "one image would still scatter by 0.50 about zero (standard deviation). An earlier layer of a network has more "
+        "positions (`irt model layers`)."
     )
 
 

@@ -24,7 +24,7 @@ from interpret_robust.models.card import Card
 from interpret_robust.models.copying import unwrap
 from interpret_robust.models.file_classes import doubts_about_order
 from interpret_robust.models.normalization import STATISTICS
-from interpret_robust.models.weight_files import load_weights
+from interpret_robust.models.weight_files import count_rows, load_weights
 
 Weights = dict[str, Tensor]
 
@@ -194,14 +194,14 @@ def test_weights_between_the_steps_of_a_schedule_free_optimizer_are_refused(
 
 
 def test_colors_are_told_from_other_means(tmp_path: Path) -> None:
-    others = {"bn.running_mean": torch.zeros(3), "log_sigma": torch.zeros(1), "head": {"sigma": torch.ones(1)}}
+    rest = {"bn.running_mean": torch.zeros(3), "log_sigma": torch.zeros(1), "head": {"sigma": torch.ones(1)}}
     path, network = tmp_path / "weights.pt", seed_network(Convolutions, seed=0)
-    others |= {"val_loss": {"mean_value": torch.tensor(0.3), "std": torch.tensor(0.1)}, "normalization": "batch"}
-    others |= {"summary": {"mean": 91.2, "std": 0.3}, "mean_robustness": [0.6, 0.4, 0.2], "variance": "0.1 0.2 0.2"}
-    others |= {"smoothing": {"sigma": [0.12, 0.25, 0.5]}, "weight_stats": {"mean": 0.0, "std": 0.1}}
-    others |= {"input_range": [0, 1], "cfg": "init: {type: Normal, mean: -2.0, std: 0.1}"}
-    others |= {"init": {"mean": 0.0, "std": 0.02}, "noise_mean": 0.0, "noise_std": 0.1, "args.mean": None}
-    torch.save({"model": weights(), "args": {"sigma": 0.25, "std": 0.1}, "metrics": {"mean": 0.9}} | others, path)
+    rest |= {"val_loss": {"mean_value": torch.tensor(0.3), "std": torch.tensor(0.1)}, "normalization": "batch"}
+    rest |= {"summary": {"mean": 91.2, "std": 0.3}, "mean_robustness": [0.6, 0.4, 0.2], "variance": "0.1 0.2 0.2"}
+    rest |= {"smoothing": {"sigma": [0.12, 0.25, 0.5]}, "weight_stats": {"mean": 0.0, "std": 0.1}}
+    rest |= {"input_range": [0, 1], "cfg": "init: {type: Normal, mean: -2.0, std: 0.1}"}
+    rest |= {"init": {"mean": 0.0, "std": 0.02}, "noise_mean": 0.0, "noise_std": 0.1, "args.mean": None}
+    torch.save({"model": weights(), "args": {"sigma": 0.25, "std": 0.1}, "metrics": {"mean": 0.9}} | rest, path)
     load_weights(network, "mine", path, normalization=STATISTICS["none"])
     torch.testing.assert_close(network(pixels(3, C, H, W)), expected())
 
@@ -701,6 +701,19 @@ def test_a_program_of_torch_is_named(tmp_path: Path) -> None:
     torch.export.save(exported, tmp_path / "network.pt2")
     with pytest.raises(UserError, match="is a program of torch"):
         answers_of(tmp_path / "network.pt2")
+
+
+def test_the_number_of_classes_is_that_of_the_rows_that_differ(tmp_path: Path) -> None:
+    """Of the last layer alone: a file of other inner layers tells nothing, nor does one that fits."""
+
+    def network(features: int, classes: int) -> nn.Module:
+        return nn.Sequential(nn.Conv2d(C, features, 3), nn.BatchNorm2d(features), nn.Conv2d(features, classes, 1))
+
+    for name, features, classes in (("seven", 5, 7), ("wide", 6, 7), ("same", 5, 11)):
+        torch.save({"epoch": 3, "net": add_prefix("module.", network(features, classes).state_dict())}, tmp_path / name)
+    counts = [count_rows(network(5, 11), tmp_path / name, None, 11) for name in ("seven", "wide", "same")]
+    assert counts == [7, None, None]
+    assert count_rows(network(5, 11), tmp_path / "seven", "net", 11) == 7
 
 
 def test_arrays_of_numpy_are_named(tmp_path: Path) -> None:

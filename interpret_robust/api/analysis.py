@@ -186,7 +186,7 @@ def _checked_settings(name: str, kind: Any, settings: dict[str, Any]) -> dict[st
 
 
 def _as_text(name: str, setting: Field[Any], value: Any) -> str:
-    """Return a setting that is text: `pgd=5` is `pgd="5"`, None is "none", and a function is where it lies.
+    """Return a setting that is text: `pgd=[5, 20]` is `pgd="5,20"`, None is "none", and a function is where it lies.
 
     Raises UserError for anything else, and for a function that no module holds.
     """
@@ -196,7 +196,9 @@ def _as_text(name: str, setting: Field[Any], value: Any) -> str:
     if callable(value) and "<" not in reference and import_object(reference) is value:
         return reference
     is_of_numbers = setting.default == "none" or not str(setting.default).strip("0123456789,")
-    right = f"text there, such as {setting.default!r}{', or a whole number' * is_of_numbers}"
+    if is_of_numbers and isinstance(value, list | tuple) and value and all(type(plain(item)) is int for item in value):
+        return ",".join(str(item) for item in value)
+    right = f"text there, such as {setting.default!r}{', or whole numbers' * is_of_numbers}"
     if "function" in setting.metadata.get("help", ""):
         right = "text there, or a function that a module holds under its own name"
     raise UserError(f"{setting.name} is {describe(value)}: {name} takes {right}.")

@@ -1,11 +1,12 @@
 """A model in a program: loaded or trained, called like any network, asked questions."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -233,10 +234,20 @@ def _remedy(model: object) -> str:
 
 
 def _as_entry(name: str, value: Any) -> Any:
-    """Return a value as a card holds it: paths are text, and the number of a part of the answer too."""
+    """Return a value as a card holds it: as text paths, the number of a part of the answer, and what normalizes."""
     value = plain(value)
+    if name == "normalize" and isinstance(value, list | tuple):
+        return _as_numbers(value)
     is_text = isinstance(value, Path) or (name == "logits" and type(value) is int)
     return str(value) if is_text else value
+
+
+def _as_numbers(value: Sequence[Any]) -> str | Sequence[Any]:
+    """Return numbers, or means and deviations, as a command takes them; anything else as it is."""
+    items = [item.tolist() if isinstance(item, Tensor | np.ndarray) else item for item in value]
+    numbers = [number for item in items for number in (item if isinstance(item, list | tuple) else [item])]
+    is_of_numbers = all(isinstance(number, int | float) for number in numbers)
+    return ",".join(map(str, numbers)) if numbers and is_of_numbers else value
 
 
 def _as_pairs(arguments: Any) -> tuple[tuple[str, Any], ...]:

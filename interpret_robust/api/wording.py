@@ -14,7 +14,9 @@ _OPTION = re.compile(r"`(?!--)[^`]*`|pip install [^:;]*|(?<![\w./-])--(?:set )?(
 
 
 def as_arguments(sentence: str) -> str:
-    """Return a sentence with the arguments of a program in the place of options; commands in it stay.
+    """Return a sentence with the arguments of a program in the place of options, and None in that of JSON's null.
+
+    Commands in it stay.
 
     Example:
         >>> as_arguments("give --local-layer, or --draws 20: `irt flags --limit 5` tells more.")
@@ -27,7 +29,7 @@ def as_arguments(sentence: str) -> str:
             return match[0]
         return ARGUMENTS.get(option, option.replace("-", "_")) + ("=" if match[2] else "")
 
-    return _OPTION.sub(name, sentence)
+    return _OPTION.sub(name, sentence).replace(" or null is needed", " or None is needed")
 
 
 @contextmanager

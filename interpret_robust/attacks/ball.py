@@ -36,6 +36,8 @@ def default_step(eps: float, norm: Norm) -> float:
 def resolve_ball(norm: str | None, eps: float | None, recipe: Mapping[str, Any]) -> tuple[Norm, float]:
     """Return the norm and the radius of an attack: without a radius those of training, with one l-infinity by default.
 
+    Of a model whose training is not known, without a radius, they are l-infinity and EPS.
+
     Raises UserError for a norm that there is not, and for one that is not that of training without a radius.
 
     Example:
@@ -50,8 +52,11 @@ def resolve_ball(norm: str | None, eps: float | None, recipe: Mapping[str, Any])
             f"norm is {norm} and the radius of the model's training is in {own_norm}: give another with it, such as "
             f"--eps {EXAMPLE_RADII[check_norm(norm)]}."
         )
-    return own_norm, recipe["eps"]
+    return own_norm, recipe.get("eps", EPS)
 
+
+EPS = 8 / 255
+"""The radius of attacks on a model of which no training radius is known."""
 
 EXAMPLE_RADII: dict[Norm, str] = {"linf": "8/255", "l2": "0.5", "l1": "12"}
 """What RobustBench (linf, l2) and Croce & Hein 2021 (l1) ask of CIFAR-10."""

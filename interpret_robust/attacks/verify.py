@@ -97,7 +97,7 @@ def verify(
     """
     dataset = subject.view(dataset)
     check_fit(subject, dataset)
-    norm_name, eps = resolve_ball(norm, eps, subject.job["recipe"])
+    norm_name, eps = resolve_ball(norm, eps, subject.job.get("recipe", {}))
     check_numbers(eps, 0, 0, norm=norm_name)
     with open_arrays(path) as arrays:
         name = image_name(path, arrays, key)

@@ -219,7 +219,8 @@ card_options = options(
     click.option(
         "--normalize",
         metavar="HOW",
-        help="Normalization: imagenet, inception (0.5), clip, a dataset's such as cifar10, bytes, none, mean,std.",
+        help="Normalization: imagenet, inception (0.5), clip, a dataset's such as cifar10, bytes, none, or numbers: "
+        "mean,std or three means, then three stds (0.49,0.48,0.45,0.25,0.24,0.26).",
     ),
     click.option("--resize", type=COUNT, metavar="N", help="Resize images to NxN before the network."),
     click.option(

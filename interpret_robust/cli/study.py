@@ -223,7 +223,9 @@ def flags(files: tuple[Path, ...], form: str, root: Path) -> None:
     if form in ("csv", "json"):
         click.echo(render(rules.numbers(flags_by_model), form))
     elif not any(flags_by_model.values()):
-        click.echo("No flag could be checked: these files lack what the checks need.")
+        click.echo(
+            "No flag could be checked: these files lack what the checks need, which `irt analyze masking` measures."
+        )
     else:
         click.echo(with_caption(rules.summary(flags_by_model), form))
         click.echo("\n".join(rules.sentences(flags_by_model)))

@@ -170,8 +170,9 @@ def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, str]:
     stems = _stems(archive)
     listing = shorten(", ".join(stems)) or "nothing"
     keys, names_in = [MEDMNIST.get(stem, stem) for stem in stems], _names_in(stems)
-    for key in REQUIRED_NAMES:
-        _demand(key in keys, path, f"the file holds {listing}", f"also {names_in.get(key, key)}")
+    gaps = [names_in.get(key, key) for key in REQUIRED_NAMES if key not in keys]
+    remark = f" (and {', '.join(gaps[1:])})" if gaps[1:] else ""
+    _demand(not gaps, path, f"the file holds {listing}", f"also {gaps[0] if gaps else ''}{remark}")
     allowed_names = (*REQUIRED_NAMES, *OPTIONAL, *UNUSED_NAMES)
     allowed_listing = ", ".join(names_in.get(key, key) for key in allowed_names)
     for name, key in zip(names, keys, strict=True):

@@ -347,6 +347,11 @@ class PictureArray:
         return common_size([*_ask_each(lambda place: size_of(self.pictures, place), self.places.tolist())], self.name)
 
     @property
+    def own_size(self) -> tuple[int, int]:
+        """Return the height and width that the first picture has before it is framed."""
+        return size_of(self.pictures, int(self.places[0]))
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """Return the shape that the whole array would have."""
         return (len(self), *self.size, *self.channels)

@@ -132,6 +132,7 @@ def _draw_band(axes: Axes, curve: AnyArray, *, color: str, **style: Any) -> None
     """Draw a curve over ranks (P, 3): value, low and high."""
     value, low, high = curve.T
     axes.plot(np.arange(len(curve)), value, color=color, **style)
+    axes.locator_params("x", integer=True)
     axes.fill_between(np.arange(len(curve)), low, high, color=color, alpha=0.25, lw=0)
 
 

@@ -18,7 +18,7 @@ from interpret_robust.models.libraries import BUILDERS, build, check_call, is_of
 from interpret_robust.models.model_names import explain
 from interpret_robust.models.normalization import STATISTICS, Statistics, statistics
 from interpret_robust.models.preprocess import Preprocess
-from interpret_robust.models.weight_files import Rest, load_weights
+from interpret_robust.models.weight_files import Rest, count_rows, load_weights
 
 
 def build_network(card: Card, class_names: Sequence[str]) -> tuple[nn.Module, list[str]]:
@@ -27,18 +27,57 @@ def build_network(card: Card, class_names: Sequence[str]) -> tuple[nn.Module, li
     It is for as many classes as `class_names` where it is a library's that can be built for any number. Raises
     UserError where a name is unknown, a library is not installed, or weights cannot be had or do not fit.
     """
+    network = _build(card, len(class_names))
+    path = card.weight_file
+    if path is None:
+        return network, []
+    normalization = _library_normalization(card, network) if card.normalize is None else None
+    loose_tensors = {} if _is_of_library(card) else _unsaved_tensors(network)
+    rest = load_weights(unwrap(network), card.model, path, card.weights_key, normalization)
+    return network, [
+        *_doubt_about_rest(rest, path),
+        *doubts_about_order(rest.class_lists, class_names, path.name),
+        *_doubt_about_unsaved(loose_tensors, card),
+    ]
+
+
+def count_classes(card: Card) -> int | None:
+    """Return for how many classes a library's network has to be built to have its file of weights, if the file tells.
+
+    Raises UserError as `build_network` does.
+
+    Example:
+        >>> count_classes(Card("torchvision:resnet18", weights="mine.pt"))
+        10
+    """
+    path = card.weight_file
+    if path is None or not _is_of_library(card):
+        return None
+    return count_rows(_build(card, USUAL_CLASSES), path, card.weights_key, USUAL_CLASSES)
+
+
+USUAL_CLASSES = 1000
+"""Of a library's network that is built without its weights where nobody says how many there are: those of ImageNet."""
+
+
+def _is_of_library(card: Card) -> bool:
+    return card.model.partition(":")[0] in BUILDERS
+
+
+def _build(card: Card, classes: int) -> nn.Module:
+    """Return the network of a card without its file of weights, for a number of classes if it is a library's."""
     origin, colon, name = card.model.partition(":")
     if not colon:
         raise UserError(explain(card.model))
     pretrained = card.weights in (None, "pretrained")
-    if origin not in BUILDERS:
+    if not _is_of_library(card):
         import_object(card.model)  # before the seed, of which its module may use some
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), redirect_stdout(sys.stderr):
         warnings.simplefilter("ignore")  # what a library says of its own networks, and prints while it downloads
         torch.default_generator.manual_seed(0)
         try:
-            if origin in BUILDERS:
-                network = build(origin, name, len(class_names), dict(card.arguments), pretrained=pretrained)
+            if _is_of_library(card):
+                network = build(origin, name, classes, dict(card.arguments), pretrained=pretrained)
             else:
                 check_call(card.model, dict(card.arguments))
                 network = _call(card)
@@ -53,17 +92,7 @@ def build_network(card: Card, class_names: Sequence[str]) -> tuple[nn.Module, li
             raise UserError(
                 f"{card.model} cannot be built ({first_words(error)}): --model-arg NAME=VALUE gives it an argument."
             ) from error
-    path = card.weight_file
-    if path is None:
-        return network, []
-    normalization = _library_normalization(card, network) if card.normalize is None else None
-    loose_tensors = _unsaved_tensors(network) if origin not in BUILDERS else {}
-    rest = load_weights(unwrap(network), card.model, path, card.weights_key, normalization)
-    return network, [
-        *_doubt_about_rest(rest, path),
-        *doubts_about_order(rest.class_lists, class_names, path.name),
-        *_doubt_about_unsaved(loose_tensors, card),
-    ]
+    return network
 
 
 def _doubt_about_rest(rest: Rest, path: Path) -> Iterator[str]:

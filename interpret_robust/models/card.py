@@ -31,7 +31,8 @@ class Card:
             dict that torch.load reads with `weights_only`. None: `pretrained` for a library, and what a callable
             gives as it gives it.
         arguments: given to whatever builds the network, by name.
-        normalize: a name of `models.normalization.STATISTICS`, such as `imagenet` or `none`, or numbers `mean,std`.
+        normalize: a name of `models.normalization.STATISTICS`, such as `imagenet` or `none`, or numbers: `mean,std`, or
+            the means of all channels and then their standard deviations. `ir.load` takes lists of them too.
             None: what a library says of the network, else, and for random weights, `none`.
         resize: side that images are resized to before the network, None for as they are.
         local_layer: the layer whose output are the local features. None: see `models.layers.default_layer`.

@@ -45,9 +45,6 @@ from interpret_robust.models.subject import Subject
 from interpret_robust.models.trial import Trial, try_out
 from interpret_robust.models.wrapper import WrappedModel
 
-EPS = 8 / 255
-"""The radius of attacks on a model of which no training radius is known."""
-
 
 def subject(reference: Reference, source: str | None = None, *, is_shared: bool = True) -> Subject:
     """Return the model that is referred to; `source` is the name or path of the data that one from elsewhere is
@@ -228,7 +225,6 @@ def read(network: nn.Module, card: Card, data: Dataset, source: str, remarks: Se
         "architecture": "any",
         "variant": card.name,
         "seed": None,
-        "recipe": {"eps": EPS},
         "card": card.entries(),
         "layers": {"local": wrapper.local_layer, "attention": card.attention_layer}
         | ({} if wrapper.first_token is None else {"first_token": wrapper.first_token})

@@ -64,9 +64,8 @@ def _torchvision(name: str, pretrained: bool, classes: int, arguments: dict[str,
     from torchvision import models
 
     _check_known(name, models.list_models(module=models), "torchvision model")
-    network: nn.Module = models.get_model(
-        name, weights="DEFAULT" if pretrained else None, **({} if pretrained else {"num_classes": classes}), **arguments
-    )
+    options = ({} if pretrained else {"num_classes": classes}) | arguments
+    network: nn.Module = models.get_model(name, weights="DEFAULT" if pretrained else None, **options)
     return network
 
 
@@ -79,10 +78,10 @@ def _timm(name: str, pretrained: bool, classes: int, arguments: dict[str, Any]) 
         raise _missing_package("timm") from None
     if not name.startswith(TIMM_SOURCES):
         _check_known(name.partition(".")[0], timm.list_models(), "timm model")
-    class_count = {} if pretrained else {"num_classes": classes}
+    options = ({} if pretrained else {"num_classes": classes}) | arguments
     try:
         with _forbid_unpickling(name):
-            network: nn.Module = timm.create_model(name, pretrained=pretrained, **class_count, **arguments)
+            network: nn.Module = timm.create_model(name, pretrained=pretrained, **options)
     except Exception as error:
         if "huggingface_hub" in str(error):
             raise UserError(

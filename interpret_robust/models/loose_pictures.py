@@ -15,15 +15,12 @@ from interpret_robust.datasets.base import PictureDataset, numbered
 from interpret_robust.datasets.class_names import names_of, read
 from interpret_robust.datasets.framing import Framing
 from interpret_robust.datasets.pictures import Files, PictureArray
-from interpret_robust.models.building import build_network, preprocess_of
+from interpret_robust.models.building import USUAL_CLASSES, build_network, count_classes, preprocess_of
 from interpret_robust.models.card import Card
 from interpret_robust.models.copying import unwrap
 from interpret_robust.models.external import ExternalModel, bring, trial_image
 from interpret_robust.models.library_settings import framing_of, outputs_of
 from interpret_robust.models.logits import tensors_of
-
-USUAL_CLASSES = 1000
-"""Of a library's network that is built without its weights where nobody says how many there are: those of ImageNet."""
 
 
 @exact()
@@ -32,12 +29,13 @@ def bring_with_pictures(
 ) -> ExternalModel:
     """Return the model of a card as one that can be asked about pictures.
 
-    Its classes are those of a file (`datasets.class_names.read`), or those that its library names, or numbers.
+    Its classes are those of a file (`datasets.class_names.read`), or those that its library names, or numbers: as many
+    as its file of weights has.
     Pictures are resized and cropped to a square of `size`, or as its library says. The trial sees the first picture.
     Raises UserError as `models.external.bring` does, and for pictures of several sizes without any of these.
     """
     names = None if classes is None else names_of(read(classes))
-    network, remarks = build_network(card, names or numbered(USUAL_CLASSES))
+    network, remarks = build_network(card, names or numbered(count_classes(card) or USUAL_CLASSES))
     network = unwrap(network)
     framing = Framing.square(size) if size is not None else framing_of(card, network)
     images = PictureArray(

@@ -70,15 +70,18 @@ def _statistics(text: str) -> Statistics:
     return numbers[:half], numbers[half:]
 
 
+EXAMPLES = "numbers: mean,std such as 0.5,0.25, or all means and then all stds, 0.49,0.48,0.45,0.25,0.24,0.26"
+
+
 def _numbers(text: str) -> tuple[float, ...]:
     try:
         numbers = tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise unknown("normalization", text, (*STATISTICS, "mean,std such as 0.5,0.25")) from None
+        raise unknown("normalization", text, (*STATISTICS, EXAMPLES)) from None
     good = all(map(math.isfinite, numbers)) and min(numbers[len(numbers) // 2 :]) > 0
     if len(numbers) % 2 or not good:
         raise UserError(
             f"--normalize {text}: give a mean and a positive standard deviation, such as 0.5,0.25, or first the means "
-            "of all channels and then their standard deviations."
+            "of all channels and then their standard deviations, such as 0.49,0.48,0.45,0.25,0.24,0.26."
         )
     return numbers

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from itertools import chain, islice
 from operator import itemgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from interpret_robust.core.statistics import mcnemar
 from interpret_robust.datasets import Dataset
 from interpret_robust.datasets.base import Labels
 from interpret_robust.datasets.batches import to_device, to_pixels
+from interpret_robust.datasets.pictures import PictureArray
 from interpret_robust.models.answer_checks import SMALL
 from interpret_robust.models.classifier import predicted_classes
 from interpret_robust.models.normalization import Statistics
@@ -116,7 +117,7 @@ def check_reading(
         doubts = chain(
             _doubt_about_normalization(model, judgment, normalize, alternatives),
             _doubt_about_reading(model, judgment, logits),
-            _doubt_about_size(model, judgment),
+            _doubt_about_size(model, judgment, _own_side(data)),
             _doubt_about_order(model, judgment, logits, data),
         )
         for doubt in islice(doubts, 1):
@@ -170,15 +171,24 @@ def _doubt_about_reading(model: WrappedModel, judgment: Judgment, logits: Tensor
         yield f", and on {accuracy:.0%} {condition}"
 
 
-def _doubt_about_size(model: WrappedModel, judgment: Judgment) -> Iterator[str]:
-    """Yield the end of a sentence where more images are right at another size: the best of half and of larger ones."""
+def _own_side(data: Dataset) -> int | None:
+    """Return the shorter side of the first test picture before it is resized; None for arrays."""
+    images: Any = data.test.images
+    return min(images.own_size) if isinstance(images, PictureArray) and images.framing is not None else None
+
+
+def _doubt_about_size(model: WrappedModel, judgment: Judgment, own_side: int | None) -> Iterator[str]:
+    """Yield the end of a sentence where more images are right at another size: the best of half and of larger ones.
+
+    Pictures that are enlarged are also tried about as small as they are.
+    """
     height, width = judgment.images.shape[2:]
     side = model.preprocess.size or height
     if model.preprocess.size is None and height != width:
         return
     mean, deviation = (tuple(numbers.flatten().tolist()) for numbers in model.preprocess.buffers())
     trials: list[tuple[float, int, Judgment]] = []
-    for size, count in _other_sizes(side, len(judgment.labels)):
+    for size, count in _other_sizes(side, len(judgment.labels), own_side):
         part = Judgment(judgment.images[:count], judgment.labels[:count], judgment.right[:count], judgment.guesses)
         other = Preprocess(mean, deviation, size).to(part.images.device)
         with suppress(Exception):  # many networks take one size
@@ -188,11 +198,18 @@ def _doubt_about_size(model: WrappedModel, judgment: Judgment) -> Iterator[str]:
     if trials:
         accuracy, size, part = max(trials, key=lambda trial: trial[0] - trial[2].accuracy)
         images_tried = "" if len(part.labels) == len(judgment.labels) else f" of {len(part.labels)} of them"
-        yield f", and with --resize {size} on {accuracy:.0%}{images_tried}: give --resize as the network was trained."
+        remedy = (
+            f"pictures of that size are enlarged to {side}, and --size {size} keeps them as they are."
+            if size == own_side
+            else "give --resize as the network was trained."
+        )
+        yield f", and with --resize {size} on {accuracy:.0%}{images_tried}: {remedy}"
 
 
-def _other_sizes(side: int, count: int) -> Iterator[tuple[int, int]]:
+def _other_sizes(side: int, count: int, own_side: int | None) -> Iterator[tuple[int, int]]:
     """Yield other sizes of images, and how many of `count` are asked in them: fewer where they are much larger."""
+    if own_side is not None and own_side < side:
+        yield own_side, count
     yield side // 2, count
     yield from ((factor * side, 4 * count // factor**2) for factor in (2, 4) if factor * side <= LARGEST)
 

@@ -38,7 +38,7 @@ class Subject(Protocol):
         """Return how it was made: `dataset`, `image_shape`, `class_names`, `architecture`, `variant`, `seed`, `recipe`.
 
         Of a model from elsewhere the first three are those of the data it was brought with, `variant` is its name,
-        `seed` None, `recipe` holds the radius that attacks take by default, and `card` how it was found.
+        `seed` None, `card` says how it was found, and there is no `recipe`.
         """
 
     @property

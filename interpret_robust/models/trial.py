@@ -95,17 +95,22 @@ def try_out(
                 )
         judgment, doubt = check_reading(model, data, normalize, STATISTICS if is_trained else {})
         if doubt is None and judgment.is_better_than_guessing():
-            doubt = doubt_about_loss(model, *_choose_right(judgment, model.preprocess.size))
+            doubt = _doubt_about_loss(model, judgment)
         if doubt is not None:
             doubts.append(f"{label} {doubt}")
         model.follow_answers = FirstAnswers(model, images).follow
     return Trial(judgment.accuracy, len(judgment.labels), tuple(doubts))
 
 
-def _choose_right(judgment: Judgment, size: int | None) -> tuple[Tensor, Tensor]:
-    """Return the first images (N, C, H, W) that are right, and their labels (N,); fewer of those resized to a size."""
-    side = size or max(judgment.images.shape[2:])
+def _doubt_about_loss(model: WrappedModel, judgment: Judgment) -> str | None:
+    """Return what `doubt_about_loss` says of images that are right; of large ones fewer are asked."""
+    side = model.preprocess.size or max(judgment.images.shape[2:])
     count = LOSS_IMAGES if side * side <= SMALL else LOSS_IMAGES // 4
+    return doubt_about_loss(model, *_choose_right(judgment, 4 * count), count)
+
+
+def _choose_right(judgment: Judgment, count: int) -> tuple[Tensor, Tensor]:
+    """Return the first `count` images (N, C, H, W) that are right, and their labels (N,)."""
     places = np.flatnonzero(judgment.right)[:count]
     labels = torch.from_numpy(judgment.labels[places])
     return judgment.images[torch.from_numpy(places).to(judgment.images.device)], labels.to(judgment.images.device)

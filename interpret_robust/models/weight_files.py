@@ -109,6 +109,29 @@ def load_weights(
     return Rest(extras, gaps, [*find_class_names(content)])
 
 
+def count_rows(network: nn.Module, path: Path, key: str | None, count: int) -> int | None:
+    """Return how many rows a file has in all tensors that differ from the network's, which have `count` of them.
+
+    That is the number of classes of a network that was built for another one. None where anything else differs, or
+    nothing.
+
+    Example:
+        >>> count_rows(torchvision.models.resnet18(num_classes=1000), Path("ten_classes.pt"), None, 1000)
+        10
+    """
+    target = target_of(network.state_dict())
+    sets = [*find_sets(read_content(path), target)]
+    for _, weights in sets if key is None else sets_at(key, sets):
+        names = mismatched_names(weights.tensors, target.tensors)
+        if not (weights.tensors.keys() & target.tensors.keys()).issuperset(names):
+            continue
+        pairs = [(weights.tensors[name], target.tensors[name]) for name in names]
+        row_counts = {len(item) if item.ndim else 0 for item, _ in pairs}
+        if len(row_counts) == 1 and all(tensor.shape == (count, *item.shape[1:]) for item, tensor in pairs):
+            return row_counts.pop()
+    return None
+
+
 def _choose(
     path: Path,
     label: str,

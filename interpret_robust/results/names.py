@@ -259,9 +259,10 @@ def _few_positions(results: Sequence[Result]) -> Iterator[str]:
     for positions, labels in models.items():
         if 1 < positions < FEW_POSITIONS:
             yield (
-                f"Spearman is over only {positions} positions in {', '.join(labels)}: of one image it would scatter by "
-                f"{1 / math.sqrt(positions - 1):.2f} about zero (standard deviation) if attention and robustness had "
-                "nothing to do with each other."
+                f"Spearman is over only {positions} positions in {', '.join(labels)}, which tells little: if attention "
+                "and robustness had nothing to do with each other, that of one image would still scatter by "
+                f"{1 / math.sqrt(positions - 1):.2f} about zero (standard deviation). An earlier layer of a network "
+                "has more positions (`irt model layers`)."
             )
 
 

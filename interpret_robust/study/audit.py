@@ -41,6 +41,11 @@ class Audit(NamedTuple):
     findings: list[Finding]
     flags: Mapping[str, str]
 
+    @property
+    def bears_on_claims(self) -> bool:
+        """Return whether anything was measured of any claim."""
+        return any(finding.measures for finding in self.findings)
+
     def needs(self, claim: Claim) -> str:
         """Return what a claim that is not tested needs."""
         return needs(claim, self.dataset, self.architecture)
@@ -64,9 +69,7 @@ def audits(results: Sequence[Result]) -> list[Audit]:
         )
         for subject, group in groups.items()
     ]
-    return [entry for entry in subject_audits if any(finding.measures for finding in entry.findings)] or subject_audits[
-        :1
-    ]
+    return [entry for entry in subject_audits if entry.bears_on_claims] or subject_audits[:1]
 
 
 def _is_of_other_width(reference: Result, result: Result) -> bool:

@@ -9,6 +9,7 @@ from interpret_robust.core.errors import UserError
 from interpret_robust.models import checkpoint
 from interpret_robust.models.subject import Subject
 from interpret_robust.models.variants import is_brought
+from interpret_robust.training.recipe import default_preset
 
 
 def stored_job(path: Path) -> Mapping[str, Any]:
@@ -33,8 +34,10 @@ class Candidate(Protocol):
 
 
 def _training_options(job: Mapping[str, Any]) -> str:
-    """Return the options that train another seed of a model's architecture, where it is one of ours."""
-    return "" if is_brought(job) else f" --arch {job['architecture']} --seed {job['seed'] + 1}"
+    """Return the options that train another seed of a model's architecture; of one from elsewhere, any network soon."""
+    if is_brought(job):
+        return " --recipe quick" if default_preset(job["dataset"]) == "paper" else ""
+    return f" --arch {job['architecture']} --seed {job['seed'] + 1}"
 
 
 def evaluators_of(subject: Candidate, candidates: Sequence[Path], job_of: JobOf = stored_job) -> tuple[Path, ...]:
@@ -70,8 +73,9 @@ def evaluators_of(subject: Candidate, candidates: Sequence[Path], job_of: JobOf 
     else:
         natural = first(2, "natural", same_architecture=True) + first(1, "natural", same_architecture=False)
     if not natural:
+        name = job["variant"] if is_brought(job) else subject.location
         raise UserError(
-            f"no natural model of another seed exists to classify the gradient maps of {subject.location}: run "
+            f"no natural model of another seed exists to classify the gradient maps of {name}: run "
             f"`irt train natural --dataset {shlex.quote(subject.source)}{_training_options(job)}`, or name one by "
             "--evaluator."
         )

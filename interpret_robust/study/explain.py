@@ -117,7 +117,7 @@ def measure(
         >>> measure(subject, network, photo, attack, None, "grad-cam").row()["natural"]
         'cat 97.3 %'
     """
-    pgd, settings = attack.resolve(subject.job["recipe"])
+    pgd, settings = attack.resolve(subject.job.get("recipe", {}))
     images = photo.pixels
     with torch.no_grad():
         predicted = int(predicted_classes(network(images)))
@@ -197,7 +197,7 @@ def slides(
 
     Raises UserError for two pictures that would have one name.
     """
-    _, settings = attack.resolve(subject.job["recipe"])
+    _, settings = attack.resolve(subject.job.get("recipe", {}))
     class_text = "predicted" if label is None else subject.job["class_names"][label]
     conditions: dict[str, Any] = {
         "model": model_id(subject.sha256, subject.job),

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections import defaultdict
 from collections.abc import Generator, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -231,14 +232,22 @@ def applicable(analysis: str, paths: Sequence[Path], options: Mapping[str, Any],
 
     `options` is what their tasks have in common. Raises UserError where there are none.
     """
-    obstacles = {path: _obstacle(analysis, path, paths, options) for path in paths}
-    fitting_paths = [path for path, obstacle in obstacles.items() if obstacle is None]
-    left_out = [f"{path.name} is left out: {obstacle}" for path, obstacle in obstacles.items() if obstacle]
+    paths_by_obstacle: dict[str | None, list[Path]] = defaultdict(list)
+    for path in paths:
+        paths_by_obstacle[_obstacle(analysis, path, paths, options)].append(path)
+    fitting_paths = paths_by_obstacle.pop(None, [])
+    sentences = [_leave_out(left_paths, obstacle) for obstacle, left_paths in paths_by_obstacle.items()]
     if not fitting_paths:
-        raise UserError(left_out[0])
-    for sentence in left_out:
+        raise UserError(sentences[0])
+    for sentence in sentences:
         say(sentence)
     return fitting_paths
+
+
+def _leave_out(paths: Sequence[Path], obstacle: str | None) -> str:
+    """Return a sentence for models that one obstacle keeps from an analysis."""
+    rest = f", and {format_count(len(paths) - 1, 'more model')}" if len(paths) > 1 else ""
+    return f"{paths[0].name} is left out{rest}: {obstacle}"
 
 
 def _obstacle(name: str, path: Path, candidates: Sequence[Path], options: Mapping[str, Any]) -> str | None:

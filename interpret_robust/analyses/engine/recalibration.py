@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interpret_robust.attacks.ball import default_step
+from interpret_robust.attacks.ball import default_step, resolve_ball
 from interpret_robust.attacks.pgd import PGD, per_image_noise
 from interpret_robust.core.errors import UserError, unknown
 from interpret_robust.datasets import Split
@@ -56,10 +56,10 @@ def description(kind: str, train: Split, job: Mapping[str, Any]) -> dict[str, An
 
 def _attack(job: Mapping[str, Any]) -> PGD:
     """Return the attack that the model met in training, by running statistics."""
-    recipe = job["recipe"]
-    norm = recipe.get("norm", "linf")
-    step = recipe.get("attack_step", default_step(recipe["eps"], norm))
-    return PGD(eps=recipe["eps"], step_size=step, steps=recipe.get("attack_steps", STEPS), norm=norm)
+    recipe = job.get("recipe", {})
+    norm, eps = resolve_ball(None, None, recipe)
+    step = recipe.get("attack_step", default_step(eps, norm))
+    return PGD(eps=eps, step_size=step, steps=recipe.get("attack_steps", STEPS), norm=norm)
 
 
 def recalibrated_network(subject: Subject, device: torch.device, kind: str, train: Split) -> Classifier:

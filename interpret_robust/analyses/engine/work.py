@@ -36,6 +36,7 @@ from interpret_robust.models.reinitialize import doubt_about_random
 from interpret_robust.models.subject import Subject, check_fit, doubt_about_classes
 from interpret_robust.models.traits import OF_OTHERS_THAN_LOGITS, traits
 from interpret_robust.models.trial import ANSWER_IMAGES
+from interpret_robust.models.variants import is_brought
 from interpret_robust.models.watch import watch
 from interpret_robust.models.wrapper import WrappedModel
 from interpret_robust.results import hdf5, writer
@@ -50,7 +51,7 @@ class Work:
         settings: resolved for the model.
         is_new: whether `run` has written the file; another process may have done so before.
         origin: how the data are typed: `source`, a name or a path; `limit`, None for all of the split; and
-            `trained_on`, the sources of the model and of the evaluators.
+            `trained_on`, the sources of the model and of the evaluators, None of those from elsewhere.
         recalibrate: the kind of training images that batch-norm statistics are measured on first, or `none`.
 
     Raises UserError for a model and a dataset that do not fit, for data without masks where the analysis needs
@@ -102,7 +103,7 @@ class Work:
         self.origin: dict[str, Any] = {
             "source": source or dataset.name,
             "limit": limit,
-            "trained_on": [model.source for model in (subject, *evaluators)],
+            "trained_on": [None if is_brought(model.job) else model.source for model in (subject, *evaluators)],
         }
         channels, height, width = subject.local_shape()
         self.axes: dict[str, Places] = {

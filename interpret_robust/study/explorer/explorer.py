@@ -51,7 +51,7 @@ class Explorer:
     ) -> None:
         self.exhibits, self.album, self.seed = exhibits, album, seed
         self.first, self.source, self.weight = first, source, weight
-        self._balls = [resolve_ball(None, None, exhibit.subject.job["recipe"]) for exhibit in exhibits]
+        self._balls = [resolve_ball(None, None, exhibit.subject.job.get("recipe", {})) for exhibit in exhibits]
         self.norm: Norm = self._balls[0][0] if norm is None else norm
         self._lock = threading.Lock()
         self._adversarial: dict[tuple[int, View], Tensor] = {}

@@ -160,6 +160,13 @@ def _remark_on_networks(results: Sequence[Result]) -> Iterator[Remark]:
 
 
 def _remark_on_doubts(results: Sequence[Result]) -> Iterator[Remark]:
-    """Repeat what was doubtful about a model when it was loaded."""
-    for text in dict.fromkeys(f"{label(result)}: {doubt}" for result in results for doubt in result.doubts):
+    """Repeat what was doubtful about a model, or about one that reads its maps, when it was loaded."""
+    for text in dict.fromkeys(_with_model(result, doubt) for result in results for doubt in result.doubts):
         yield Remark(f"In doubt: {text}", is_good=False)
+
+
+def _with_model(result: Result, doubt: str) -> str:
+    """Return a doubt behind the name of its model, unless it begins with that, or with that of an evaluator."""
+    evaluators = result.config.get("evaluators", {"jobs": {}})["jobs"]
+    names = [name for evaluator, model_job in evaluators.items() for name in (evaluator, model_job["variant"])]
+    return doubt if doubt.startswith((label(result), *names)) else f"{label(result)}: {doubt}"

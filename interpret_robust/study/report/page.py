@@ -75,7 +75,7 @@ def render(
         meanings=_meanings(results),
         remarks=remarks(results),
         thumbnails=[_thumbnail(path, pictures, results) for path in chosen_pictures(pictures, results)],
-        audits=audits(results),
+        audits=[audit for audit in audits(results) if audit.bears_on_claims],
         pills=pills,
         reach_of=_reach,
         analyses=_analyses(results, pictures),

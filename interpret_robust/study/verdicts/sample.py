@@ -63,7 +63,8 @@ def compared_under(result: Result, free: Sequence[str] = (), free_of_recipe: Seq
     """
     training = {key: value for key, value in job(result).items() if key not in ("variant", "seed", *free)}
     if free_of_recipe:
-        training["recipe"] = {key: value for key, value in training["recipe"].items() if key not in free_of_recipe}
+        recipe = training.get("recipe", {})
+        training["recipe"] = {key: value for key, value in recipe.items() if key not in free_of_recipe}
     settings = {"settings": ball(result)} if is_attacked(result) else {}
     common = {**conditions(result), **settings, "trained": training}
     if "recalibration" in free:
