@@ -118,6 +118,7 @@ def card_of(name: str) -> Card:
     return card
 
 
+@pytest.mark.long
 def test_every_question_can_be_asked_of_any_model(question_files: tuple[str, dict[str, Path]], place: Path) -> None:
     """What files hold is what the network itself gives."""
     name, files = question_files
@@ -159,6 +160,7 @@ def test_the_default_layer_has_positions_and_its_shape_is_kept(
     assert subject.local_shape() == GRIDS[name]
 
 
+@pytest.mark.long
 def test_what_was_asked_is_not_asked_again(
     question_files: tuple[str, dict[str, Path]], place: Path, irt: Irt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -179,6 +181,7 @@ def test_what_was_asked_is_not_asked_again(
     assert files["alignment"].stat().st_mtime_ns == stamp
 
 
+@pytest.mark.long
 def test_regions_and_deletions_of_a_model_from_elsewhere(
     question_files: tuple[str, dict[str, Path]], place: Path, irt: Irt
 ) -> None:
@@ -194,6 +197,7 @@ def test_regions_and_deletions_of_a_model_from_elsewhere(
         assert f"tiny-{name}" in out
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("question", ["map-quality", "attention-maps", "randomization"])
 def test_other_questions_of_a_model_from_elsewhere(question: str, place: Path, reader: Path, irt: Irt) -> None:
     settings: dict[str, list[object]] = {
@@ -208,6 +212,7 @@ def test_other_questions_of_a_model_from_elsewhere(question: str, place: Path, r
     assert validation.problems(path) == []
 
 
+@pytest.mark.long
 def test_what_came_out_is_drawn_and_reported(
     question_files: tuple[str, dict[str, Path]], place: Path, tmp_path: Path, irt: Irt
 ) -> None:
@@ -317,6 +322,7 @@ def test_layers_are_listed_by_the_command(place: Path, irt: Irt) -> None:
     assert "fc" in table and "one position" in table
 
 
+@pytest.mark.long
 def test_a_card_is_declared_once_and_used(place: Path, irt: Irt) -> None:
     words = [*MODELS["torchvision-resnet18-random"], "--local-layer", "layer2", "--label", "carded"]
     data, path = place / "tiny.npz", place / "card.json"
@@ -337,6 +343,7 @@ def test_a_card_is_declared_once_and_used(place: Path, irt: Irt) -> None:
     assert code == 0 and "is there already" in err, "the words that a card was made of are the same model"
 
 
+@pytest.mark.long
 def test_a_model_from_elsewhere_reads_maps(place: Path, make_checkpoint: Callable[..., Path], irt: Irt) -> None:
     words = [*MODELS["torchvision-resnet18-random"], "--label", "reader", "--dataset", place / "tiny.npz"]
     assert irt("model", "card", *words, "-o", place / "reader.json")[0] == 0

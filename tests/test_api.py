@@ -79,6 +79,7 @@ def datasets(path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("analysis", "settings"), [("alignment", {}), ("attention-rank", {"steps": 2})])
 def test_an_answer_holds_what_the_commands_file_holds(analysis: str, settings: dict[str, Any], place: Path) -> None:
     model = ir.load("torchvision:resnet18", place / "tiny.npz", **RESNET)
@@ -100,6 +101,7 @@ def test_an_answer_holds_what_the_commands_file_holds(analysis: str, settings: d
     assert config == hdf5.read(file_of(place, analysis)).config
 
 
+@pytest.mark.long
 def test_an_answer_is_printed_as_the_command_prints_it(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = ir.load("torchvision:resnet18", place / "tiny.npz", **RESNET)
     words = ["--model", "torchvision:resnet18", "--weights", "random", "--local-layer", "layer2", "--label", "resnet"]
@@ -139,6 +141,7 @@ def test_an_answer_is_drawn_and_the_picture_kept(answer: Answer, tmp_path: Path)
     assert plt.get_fignums() == open_before
 
 
+@pytest.mark.long
 def test_an_answer_that_is_forgotten_warns_of_nothing(place: Path) -> None:
     """Its folder goes with it."""
     answer = ir.analyze("alignment", ir.load("torchvision:resnet18", place / "tiny.npz", **RESNET), limit=2)
@@ -151,6 +154,7 @@ def test_an_answer_that_is_forgotten_warns_of_nothing(place: Path) -> None:
     assert [str(record.message) for record in records] == []
 
 
+@pytest.mark.long
 def test_a_model_that_is_loaded_twice_is_not_shared(place: Path) -> None:
     first, second = (ir.load("torchvision:resnet18", place / "tiny.npz", **RESNET) for _ in range(2))
     with torch.no_grad():
@@ -196,6 +200,7 @@ CHANGES: dict[str, Callable[[Any], object]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_checkpoint_s_network_that_was_changed_is_asked_only_as_a_network(
     make_checkpoint: Callable[..., Path], tmp_path: Path, digits: Dataset, change: str
@@ -693,6 +698,7 @@ def test_an_attack_has_defaults_and_takes_labels_of_any_integer(digits_model: ir
         ir.PGD(eps=8 / 255)(digits_model, images, labels[:3])
 
 
+@pytest.mark.long
 def test_several_models_give_several_answers(make_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
     models = [ir.load(make_checkpoint(tmp_path, seed=seed)) for seed in (0, 1)]
     answers = ir.analyze("attention-rank", models, limit=6, steps=1)
@@ -906,6 +912,7 @@ API: Any = ir
 """The package, of which a test asks what its types forbid."""
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("ask", "sentence"),
     [

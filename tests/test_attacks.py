@@ -528,6 +528,7 @@ def test_settings_attack_with_the_noise_of_their_seed_and_the_images_indices() -
 NetworkAndImages = tuple[nn.Module, Tensor, Tensor]
 
 
+@pytest.mark.long
 def test_robust_accuracy_agrees_with_torchattacks(robust_network: NetworkAndImages) -> None:
     torchattacks = pytest.importorskip("torchattacks")
     model, images, labels = robust_network
@@ -550,6 +551,7 @@ def test_robust_accuracy_agrees_with_torchattacks(robust_network: NetworkAndImag
     assert differences.std() < 0.1 * margins[0].std()
 
 
+@pytest.mark.long
 def test_without_random_start_the_images_are_those_of_torchattacks(robust_network: NetworkAndImages) -> None:
     torchattacks = pytest.importorskip("torchattacks")
     model, images, labels = robust_network

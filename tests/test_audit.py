@@ -172,6 +172,7 @@ def test_what_was_asked_last_is_audited_first(tmp_path: Path) -> None:
     assert [audit.subject for audit in audits(newest_first(files))] == ["svhn, small", "cluttered-digits, small"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("form", FORMS)
 def test_the_command_prints_every_form(tmp_path: Path, form: str) -> None:
     (tmp_path / "analyses").mkdir()

@@ -57,6 +57,7 @@ def attack(
     return AutoAttack(torchattacks, AutoAttackSettings(eps, attacks, seed, norm).resolve(JOB), classes)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("norm", "classes", "attacks"),
     [("linf", 4, STANDARD), ("linf", 12, STANDARD), ("l2", 4, STANDARD[:3])],  # Square in L2 takes too long here
@@ -83,6 +84,7 @@ def test_of_a_linear_model_just_the_images_break_that_have_a_plane_in_the_ball(
         assert torch.equal(first[~was_right], second[~was_right])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("classes", "aims"), [(4, 3), (13, 9)])
 def test_it_takes_what_the_standard_version_takes(classes: int, aims: int) -> None:
     """Of images that hold out: 100 iterations for each loss and aim, and 5000 queries."""
@@ -301,6 +303,7 @@ def folder(
     return run
 
 
+@pytest.mark.long
 def test_the_file_says_of_each_image_what_the_library_does(folder: Callable[..., Result], digits: Dataset) -> None:
     result = folder("autoattack", 16, attacks="apgd-ce", eps=2 / 255)
     assert result.config["settings"] == {"eps": 2 / 255, "attacks": "apgd-ce", "seed": 0}
@@ -325,6 +328,7 @@ def test_the_file_says_of_each_image_what_the_library_does(folder: Callable[...,
     assert ANALYSIS.table_row(result).keys() == {"natural", "after apgd-ce", "images"}
 
 
+@pytest.mark.long
 def test_in_l2_it_is_set_beside_our_worst_case_in_l2(folder: Callable[..., Result]) -> None:
     """Of a trained network: each breaks one image at most that the other does not."""
     ball: dict[str, Any] = {"eps": 0.25, "norm": "l2"}

@@ -40,6 +40,7 @@ def pixels(digits: Dataset) -> Tensor:
     return to_pixels(images)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["at", "at-att-reg"])
 def test_signs_of_gradients_agree_and_the_attack_is_as_strong(digits: Dataset, name: str) -> None:
     """Measured on 250 images: 98.3 % of all signs of either network, and not an outcome apart."""

@@ -63,6 +63,7 @@ def run(work: Work) -> tuple[str, int]:
     return str(hdf5.attributes(path)["content_sha256"]), passes.gradient
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("batch_size", [30, 8])
 def test_four_analyses_are_equal_and_one_attack(
     checkpoint_path: Path, digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch_size: int

@@ -71,6 +71,7 @@ def test_the_methods_are_those_of_captum_that_attribute_to_pixels() -> None:
     }
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("few_cells")
 @pytest.mark.parametrize("name", names())
 def test_a_map_has_numbers_and_does_not_depend_on_its_batch(name: str) -> None:

@@ -111,6 +111,7 @@ print(sorted({"captum", "matplotlib"} & set(sys.modules)), file=sys.stderr)
 """
 
 
+@pytest.mark.long
 def test_help_show_and_figure_answer_without_torch(study: Path, tmp_path: Path) -> None:
     """All in one fresh process: a module that one command has loaded stays."""
     for folder in ("checkpoints", "analyses"):
@@ -134,6 +135,7 @@ def test_help_show_and_figure_answer_without_torch(study: Path, tmp_path: Path) 
     assert len(list((tmp_path / "figures").glob("*.png"))) == len(panels)
 
 
+@pytest.mark.long
 def test_a_plan_loads_no_library_that_only_computing_needs() -> None:
     process = subprocess.run([sys.executable, "-c", PLAN], check=True, capture_output=True, text=True)
     assert process.stderr == "[]\n"
@@ -148,6 +150,7 @@ print(sorted(slow & set(sys.modules)), file=sys.stderr)
 """
 
 
+@pytest.mark.long
 def test_an_answer_loads_no_library_that_it_does_not_need(study: Path, tmp_path: Path) -> None:
     model = study / "checkpoints/tiny-small-at-seed0.safetensors"
     command = f"evaluate {model} --root {tmp_path} --pgd 1 --cw none --limit 3"
@@ -283,6 +286,7 @@ def test_naming_a_checkpoint_twice_or_a_default_changes_nothing(
     assert len([line for line in out.splitlines() if line.startswith("tiny-small-at-seed0 ")]) == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("command", ["evaluate", "analyze attention-rank --steps 2"])
 def test_tables_come_in_each_form_with_nothing_else_on_stdout(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, study: Path, command: str
@@ -567,6 +571,7 @@ def test_figures_come_from_the_files_alone(
         assert line in out.splitlines() and "drew" not in out
 
 
+@pytest.mark.long
 def test_a_picture_shows_one_set_of_images_under_one_setting(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, study: Path, tmp_path: Path
 ) -> None:
@@ -845,6 +850,7 @@ def run_where_files_stay_small(size: int, words: list[str]) -> None:
     cli.main()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("arguments", "room"),
     [

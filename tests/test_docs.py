@@ -156,6 +156,7 @@ VERDICTS = words("cannot tell less more robust features")
 """Words of a table that depend on its numbers."""
 
 
+@pytest.mark.long
 def test_the_tutorial_and_the_notebook_run(
     world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -172,6 +173,7 @@ def test_the_tutorial_and_the_notebook_run(
             exec(compile("".join(cell["source"]), "notebook.ipynb", "exec"), names)
 
 
+@pytest.mark.long
 def test_the_how_to_runs(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for library in ("timm", "h5netcdf", "pandas"):
         if importlib.util.find_spec(library) is None:
@@ -181,6 +183,7 @@ def test_the_how_to_runs(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(world.glob("checkpoints/*-at-max-seed0.safetensors"))
 
 
+@pytest.mark.long
 def test_the_page_about_pictures_runs(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     follow("pictures.md", monkeypatch)
     assert list(world.glob("figures/data-photos-test.png")) and list(world.glob("figures/localization-*.png"))
@@ -221,6 +224,7 @@ def test_every_question_has_a_page_and_all_pages_are_alike() -> None:
         assert text.startswith(f"# {name}: ") and len(re.findall(r"!\[.+\]\(\.\./images/.+\.png\)", text)) == 1
 
 
+@pytest.mark.long
 def test_the_call_of_every_question_runs(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     follow("questions/index.md", monkeypatch)
     for name in QUESTIONS:

@@ -131,6 +131,7 @@ def slide(window: Page, place: int) -> None:
     wait(window, f"view.eps === radii()[{place}] && {IS_DRAWN}")
 
 
+@pytest.mark.long
 def test_a_moved_slider_shows_the_numbers_of_irt_and_asks_nobody_else(
     window: Page, server: Server, explorer: Explorer
 ) -> None:
@@ -183,6 +184,7 @@ def test_keys_move_image_radius_and_position(window: Page, server: Server, explo
     assert window.value("[view.image, view.eps, view.steps, view.position]") == ["2", "3/255", 3, "0.3125,0.5625"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("norm", "eps", "next_eps"), [("l2", "0.5", "0.5625"), ("l1", "12", "13.5")])
 def test_the_slider_follows_the_norm(
     window: Page, server: Server, explorer: Explorer, norm: Norm, eps: str, next_eps: str
@@ -304,6 +306,7 @@ def class_text(place: int) -> str:
     return f"{['zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine'][place]} ({place})"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("address", "loss"), [("norm=linf&eps=4/255", "cross-entropy"), ("norm=l2&eps=0.125", "margin")]
 )
@@ -349,6 +352,7 @@ def test_the_lines_that_are_named_print_the_numbers_of_the_page(
         assert distance.index(min(distance)) == cell["ranks"].index(0)
 
 
+@pytest.mark.long
 def test_a_reader_who_knows_nothing_is_told_what_names_and_numbers_mean(window: Page, page: Path) -> None:
     begin(window, f"{page.as_uri()}#eps=8/255")
     text = window.value("document.body.innerText")
@@ -579,6 +583,7 @@ def test_a_star_is_explained_where_one_is_shown(window: Page, page: Path) -> Non
         assert window.value("byId('star').checkVisibility()") == bool(stars)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("width", [1280, 1265, 1000, 850, 400])
 def test_the_page_of_five_models_does_not_scroll_sideways(window: Page, width: int) -> None:
     """1265 is a window of 1280 beside a scroll bar."""
@@ -636,6 +641,7 @@ def test_the_page_fits_a_phone_and_is_light_or_dark(window: Page, page: Path, wi
     assert (sum(color) < 150) == dark
 
 
+@pytest.mark.long
 def test_a_view_is_saved_as_a_picture(window: Page, page: Path) -> None:
     begin(window, page.as_uri())
     download: Any = window.value(

@@ -253,6 +253,7 @@ def columns(path: Path) -> dict[str, AnyArray]:
     return {column.path: result[column.path] for column in feature_deletion.SCHEMA.per_image}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["at", "at-att"])
 def test_ends_of_the_stored_curves(result_paths: dict[str, Path], name: str) -> None:
     result = hdf5.read(result_paths[name])

@@ -47,6 +47,7 @@ def test_a_picture_is_as_wide_as_asked_and_its_text_stays_readable(tmp_path: Pat
 PANELS = [(name, panel) for name in figures.names() for panel in figures.plots(name)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("inches", [3.3, 6.75])
 @pytest.mark.parametrize(("name", "panel"), PANELS)
 def test_text_is_neither_cut_nor_over_other_text(name: str, panel: str, inches: float) -> None:

@@ -119,6 +119,7 @@ def test_no_variant_is_drawn_in_a_color_that_is_faint_on_white() -> None:
     assert len(set(style.COLORS.values())) == len(style.COLORS)
 
 
+@pytest.mark.long
 def test_pictures_need_no_torch_and_come_out_the_same_in_every_byte(
     analyses_folder: Path, pictures: Path, tmp_path: Path
 ) -> None:

@@ -84,6 +84,7 @@ def test_commands_write_nothing_outside_the_root_for_a_hostile_label(
     assert {path.parent for path in paths} == {root, root / "analyses", root / "figures"}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["two\nlines", "-x", "a:b", ".", "x" * 245])
 def test_a_dataset_of_any_file_name_is_trained_on_inside_the_root(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -392,6 +392,7 @@ def files_of(path: Path, wrap: Callable[[Any], Any], folder: Path) -> list[Resul
     return results
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("wrap", "expected"),
     [

@@ -65,6 +65,7 @@ def test_its_statistics_follow_from_its_rows(name: str, images: Split) -> None:
         np.testing.assert_allclose(values, expected, rtol=exact, atol=exact, err_msg=column.path)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", NAMES)
 def test_its_figure_draws(name: str, tmp_path: Path) -> None:
     drawing = figures.get(name).draw([golden(name)])
@@ -73,6 +74,7 @@ def test_its_figure_draws(name: str, tmp_path: Path) -> None:
     assert drawing.numbers
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", NAMES)
 def test_it_opens_in_xarray_with_named_axes(name: str) -> None:
     with xr.open_datatree(file_of(schema_of(name)), engine="h5netcdf") as tree:

@@ -588,6 +588,7 @@ def grow(path: Path, *, ready: Callable[[], object] = lambda: None) -> None:
 GROW = "import sys, test_hdf5 as t; t.grow(t.Path(sys.argv[1]), ready=lambda: print('row', flush=True))"
 
 
+@pytest.mark.long
 def test_rows_survive_a_kill_at_any_moment(tmp_path: Path) -> None:
     whole, path = tmp_path / "whole.h5", tmp_path / "x.h5"
     grow(whole)

@@ -248,6 +248,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", NETWORKS)
 @pytest.mark.parametrize("name", OF_CHANGES)
 def test_deep_lift_sums_to_the_change_of_the_loss(name: str, kind: str) -> None:
@@ -270,6 +271,7 @@ def test_overlapping_pools_are_refused() -> None:
             maps("DeepLift", network(nn.Sequential(nn.ReLU(), pool), nn.ReLU()))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", names())
 def test_a_map_does_not_depend_on_its_batch_with_a_softmax_inside(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(captum_methods, "CELLS", 2)  # methods take as many passes as there are squares

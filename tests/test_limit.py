@@ -40,6 +40,7 @@ def works(limit: Any, **changes: Any) -> list[Any]:
     return list(limit.make_works(argparse.Namespace(**(plain | changes)), CPU))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("variant", "passes"), [("natural", 1), ("at", 1), ("at-reg", 2)])
 @pytest.mark.parametrize("recipe", ["quick", "paper"])
 def test_a_training_step_has_the_flops_of_its_passes(limit: Any, variant: str, passes: int, recipe: str) -> None:

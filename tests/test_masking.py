@@ -70,6 +70,7 @@ BALLS: dict[Norm, tuple[float, float]] = {"linf": (EPS, EPS / 4), "l2": (0.12, 0
 """By norm the radius and the length of a step."""
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("norm", BALLS)
 def test_each_column_is_that_attack_on_each_image_alone(norm: Norm) -> None:
     eps, step = BALLS[norm]

@@ -111,6 +111,7 @@ def test_no_line_begins_with_a_comment_inside_a_sentence(pages: Any, texts: dict
     assert [line for text in texts.values() for line in text.splitlines() if pages.QUOTE.match(line.lstrip())] == []
 
 
+@pytest.mark.long
 def test_every_block_is_what_its_files_give(pages: Any, texts: dict[Path, str]) -> None:
     assert {path for path, old, new in pages.rewrite() if old != new} == set()
 

@@ -293,6 +293,7 @@ def test_an_installed_analysis_runs_is_drawn_and_reported(
     assert irt("show", result)[0] == 0
 
 
+@pytest.mark.long
 def test_an_installed_variant_is_trained_and_asked_with_its_attention(
     plugin_folder: Path, tmp_path: Path, irt: Irt
 ) -> None:
@@ -317,6 +318,7 @@ def test_an_installed_variant_is_trained_and_asked_with_its_attention(
     assert irt("figure", "attention-rank", "--root", tmp_path)[0] == 0
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("plugin_folder")
 def test_an_installed_architecture_is_trained_on_an_installed_dataset_and_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, irt: Irt

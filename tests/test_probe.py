@@ -56,6 +56,7 @@ def test_the_probe_sees_the_map_that_is_read_at_sign_minus() -> None:
         np.testing.assert_allclose(view, 0.5 - np.clip(plane, -bound, bound) / (2 * bound), atol=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("network", ["linear", "untrained"])
 def test_a_random_target_is_read_from_gradients_of_images_not_seen(network: str) -> None:
     model = linear() if network == "linear" else build("small", "average", (3, HEIGHT, WIDTH), CLASSES, seed=4).eval()

@@ -161,6 +161,7 @@ def test_one_worker_begins_nothing_after_it_was_stopped() -> None:
     assert [type(outcome) for outcome in outcomes] == [str, Stopped]
 
 
+@pytest.mark.long
 @each_beginning
 def test_workers_end_when_their_parent_is_killed(tmp_path: Path, modules: str) -> None:
     """Their end shows as the end of the output, which they inherit: none holds it any more."""
@@ -216,6 +217,7 @@ def test_signals_that_come_twice_and_to_everybody_end_it_too(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1"]
 
 
+@pytest.mark.long
 @each_beginning
 @pytest.mark.parametrize(("number", "is_group"), [(signal.SIGTERM, False), (signal.SIGINT, True)])
 def test_work_that_was_not_listening_yet_stops_once_it_does(

@@ -388,6 +388,7 @@ def columns(path: Path) -> dict[str, AnyArray]:
     return {column.path: result[column.path] for column in randomization.SCHEMA.per_image}
 
 
+@pytest.mark.long
 def test_stages_are_named_and_their_networks_as_they_say(
     results: dict[str, Path], checkpoints: dict[str, Path], digits: Dataset
 ) -> None:

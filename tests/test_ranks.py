@@ -31,6 +31,9 @@ Make = Callable[..., Path]
 Outputs = tuple[Path, int]
 
 
+pytestmark = pytest.mark.long  # whose processes are started anew for each number of them
+
+
 @pytest.fixture(scope="module", params=[2, 3])
 def outputs(request: pytest.FixtureRequest, make_checkpoint: Make, tmp_path_factory: pytest.TempPathFactory) -> Outputs:
     """What two processes did together, and three."""

@@ -164,6 +164,7 @@ READERS: dict[str, Callable[[Path], Arrays]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("reader", READERS)
 def test_every_dataset_is_read_to_the_values_that_were_written(path: Path, contents: Arrays, reader: str) -> None:
     arrays = READERS[reader](path)
@@ -181,6 +182,7 @@ def test_every_dataset_is_read_to_the_values_that_were_written(path: Path, conte
             assert values.dtype == expected.dtype, name
 
 
+@pytest.mark.long
 def test_it_is_the_file_of_the_schema_and_has_nothing_that_netcdf4_lacks(path: Path, contents: Arrays) -> None:
     assert problems(path) == []
     assert {values.dtype.kind for values in map(np.asarray, contents.values())} <= set("iufS")

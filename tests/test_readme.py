@@ -79,6 +79,7 @@ def small_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few_blocks: Non
     external._shared_model.cache_clear()
 
 
+@pytest.mark.long
 def test_every_command_runs_and_the_study_is_done_once(
     small_world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -205,6 +205,7 @@ def make_work(path: Path, dataset: Dataset, folder: Path, kind: str, batch_size:
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["clean", "adversarial", "both"])
 def test_an_analysis_asks_the_recalibrated_model_whatever_its_batch_size(
     checkpoint_path: Path, digits: Dataset, tmp_path: Path, kind: str

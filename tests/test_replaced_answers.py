@@ -50,6 +50,7 @@ def second(model: ir.Model) -> Answer:
     return ir.analyze("alignment", model, limit=4)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("read", READERS.values(), ids=list(READERS))
 def test_nothing_is_read_of_a_file_that_was_replaced(
     read: Callable[[Any], Any], first: Answer, second: Answer, tmp_path: Path

@@ -134,6 +134,7 @@ def tiles(page: str, selector: str, height: int, width: int) -> AnyArray:
     )
 
 
+@pytest.mark.long
 def test_the_page_holds_all_that_it_shows(page: str, folders: Folders, tmp_path: Path) -> None:
     sources = re.findall(r'(?:src|href)="([^"]*)"', page) + re.findall(r"url\(([^)]*)\)", page)
     assert all(source.startswith(("data:image/", "#")) for source in sources)
@@ -661,6 +662,7 @@ def test_a_report_is_written_again_only_from_other_files(folders: Folders, tmp_p
     assert not list(tmp_path.rglob("*.partial"))
 
 
+@pytest.mark.long
 def test_pictures_drawn_side_by_side_are_those_drawn_one_by_one(
     folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -975,6 +977,7 @@ def test_a_report_of_a_folder_that_may_not_be_written_lies_elsewhere_and_is_the_
     assert [path.name for path in bare.root.iterdir()] == ["analyses"]
 
 
+@pytest.mark.long
 def test_models_that_were_not_checked_for_hidden_gradients_are_not_counted_as_checked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

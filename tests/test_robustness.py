@@ -430,6 +430,7 @@ def work(
     return Work(analyses.get(name), models[0], dataset, folder, **(plain | changes))
 
 
+@pytest.mark.long
 def test_a_file_says_what_each_target_makes_of_the_sources_images(
     checkpoints: list[checkpoint.Checkpoint], digits: Dataset, tmp_path: Path
 ) -> None:

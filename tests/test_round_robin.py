@@ -70,6 +70,7 @@ def test_to_end_gives_what_the_steps_return() -> None:
     assert round_robin.to_end(Counting("a", 3).steps(Event(), 7)) == "a 7"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("at_once", [1, 3])
 def test_models_trained_in_turn_end_with_the_bits_of_models_trained_alone(tmp_path: Path, at_once: int) -> None:
     dataset = cluttered_digits(48, 20)

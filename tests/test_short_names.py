@@ -75,6 +75,7 @@ def test_what_is_no_model_is_told_what_it_is(text: str, sentence: str) -> None:
     assert str(error.value) == explain(text)
 
 
+@pytest.mark.long
 def test_a_root_is_made_in_a_folder_that_is_there_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from interpret_robust.cli import irt
     from interpret_robust.cli.options import make_root, open_root

@@ -181,6 +181,7 @@ print(found.train.sha256, len(found.test))
 """
 
 
+@pytest.mark.long
 def test_of_two_processes_one_generates_the_dataset_and_the_other_waits_for_it(fresh: Path, tmp_path: Path) -> None:
     (tmp_path / "begun").mkdir()
     command = [sys.executable, "-c", GENERATE, str(tmp_path / "begun")]

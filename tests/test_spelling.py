@@ -139,6 +139,7 @@ def test_an_old_file_and_a_new_one_give_the_same(label: str) -> None:
     assert old.config == new.config
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.h5")), ids=lambda path: path.stem)
 def test_what_is_shown_exported_and_opened_elsewhere_has_the_names_of_today(path: Path, tmp_path: Path) -> None:
     text = describe(path).replace(str(path), "")
@@ -182,6 +183,7 @@ def test_an_answer_points_from_an_old_name_to_the_one_of_today() -> None:
         assert today in answer.statistics
 
 
+@pytest.mark.long
 def test_a_picture_is_named_as_of_today_and_shows_the_same(tmp_path: Path) -> None:
     numbers = []
     for label in ("randomisation/1", "randomization/2"):
@@ -262,6 +264,7 @@ def test_an_answer_that_is_there_by_an_old_name_is_not_asked_for_again(
     assert [file.name for file in tmp_path.glob("*.h5")] == [old.name]
 
 
+@pytest.mark.long
 def test_an_unfinished_answer_with_old_names_is_begun_anew(
     model: checkpoint.Checkpoint, digits: Dataset, tmp_path: Path
 ) -> None:

@@ -225,6 +225,7 @@ def test_a_ball_that_holds_all_images_is_said() -> None:
         search(linear(0.4), pixels(2, *SHAPE), of_first_class(2), 5, 12.1, "l2")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("norm", "theirs_norm", "eps"), [("linf", "Linf", 2 * EPS), ("l2", "L2", 3.0)])
 def test_robust_accuracy_agrees_with_torchattacks(
     norm: Norm, theirs_norm: str, eps: float, robust_network: NetworkAndImages

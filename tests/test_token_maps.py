@@ -505,6 +505,7 @@ VIT = ["--model", "timm:vit_tiny_patch16_224", "--weights", "random", "--label",
 VIT += [word for size in ("img_size=32", "patch_size=8", "depth=2") for word in ("--model-arg", size)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("question", "option", "rule", "extras"),
     [
@@ -583,6 +584,7 @@ def test_a_picture_is_explained_by_a_head_and_layers_are_listed_with_the_number_
     assert status == 0 and "attention" not in out
 
 
+@pytest.mark.long
 def test_a_head_of_the_last_block_is_another_one_from_the_stage_of_its_block_on(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],

@@ -138,6 +138,7 @@ def be_killed_at_random_moments(folder: Path) -> None:
     assert status("killed") == 0
 
 
+@pytest.mark.long
 def test_a_run_killed_at_random_moments_ends_with_the_same_bits(tmp_path: Path) -> None:
     code, _, err = forked.run(be_killed_at_random_moments, tmp_path)
     assert code == 0, err

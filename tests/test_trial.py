@@ -564,6 +564,7 @@ SMALL_GRIDS = [
 """Sizes of images, and strides and windows of convolutions that give 2x3, 2x2, 1x6 and 1x2 positions."""
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("shape", "stride", "size"), SMALL_GRIDS)
 @pytest.mark.parametrize(
     ("change", "share"),
@@ -1823,6 +1824,7 @@ def test_draws_do_not_depend_on_what_was_asked_before(tmp_path: Path) -> None:
     assert generator_states(torch.device("cpu")) == states
 
 
+@pytest.mark.long
 def test_more_draws_of_a_random_network_are_steadier_and_said() -> None:
     (doubt,) = doubts_about(RandomMask(), draws=50)
     assert doubt.startswith("mine draws random numbers: answers are the expectation over 50 draws of them")
@@ -2230,6 +2232,7 @@ def test_channels_are_told_from_as_many_rows_and_columns(side: int, *, is_last: 
             gradient_map("captum:GuidedGradCam", wrapper, images, torch.tensor([2, 0, 5]), range(3))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("side", [8, 14, 16])
 @pytest.mark.parametrize("is_last", [False, True])
 @pytest.mark.parametrize("change", [lambda x: x.flip(3), lambda x: x.flip(2), lambda x: x.transpose(2, 3)])

@@ -65,6 +65,7 @@ def content(path: Path) -> str:
     return str(hdf5.attributes(path)["content_sha256"])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["robustness", "attention-rank"])
 def test_rows_do_not_depend_on_the_batch_size(
     checkpoint_path: Path, digits: Dataset, tmp_path: Path, name: str

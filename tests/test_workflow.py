@@ -66,6 +66,7 @@ def head_of(file: str, config: dict[str, Any]) -> dict[str, Any]:
     return names
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["figure3", "audit"])
 def test_the_workflow_of_a_study_has_a_job_for_each_of_its_files(name: str) -> None:
     names = head_of("Snakefile", {"study": name, "seeds": 2})
@@ -151,6 +152,7 @@ def test_what_a_planned_answer_needs_is_who_reads_it() -> None:
     ]
 
 
+@pytest.mark.long
 def test_the_planned_names_are_those_of_the_files(whole: Path) -> None:
     assert {step.file.name for step in plan(study(STUDY))} == contents(whole).keys()
 
@@ -165,6 +167,7 @@ def mistake(command: list[str], capfd: pytest.CaptureFixture[str], monkeypatch: 
     return capfd.readouterr().err
 
 
+@pytest.mark.long
 def test_one_file_of_a_study_is_made_by_itself(
     whole: Path,
     environment: dict[str, str],
