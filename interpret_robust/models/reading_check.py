@@ -208,7 +208,7 @@ def _doubt_about_size(model: WrappedModel, judgment: Judgment, own_side: int | N
 
 def _other_sizes(side: int, count: int, own_side: int | None) -> Iterator[tuple[int, int]]:
     """Yield other sizes of images, and how many of `count` are asked in them: fewer where they are much larger."""
-    if own_side is not None and own_side < side:
+    if own_side is not None and own_side < side and own_side != side // 2:
         yield own_side, count
     yield side // 2, count
     yield from ((factor * side, 4 * count // factor**2) for factor in (2, 4) if factor * side <= LARGEST)
