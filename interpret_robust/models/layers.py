@@ -339,19 +339,9 @@ def reading(
         if dependence is None or is_tokens
         else _stretch_cells(network, preprocess, image, name, dependence, first_layer)
     )
-    copy_share, astray_share = (
-        (0.0, 0.0) if dependence is None else (dependence.copy_share(), dependence.astray_share())
-    )
-    usual = Choice(
-        name,
-        None,
-        locality(dependence),
-        threshold,
-        stretch_cells,
-        copy_share=copy_share,
-        is_last=is_last,
-        astray_share=astray_share,
-    )
+    copy_share = 0.0 if dependence is None else dependence.copy_share()
+    usual = Choice(name, None, locality(dependence), threshold, stretch_cells, copy_share=copy_share, is_last=is_last)
+    usual = usual._replace(astray_share=_astray_share(dependence))
     if not is_tokens:
         return usual
     count = output.shape[1]
@@ -363,17 +353,14 @@ def reading(
     alternatives = []
     for first in range(count - height * width + 1):
         dependence = depend(network, preprocess, image, name, output, first)
-        astray_share = 0.0 if dependence is None else dependence.astray_share()
-        alternatives.append(
-            usual._replace(
-                first=first,
-                locality=locality(dependence),
-                astray_share=astray_share,
-                other_grid=_find_other_grid(dependence, first, count),
-            )
-        )
+        choice = usual._replace(first=first, locality=locality(dependence), astray_share=_astray_share(dependence))
+        alternatives.append(choice._replace(other_grid=_find_other_grid(dependence, first, count)))
     best = max(alternatives, key=lambda choice: choice.locality)
     return usual if best.is_doubtful else best
+
+
+def _astray_share(dependence: "Dependence | None") -> float:
+    return 0.0 if dependence is None else dependence.astray_share()
 
 
 def _find_other_grid(dependence: "Dependence | None", first: int, count: int) -> tuple[int, int] | None:
