@@ -83,6 +83,7 @@ CASES = (
     Case("attack table, CIFAR-10", (f"evaluate {CIFAR} --limit {{images}}",)),
     Case("four analyses of a model", FOUR),
     Case("alignment", (f"analyze alignment {DIGITS} --limit {{images}}",), images=1000),
+    Case("gradmap-score", (f"gradmap-score {DIGITS} --evaluator {DIGITS} --limit {{images}}",)),
     Case("training, an epoch of at", ("train at --set epochs=1",)),
     Case("report", ("report",), images=100, prepare=FOUR),
     Case("irt --help", ("--help",)),
