@@ -40,3 +40,26 @@ def test_short_work_writes_nothing_and_leaves_no_thread(
     with pytest.raises(ValueError, match="broken"), progress.lines(lambda: "working"):
         raise ValueError("broken")
     assert threading.active_count() == count and capsys.readouterr().err == ""
+
+
+def test_a_bar_tells_the_passes_since_its_last_unit(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "FIRST_LINE", 0.01)
+    monkeypatch.setattr(progress, "LINE_EVERY", 0.02)
+    progress.count_pass()
+    with progress.bar("evaluate", 5, "images") as bar:
+        progress.count_pass()
+        with progress.pass_counter("trying net") as counter:
+            for _ in range(1234):
+                progress.count_pass()
+            assert counter.n == 1234
+            assert wait_for_lines(capsys, 3)[-1] == "trying net: 1,234 passes"
+        capsys.readouterr()
+        assert wait_for_lines(capsys, 2)[-1] == "evaluate: 0 of 5 images, and 1 pass for the next"
+        progress.count_pass()
+        capsys.readouterr()
+        assert wait_for_lines(capsys, 2)[-1] == "evaluate: 0 of 5 images, and 2 passes for the next"
+        bar.update(4)
+        capsys.readouterr()
+        assert wait_for_lines(capsys, 2)[-1] == "evaluate: 4 of 5 images"

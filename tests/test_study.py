@@ -29,7 +29,7 @@ from interpret_robust.models.variants import VARIANTS
 from interpret_robust.results import attack_outcomes, hdf5
 from interpret_robust.study import reproduction, tasks
 from interpret_robust.study.evaluators import copies_of, evaluators_of, list_candidates
-from interpret_robust.study.plan import QUICK
+from interpret_robust.study.plan import QUICK, study
 from interpret_robust.study.report import commands
 from interpret_robust.study.tasks import AnalysisTask, analysis_tasks, applicable
 
@@ -467,3 +467,12 @@ def test_models_whose_images_are_not_here_are_left_out_and_nothing_is_fetched(
     assert messages == [f"{foreign.name} is left out: {remedy}"]
     assert applicable("attention-rank", [foreign, second, local], {}, messages.append) == [local]
     assert messages[1:] == [f"{foreign.name} is left out, and 1 more model: {remedy}"]
+
+
+def test_a_study_says_first_how_much_there_is_to_do() -> None:
+    assert reproduction.summarize(study("quick")) == (
+        "10 models of cluttered-digits, then 39 answers to 9 questions about them"
+    )
+    assert reproduction.summarize(study("figure2")) == (
+        "2 models of cluttered-digits, then 4 answers to 1 question about them"
+    )

@@ -151,6 +151,8 @@ def reproduce(
     deadline = deadline_after(time_limit)
     names = {Path(file).name for file in names_only} or None
     plan_of_study = study.study(name, scale, seeds, arch)
+    if not names and ranks.index() == 0:
+        say(f"{name}: {reproduction.summarize(plan_of_study)}; `irt plan` lists them")
     answers = reproduction.reproduce(
         plan_of_study, folders, device, say, deadline, overwrite=overwrite, names_only=names
     )

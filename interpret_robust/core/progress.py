@@ -2,11 +2,14 @@
 
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
 
 from tqdm import tqdm
+
+from interpret_robust.core.parsing import format_count
 
 T = TypeVar("T")
 
@@ -17,11 +20,20 @@ LINE_EVERY = 60.0
 """Seconds from then on between two."""
 
 
-class Bar(tqdm):  # type: ignore[misc, type-arg, unused-ignore]  # tqdm has no types
-    """A bar, in whose place lines are written where stderr is no terminal: `small seed 0: 250 of 1,000 steps`."""
+_open_bars: list["Bar"] = []
+"""Bars of work that has begun and not ended, the innermost last."""
 
-    def __init__(self, description: str, total: int, unit: str, **options: Any) -> None:
+
+class Bar(tqdm):  # type: ignore[misc, type-arg, unused-ignore]  # tqdm has no types
+    """A bar, in whose place lines are written where stderr is no terminal: `small seed 0: 250 of 1,000 steps`.
+
+    It also tells how many passes through a network there were since the last unit: one batch of a large network may
+    take minutes.
+    """
+
+    def __init__(self, description: str, total: int | None, unit: str, **options: Any) -> None:
         self._description, self._unit, self._lines = description, unit, ExitStack()
+        self._passes = 0
         super().__init__(
             desc=description, total=total, unit=f" {unit}", unit_scale=True, disable=None, dynamic_ncols=True, **options
         )
@@ -29,26 +41,55 @@ class Bar(tqdm):  # type: ignore[misc, type-arg, unused-ignore]  # tqdm has no t
     def __enter__(self) -> "Bar":
         if self.disable:
             self._lines.enter_context(lines(self._line))
+        _open_bars.append(self)
         super().__enter__()
         return self
 
     def __exit__(self, *error: Any) -> None:
+        _open_bars.remove(self)
         self._lines.close()
         super().__exit__(*error)
 
     def update(self, n: float | None = 1) -> bool | None:
         """Count `n` more units; returns whether the bar was drawn."""
+        self._passes = 0
+        self.set_postfix_str("", refresh=False)
         if self.disable:
             self.n += n or 0
         return bool(super().update(n))
 
+    def count_pass(self) -> None:
+        """Count a pass towards the next unit, or as one where passes are what is counted."""
+        if self.total is None:
+            self.update()
+            return
+        self._passes += 1
+        self.set_postfix_str(format_count(self._passes, "pass"), refresh=False)
+        if not self.disable and time.time() - self.last_print_t > self.mininterval:
+            self.last_print_t = time.time()
+            self.refresh()
+
     def _line(self) -> str:
-        return f"{self._description}: {self.n:,} of {self.total:,} {self._unit}"
+        if self.total is None:
+            return f"{self._description}: {self.n:,} {self._unit}"
+        passes = f", and {format_count(self._passes, 'pass')} for the next" if self._passes else ""
+        return f"{self._description}: {self.n:,} of {self.total:,} {self._unit}{passes}"
 
 
 def bar(description: str, total: int, unit: str, *, initial: int = 0, position: int | None = None) -> Bar:
     """Return a bar of `total` units, `initial` of them already done."""
     return Bar(description, total, unit, initial=initial, position=position, leave=position is None)
+
+
+def pass_counter(description: str) -> Bar:
+    """Return a bar without an end, which counts passes through a network and goes when its work is over."""
+    return Bar(description, None, "passes", leave=False, delay=FIRST_LINE)
+
+
+def count_pass() -> None:
+    """Tell the innermost bar that a batch has gone through a network."""
+    if _open_bars:
+        _open_bars[-1].count_pass()
 
 
 @contextmanager

@@ -110,8 +110,8 @@ class ExternalModel:
         """
         card, data = self.card, self.data
         label, is_trained = card.label or card.model, card.weights != "random"
-        lines = progress.lines(lambda: f"trying {label} on a few images of {data.name}")
-        with exact(), lines, _explain_failure(label, self.wrapper, data, self.wrapper.preprocess.mean.device):
+        counter = progress.pass_counter(f"trying {label} on a few images of {data.name}")
+        with exact(), counter, _explain_failure(label, self.wrapper, data, self.wrapper.preprocess.mean.device):
             outcome = try_out(
                 self.wrapper,
                 data,

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from interpret_robust.core import progress
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.random_numbers import preserve_random_numbers, seed_all
 from interpret_robust.models.classifier import Classifier, Features
@@ -69,11 +70,14 @@ class WrappedModel(Classifier):
     def forward(self, images: Tensor) -> Tensor:
         # Pixels anew for each draw: a network may work in their place.
         with disable_recomputation():
-            return self._average_draws(lambda: (self._logits(self.backbone(self.preprocess(images)), images),))[0]
+            return self._average_draws(lambda: (self._logits(self.preprocess(images), images),))[0]
 
-    def _logits(self, answer: Any, images: Tensor) -> Tensor:
-        """Return the logits in an answer to images. Raises UserError where they are not one row for each image."""
-        logits = as_logits(answer, self.part, self.classes, images.dtype)
+    def _logits(self, pixels: Tensor, images: Tensor) -> Tensor:
+        """Return the logits of images, whose pixels the network is given. Raises UserError where they are not one row
+        for each image.
+        """
+        progress.count_pass()
+        logits = as_logits(self.backbone(pixels), self.part, self.classes, images.dtype)
         if len(logits) != len(images):
             raise UserError(
                 f"the network answers {len(images)} images with {len(logits)} rows of logits: does it return what it "
@@ -163,7 +167,7 @@ class WrappedModel(Classifier):
             return feature_map.put_back(change(local).to(feature_map.local.dtype)).clone()
 
         with hooks([(self.local_module(), replace)]):
-            logits = self._logits(self.backbone(pixels), images)
+            logits = self._logits(pixels, images)
         _check_runs(self.local_layer, len(captures))
         return captures[0], logits
 

@@ -16,16 +16,16 @@ Rows = list[dict[str, str]]
 
 
 def headline(result: Result, *views: str) -> dict[str, str]:
-    """Return the headline at both signs, and the mean and deviation between evaluators."""
+    """Return the headline at both signs, and the mean and deviation between evaluators where there are several."""
     evaluators = places(result, "evaluator")
     row = {"read by": short_name(result, evaluators[0])}
     for view in views or VIEWS:
         place = _place(result, view)
         for sign, mark in enumerate(("-g", "+g")):
             row[f"{view} {mark}"] = Interval(*result["headline/accuracy"][place, sign]).percent()
-        mean, deviation = (100 * result[f"headline/{name}"][place, 0] for name in ("mean", "deviation"))
-        spread = f" \u00b1 {deviation:.1f}" if np.isfinite(deviation) else ""
-        row[f"{view} -g, {format_count(len(evaluators), 'evaluator')}"] = format_number(mean, ".1f", f"{spread} %")
+        if len(evaluators) > 1:
+            mean, deviation = (100 * result[f"headline/{name}"][place, 0] for name in ("mean", "deviation"))
+            row[f"{view} -g, {len(evaluators)} evaluators"] = format_number(mean, ".1f", f" \u00b1 {deviation:.1f} %")
     return row | {"gray maps": str(result["degenerate/count"][0]), "images": str(result.count)}
 
 

@@ -10,6 +10,7 @@ from interpret_robust.analyses.engine.naming import effective_limit, file_path
 from interpret_robust.core.errors import Say, unknown
 from interpret_robust.core.file_names import resolve
 from interpret_robust.core.folders import Folders
+from interpret_robust.core.parsing import format_count
 from interpret_robust.datasets import load
 from interpret_robust.study.evaluators import readers_of
 from interpret_robust.study.plan import Model, Question, Study
@@ -41,6 +42,16 @@ def plan(study: Study, folders: Folders = Folders(Path())) -> list[Step]:  # noq
     models = _plan_models(study, folders)
     answers = [step for _, steps in _answers(study, models, folders) for step in steps]
     return [*(Step(model.path) for model in models.values()), *answers]
+
+
+def summarize(study: Study) -> str:
+    """Return text such as `10 models of cluttered-digits, then 39 answers to 9 questions about them`."""
+    models, answers = len(study.models), len(plan(study)) - len(study.models)
+    questions = len({question.analysis for question in study.questions})
+    return (
+        f"{format_count(models, 'model')} of {study.dataset}, then {format_count(answers, 'answer')} to "
+        f"{format_count(questions, 'question')} about them"
+    )
 
 
 def _plan_models(study: Study, folders: Folders) -> dict[Model, _PlannedModel]:
