@@ -20,6 +20,9 @@ LINE_EVERY = 60.0
 """Seconds from then on between two."""
 
 
+DRAW_EVERY = 0.5
+"""Seconds between two drawings of a bar while only passes are counted."""
+
 _open_bars: list["Bar"] = []
 """Bars of work that has begun and not ended, the innermost last."""
 
@@ -33,10 +36,8 @@ class Bar(tqdm):  # type: ignore[misc, type-arg, unused-ignore]  # tqdm has no t
 
     def __init__(self, description: str, total: int | None, unit: str, **options: Any) -> None:
         self._description, self._unit, self._lines = description, unit, ExitStack()
-        self._passes = 0
-        super().__init__(
-            desc=description, total=total, unit=f" {unit}", unit_scale=True, disable=None, dynamic_ncols=True, **options
-        )
+        self._passes, self._next_draw = 0, 0.0
+        super().__init__(desc=description, total=total, unit=f" {unit}", disable=None, dynamic_ncols=True, **options)
 
     def __enter__(self) -> "Bar":
         if self.disable:
@@ -46,7 +47,7 @@ class Bar(tqdm):  # type: ignore[misc, type-arg, unused-ignore]  # tqdm has no t
         return self
 
     def __exit__(self, *error: Any) -> None:
-        _open_bars.remove(self)
+        _open_bars[:] = [other for other in _open_bars if other is not self]  # bars of one place on screen are equal
         self._lines.close()
         super().__exit__(*error)
 
@@ -65,8 +66,8 @@ class Bar(tqdm):  # type: ignore[misc, type-arg, unused-ignore]  # tqdm has no t
             return
         self._passes += 1
         self.set_postfix_str(format_count(self._passes, "pass"), refresh=False)
-        if not self.disable and time.time() - self.last_print_t > self.mininterval:
-            self.last_print_t = time.time()
+        if not self.disable and time.monotonic() > self._next_draw:
+            self._next_draw = time.monotonic() + DRAW_EVERY
             self.refresh()
 
     def _line(self) -> str:
