@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -29,10 +30,24 @@ def test_workers_wait_asleep_unless_the_user_says_otherwise(monkeypatch: pytest.
     assert os.environ == environment
 
 
-def test_a_machine_is_busy_from_a_load_of_one_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    for load, is_busy in ((0.0, False), (0.99, False), (1.0, True), (7.5, True)):
+def test_a_machine_is_busy_if_it_was_and_another_process_still_runs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    loadavg = tmp_path / "loadavg"
+    monkeypatch.setattr(openmp, "LOAD", loadavg)
+    for load, running, is_busy in (
+        (0.0, "4/210", False),
+        (0.99, "4/210", False),
+        (1.0, "2/210", True),
+        (7.5, "9/210", True),
+        (7.5, "1/210", False),
+        (1.0, "", True),
+    ):
+        loadavg.write_text(f"{load:.2f} 0.00 9.00 {running} 4242\n")
         monkeypatch.setattr(os, "getloadavg", lambda load=load: (load, 0.0, 9.0), raising=False)
         assert openmp.is_machine_busy() is is_busy
+    loadavg.unlink()
+    assert openmp.is_machine_busy(), "where nothing tells what runs now, the load decides"
     monkeypatch.delattr(os, "getloadavg")
     assert not openmp.is_machine_busy()
 
@@ -41,6 +56,9 @@ def test_a_machine_is_busy_from_a_load_of_one_on(monkeypatch: pytest.MonkeyPatch
 def test_the_command_asks_before_torch_is_loaded(load: float, policy: str | None) -> None:
     program = (
         "import os, sys\n"
+        "from pathlib import Path\n"
+        "from interpret_robust.core import openmp\n"
+        "openmp.LOAD = Path('nowhere')\n"
         f"os.getloadavg = lambda: ({load}, 0, 0)\n"
         "from interpret_robust import cli\n"
         "assert 'torch' not in sys.modules\n"
