@@ -71,6 +71,7 @@ class Case:
 DIGITS = "{checkpoints}/cluttered-digits-small-at-seed0.safetensors"
 CIFAR = "{checkpoints}/cifar10-small-at-seed0.safetensors"
 READER = "{checkpoints}/cifar10-small-natural-seed1.safetensors"
+RESNET = "--model torchvision:resnet18 --weights random --resize 64 --dataset cluttered-digits"
 FOUR = tuple(
     f"{command} {DIGITS} --limit {{images}}"
     for command in (
@@ -86,6 +87,7 @@ CASES = (
     Case("four analyses of a model", FOUR),
     Case("alignment", (f"analyze alignment {DIGITS} --limit {{images}}",), images=1000),
     Case("gradmap-score", (f"gradmap-score {CIFAR} --evaluator {READER} --limit {{images}}",)),
+    Case("a network of torchvision", (f"evaluate {RESNET} --pgd 20 --cw none --limit {{images}}",)),
     Case("training, an epoch of at", ("train at --set epochs=1",)),
     Case("report", ("report",), images=100, prepare=FOUR),
     Case("irt --help", ("--help",)),
