@@ -6,6 +6,10 @@ them fast, network and images in channels-last memory and, where nothing is trai
 """
 
 import enum
+import importlib
+import math
+import sys
+import types
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -138,6 +142,57 @@ def art_pgd(steps: int) -> Attack:
         options = {"eps": eps, "eps_step": step, "max_iter": steps, "num_random_init": 1, "batch_size": len(images)}
         pgd = ProjectedGradientDescentPyTorch(classifier, verbose=False, **options)
         return torch.from_numpy(pgd.generate(images.numpy(), labels.numpy()))
+
+    return attack
+
+
+def import_adv_lib() -> Any:
+    """Return adv-lib's attacks. Their charts need visdom, and are not used: a stub takes its place."""
+    sys.modules.setdefault("visdom", types.ModuleType("visdom"))
+    return importlib.import_module("adv_lib.attacks")
+
+
+def adv_lib_pgd(steps: int) -> Attack:
+    """Return adv-lib's PGD."""
+    pgd = import_adv_lib().pgd_linf
+
+    def attack(model: nn.Module, images: Tensor, labels: Tensor, eps: float, step: float) -> Tensor:
+        adversarial: Tensor = pgd(model, images, labels, eps, steps=steps, absolute_step_size=step)
+        return adversarial
+
+    return attack
+
+
+def adv_lib_apgd(steps: int) -> Attack:
+    """Return adv-lib's APGD on the cross-entropy, which chooses its steps itself."""
+    apgd = import_adv_lib().apgd
+
+    def attack(model: nn.Module, images: Tensor, labels: Tensor, eps: float, _: float) -> Tensor:
+        adversarial: Tensor = apgd(model, images, labels, eps, math.inf, n_iter=steps, loss_function="ce")
+        return adversarial
+
+    return attack
+
+
+def torchattacks_apgd(steps: int) -> Attack:
+    """Return torchattacks' APGD on the cross-entropy."""
+    import torchattacks
+
+    def attack(model: nn.Module, images: Tensor, labels: Tensor, eps: float, _: float) -> Tensor:
+        adversarial: Tensor = torchattacks.APGD(model, eps=eps, steps=steps)(images, labels)
+        return adversarial
+
+    return attack
+
+
+def pyautoattack_apgd(steps: int) -> Attack:
+    """Return APGD on the cross-entropy of AutoAttack's authors, as PyPI has it."""
+    from pyautoattack.autopgd_base import APGDAttack
+
+    def attack(model: nn.Module, images: Tensor, labels: Tensor, eps: float, _: float) -> Tensor:
+        apgd = APGDAttack(model, n_iter=steps, norm="Linf", eps=eps, loss="ce", seed=0, device="cpu")
+        adversarial: Tensor = apgd.perturb(images, labels)
+        return adversarial
 
     return attack
 

@@ -13,15 +13,16 @@ draws its own random numbers. Pairs are tested by McNemar's exact test, correcte
 import argparse
 import json
 import sys
-import types
 import warnings
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import foolbox
 import numpy as np
 import torch
+from alternatives import import_adv_lib
 from torch import Tensor, nn
 
 from interpret_robust.attacks.apgd import APGD
@@ -76,9 +77,9 @@ def our_apgd(model: nn.Module, batch: Batch, eps: float) -> Tensor:
 
 def adv_lib_apgd(model: nn.Module, batch: Batch, eps: float) -> Tensor:
     """Attack a batch with adv-lib's APGD on the cross-entropy."""
-    from adv_lib.attacks import apgd
-
-    adversarial: Tensor = apgd(model, batch.images, batch.labels, eps, 2, n_iter=100, loss_function="ce")
+    adversarial: Tensor = import_adv_lib().apgd(
+        model, batch.images, batch.labels, eps, 2, n_iter=100, loss_function="ce"
+    )
     return adversarial
 
 
@@ -89,15 +90,11 @@ def list_pairs() -> list[tuple[str, str, Attack, Attack]]:
 
 
 def find_adv_lib_version() -> str | None:
-    """Return adv-lib's version, or None; its charts, which need visdom, are not used: a stub takes their place."""
-    from importlib import metadata
-
+    """Return adv-lib's version, or None where it is not installed."""
     try:
-        version = metadata.version("adv-lib")
+        return metadata.version("adv-lib")
     except metadata.PackageNotFoundError:
         return None
-    sys.modules.setdefault("visdom", types.ModuleType("visdom"))
-    return version
 
 
 def find_right(attack: Attack, model: nn.Module, batch: Batch, eps: float) -> Any:

@@ -6,7 +6,7 @@ All contenders of a case have the same network, data, batch, settings and thread
 others do, `speed_cases.py` what is compared, and `known_cases.py` what of ours is not computed again. Times are medians
 over rounds, ratios have bootstrap intervals over rounds, memory is the growth of one run in a process of its own. Exit
 status 1 where a contender's answer is not the same. Alternatives that are not installed are left out; all but Quantus
-come with the extra `bench`.
+and adv-lib come with the extra `bench`. The case `narrow` needs `irt data get cifar10`.
 """
 
 import argparse
@@ -46,7 +46,17 @@ IDLE = 0.5
 EXTENSIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 """Instructions on which the speed of a network depends."""
 
-LIBRARIES = ("torchattacks", "foolbox", "adversarial-robustness-toolbox", "captum", "quantus", "scipy", "numpy")
+LIBRARIES = (
+    "torchattacks",
+    "foolbox",
+    "adversarial-robustness-toolbox",
+    "adv-lib",
+    "pyautoattack",
+    "captum",
+    "quantus",
+    "scipy",
+    "numpy",
+)
 
 
 @dataclass(frozen=True)

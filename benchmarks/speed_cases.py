@@ -17,6 +17,8 @@ from alternatives import (
     Layout,
     Maps,
     TrainingLoop,
+    adv_lib_apgd,
+    adv_lib_pgd,
     art_pgd,
     captum_maps,
     foolbox_pgd,
@@ -24,8 +26,10 @@ from alternatives import (
     load_batches,
     load_model,
     margin_pgd,
+    pyautoattack_apgd,
     quantus_maps,
     rank_attention,
+    torchattacks_apgd,
     torchattacks_pgd,
 )
 from interleaved import Case, Contender, Finding, Run
@@ -33,6 +37,7 @@ from scipy.stats import spearmanr
 
 from interpret_robust import analyses
 from interpret_robust.analyses.engine.work import Work
+from interpret_robust.attacks.apgd import APGD
 from interpret_robust.attacks.pgd import PGD, per_image_noise
 from interpret_robust.attribution.gradients import gradient_map
 from interpret_robust.core.arrays import AnyArray
@@ -66,21 +71,32 @@ RECIPE = (
 )
 """What differs from the recipe `quick`: the paper's attack at full radius from the first step on."""
 
+QUICK_RECIPE = ("eps_ramp=0", "schedule=constant", "learning_rate=0.01")
+"""The attack and the batch of `quick`, at full radius from the first step on."""
+
+TRAININGS = {"at": ("at", RECIPE), "at-reg": ("at-reg", RECIPE), "at, quick": ("at", QUICK_RECIPE)}
+"""Variant, and what differs from the recipe `quick`."""
+
 TRAINING_ATTACKS = {"torchattacks": torchattacks_pgd, "foolbox": foolbox_pgd}
-EVALUATED_ATTACKS = {**TRAINING_ATTACKS, "ART": art_pgd}
+EVALUATED_ATTACKS = {**TRAINING_ATTACKS, "ART": art_pgd, "adv-lib": adv_lib_pgd}
+APGD_ATTACKS = {"torchattacks": torchattacks_apgd, "pyautoattack": pyautoattack_apgd, "adv-lib": adv_lib_apgd}
 
 
 @dataclass(frozen=True)
 class Context:
-    """The folder of the checkpoints, the number of test images, and a folder for what has to be written."""
+    """The folder of the checkpoints, the number of test images, and a folder for what has to be written.
+
+    `prefix` are data and architecture in the names of checkpoints.
+    """
 
     checkpoints: Path
     images: int
     scratch: Path
+    prefix: str = "cluttered-digits-small"
 
     def path(self, name: str, seed: int = 0) -> Path:
         """Return the path of a variant's checkpoint."""
-        return self.checkpoints / f"cluttered-digits-small-{name}-seed{seed}.safetensors"
+        return self.checkpoints / f"{self.prefix}-{name}-seed{seed}.safetensors"
 
     def work(
         self, analysis: str, name: str = "at", seed: int = 0, readers: tuple[Path, ...] = (), **settings: Any
@@ -94,12 +110,12 @@ class Context:
 
 def compare_training(context: Context) -> list[Case]:
     """Compare adversarial training steps."""
-    return [_compare_variant_training(context, name) for name in ("at", "at-reg")]
+    return [_compare_recipe(context, title, name, changes) for title, (name, changes) in TRAININGS.items()]
 
 
-def _compare_variant_training(context: Context, name: str) -> Case:
+def _compare_recipe(context: Context, title: str, name: str, changes: tuple[str, ...]) -> Case:
     subject = checkpoint.read(context.path(name))
-    recipe = recipe_of("quick", "cluttered-digits", RECIPE)
+    recipe = recipe_of("quick", "cluttered-digits", changes)
     job = Job(load(subject.about["source"]), "small", variant(name), 0, recipe)
     loops: dict[str, Callable[[Job], Any]] = {OUR_NAME: partial(TrainingRun, device=CPU)}
     for (library, pgd_of), layout in product(TRAINING_ATTACKS.items(), Layout):
@@ -133,9 +149,10 @@ def _compare_variant_training(context: Context, name: str) -> Case:
         )
 
     return Case(
-        f"train {name}",
-        f"{STEPS} training steps of `{name}` from its trained weights: network `small`, cluttered digits, batch 128, "
-        "PGD of 5 steps of 2/255 in eps 8/255, batch norm in eval mode in the attack",
+        f"train {title}",
+        f"{STEPS} training steps of `{name}` from its trained weights: network `small`, cluttered digits, batch "
+        f"{recipe.batch_size}, PGD of {recipe.attack_steps} steps of {round(255 * recipe.attack_step)}/255 in eps "
+        "8/255, batch norm in eval mode in the attack",
         [Contender(contender, partial(begin, contender, job)) for contender in loops],
         lambda weights: list(compare(weights)),
     )
@@ -168,37 +185,83 @@ def _find_right(weights: checkpoint.Tensors, work: Work) -> AnyArray:
 
 def compare_pgd(context: Context) -> list[Case]:
     """Compare the evaluation of one attack."""
+    description = (
+        f"PGD of 20 steps on the network `small` of variant `at`, {context.images} test images in batches of 250, and "
+        "what is right under it; ours also answers for the natural images, and measures each perturbation"
+    )
+    return [_compare_attack(context, "PGD-20", description, partial(_prepare_pgd, context), EVALUATED_ATTACKS)]
+
+
+def compare_narrow(context: Context) -> list[Case]:
+    """Compare the same with the paper's network and data (`irt data get cifar10`)."""
+    context = replace(context, images=max(context.images // 5, 1), prefix="cifar10-narrow")
+    description = (
+        f"PGD of 20 steps on the paper's network of variant `at`, {context.images} test images of CIFAR-10 in one "
+        "batch, and what is right under it; ours also answers for the natural images, and measures each perturbation"
+    )
+    case = _compare_attack(context, "PGD-20, narrow", description, partial(_prepare_pgd, context), EVALUATED_ATTACKS)
+    return [replace(case, rounds=0.4)]
+
+
+def compare_apgd(context: Context) -> list[Case]:
+    """Compare the first attack of AutoAttack."""
 
     def prepare_ours() -> Run:
-        work = context.work("robustness", pgd="20", cw="none")
-        return lambda: _evaluate(work)["PGD-20", 0]
-
-    def prepare_theirs(attack: Callable[[int], Attack], layout: Layout) -> Run:
-        run_attack, work = attack(20), context.work("robustness")
-        model, batches, settings = load_model(context.path("at"), layout), load_batches(work, layout), work.settings
+        work = context.work("robustness")
+        attack = APGD(work.settings.eps, 20)
 
         def run() -> AnyArray:
-            outcomes = [
-                is_right(model, run_attack(model, *batch, settings.eps, settings.step_size), batch.labels)
-                for batch in batches
-            ]
+            outcomes = []
+            for batch in work.batches():
+                ascent = attack(work.model, batch.images, batch.labels, per_image_noise(0, batch.indices))
+                outcomes.append(is_right(work.model, ascent.adversarial, batch.labels))
             return np.concatenate(outcomes)
 
         return run
 
+    description = (
+        f"APGD of 20 steps on the cross-entropy, network `small` of variant `at`, {context.images} test images in "
+        "batches of 250, and what is right under it"
+    )
+    return [_compare_attack(context, "APGD-CE-20", description, prepare_ours, APGD_ATTACKS)]
+
+
+def _prepare_pgd(context: Context) -> Run:
+    work = context.work("robustness", pgd="20", cw="none")
+    return lambda: _evaluate(work)["PGD-20", 0]
+
+
+def _compare_attack(
+    context: Context,
+    name: str,
+    description: str,
+    prepare_ours: Callable[[], Run],
+    makers: Mapping[str, Callable[[int], Attack]],
+) -> Case:
+    """Compare which images are right under an attack of 20 steps of ours, and under those of libraries."""
+
+    def prepare_theirs(maker: Callable[[int], Attack], layout: Layout) -> Run:
+        run_attack, work = maker(20), context.work("robustness")
+        model, batches = load_model(context.path("at"), layout), load_batches(work, layout)
+        eps, step = work.settings.eps, work.settings.step_size
+
+        def run() -> AnyArray:
+            return np.concatenate(
+                [is_right(model, run_attack(model, *batch, eps, step), batch.labels) for batch in batches]
+            )
+
+        return run
+
     peers = [
-        Contender(layout.name_contender(name), partial(prepare_theirs, attack, layout))
-        for (name, attack), layout in product(EVALUATED_ATTACKS.items(), Layout)
+        Contender(layout.name_contender(library), partial(prepare_theirs, maker, layout))
+        for (library, maker), layout in product(makers.items(), Layout)
     ]
-    return [
-        Case(
-            "PGD-20",
-            f"PGD of 20 steps on the network `small` of variant `at`, {context.images} test images in batches of 250, "
-            "and what is right under it; ours also answers for the natural images, and measures each perturbation",
-            [Contender(OUR_NAME, prepare_ours), *peers],
-            lambda outcomes: _judge_outcomes(outcomes, "under PGD-20"),
-        )
-    ]
+    return Case(
+        name,
+        description,
+        [Contender(OUR_NAME, prepare_ours), *peers],
+        lambda outcomes: _judge_outcomes(outcomes, f"under {name}"),
+    )
 
 
 def compare_tables(context: Context) -> list[Case]:
@@ -357,6 +420,8 @@ def compare_start(context: Context) -> list[Case]:
 CASES: dict[str, Callable[[Context], list[Case]]] = {
     "train": compare_training,
     "pgd": compare_pgd,
+    "narrow": compare_narrow,
+    "apgd": compare_apgd,
     "table": compare_tables,
     "gradients": compare_gradients,
     "attention-rank": compare_ranks,
