@@ -1328,10 +1328,14 @@ def test_colors_in_reverse_order_are_doubted() -> None:
             lambda images: images.transpose(2, 3),
             "mine is right on 50% of 64 test images, and on 100% with rows and columns exchanged",
         ),
+        (
+            lambda images: images.flip(2),
+            "mine is right on 50% of 64 test images, and on 100% upside down",
+        ),
         (Tensor.clone, None),
     ],
 )
-def test_images_that_are_inverted_or_transposed_are_doubted(change: Any, sentence: str | None) -> None:
+def test_images_that_are_inverted_or_turned_are_doubted(change: Any, sentence: str | None) -> None:
     """Two classes: how bright a patch at the top right of a black image is."""
     labels = np.arange(64) % 2
     images = np.zeros((64, 6, 6, C), np.uint8)
@@ -1350,6 +1354,30 @@ def test_images_that_are_inverted_or_transposed_are_doubted(change: Any, sentenc
     model = bring(Patch(), Card("mine:net", label="mine"), data, "p")
     doubts = [doubt for doubt in model.doubts if "right on" in doubt]
     assert [sentence in doubt for doubt in doubts] == [True] if sentence else doubts == []
+
+
+@pytest.mark.parametrize("to", ["first", "last"])
+def test_images_that_were_reshaped_where_axes_had_to_be_moved_are_doubted(to: str) -> None:
+    """Two colors, of images whose channels came last and are read as first, or the other way round."""
+    labels = np.arange(64) % 2
+    pixels = np.zeros((64, 6, 6, 3), np.uint8)
+    pixels[..., 0], pixels[..., 2] = (200 * (1 - labels))[:, None, None], (200 * labels)[:, None, None]
+    last, first = pixels.reshape(64, 3, 6, 6).transpose(0, 2, 3, 1), pixels.transpose(0, 3, 1, 2).reshape(64, 6, 6, 3)
+    split = Split(np.ascontiguousarray(first if to == "last" else last), labels)
+
+    class Colors(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.tap = nn.Identity()
+
+        def forward(self, images: Tensor) -> Tensor:
+            red, _, blue = self.tap(images).mean((2, 3)).unbind(1)
+            green = 9 * (images[:, 1] > 0).float().mean((1, 2))  # none in images as they should be
+            return torch.stack([red - green, blue], 1)
+
+    model = bring(Colors(), Card("mine:net", label="mine"), Dataset("colors", split, split, ("red", "blue")), "c")
+    (doubt,) = [doubt for doubt in model.doubts if "right on" in doubt]
+    assert "on 100% with the numbers of an image read in another order of its axes" in doubt
 
 
 @pytest.mark.parametrize("share", [0.45, 1.0])
@@ -1400,6 +1428,33 @@ def test_images_of_another_size_than_those_of_the_training_are_doubted(
     doubts = bring(Picky(), Card("mine:net", label="mine", resize=resize), data, "s").doubts
     sizes = [doubt for doubt in doubts if "--resize" in doubt]
     assert sizes == ([f"mine {sentence}: give --resize as the network was trained."] if sentence else [])
+
+
+@pytest.mark.parametrize("offset", [0, 5])
+def test_batch_norms_whose_statistics_do_not_fit_what_enters_them_are_doubted(offset: int) -> None:
+    """Two grays on either side of the mean that a batch norm keeps, unless all of what enters it lies higher."""
+    labels = np.arange(64) % 2
+    images = np.broadcast_to((120 + 80 * labels)[:, None, None, None], (64, 6, 6, C)).astype(np.uint8)
+    data = Dataset("grays", Split(images, labels), Split(images, labels), ("dark", "bright"))
+
+    class Grays(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.BatchNorm2d(C)
+            self.norm.running_mean.fill_(160 / 255)  # type: ignore[union-attr]
+            self.norm.running_var.fill_((40 / 255) ** 2)  # type: ignore[union-attr]
+
+        def forward(self, pixels: Tensor) -> Tensor:
+            gray = self.norm(pixels + offset).mean((1, 2, 3))
+            return torch.stack([-gray, gray], 1)
+
+    model = bring(Grays(), Card("mine:net", label="mine"), data, "g")
+    doubts = [doubt for doubt in model.doubts if "right on" in doubt]
+    sentence = "mine is right on 50% of 64 test images, and on 100% where its batch norms use the mean and variance of"
+    assert [sentence in doubt for doubt in doubts] == [True] * (offset > 0)
+    (mean, variance, _) = model.wrapper.backbone.buffers()
+    assert (mean * 255).tolist() == pytest.approx([160] * C), "statistics are as they were"
+    assert (variance * 255**2).tolist() == pytest.approx([1600] * C)
 
 
 def test_logits_inside_of_a_part_are_named_with_a_dot() -> None:

@@ -43,7 +43,7 @@ def as_logits(answer: Any, part: str | None, classes: int | None, dtype: torch.d
     if classes == 2 and (logits.ndim == 1 or tuple(logits.shape[1:]) == (1,)):
         logit = logits.reshape(-1, 1).to(dtype)
         return torch.cat([torch.zeros_like(logit), logit], 1)
-    return logits.to(dtype)
+    return logits.to(dtype, copy=True)  # a network may write its next answer in their place
 
 
 def _parts(answer: Any) -> dict[str, Any]:

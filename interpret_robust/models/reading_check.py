@@ -22,6 +22,7 @@ from interpret_robust.models.answer_checks import SMALL
 from interpret_robust.models.classifier import predicted_classes
 from interpret_robust.models.normalization import Statistics
 from interpret_robust.models.preprocess import Preprocess
+from interpret_robust.models.recalibrate import use_batch_statistics
 from interpret_robust.models.wrapper import WrappedModel
 
 NORMALIZATION_IMAGES = 100
@@ -118,6 +119,7 @@ def check_reading(
             _doubt_about_normalization(model, judgment, normalize, alternatives),
             _doubt_about_reading(model, judgment, logits),
             _doubt_about_size(model, judgment, _own_side(data)),
+            _doubt_about_statistics(model, judgment),
             _doubt_about_order(model, judgment, logits, data),
         )
         for doubt in islice(doubts, 1):
@@ -206,6 +208,22 @@ def _doubt_about_size(model: WrappedModel, judgment: Judgment, own_side: int | N
         yield f", and with --resize {size} on {accuracy:.0%}{images_tried}: {remedy}"
 
 
+@torch.no_grad()
+def _doubt_about_statistics(model: WrappedModel, judgment: Judgment) -> Iterator[str]:
+    """Yield the end of a sentence where more images are right by batch norms with these images' statistics.
+
+    What enters these layers is then not what it was in training, whatever the reason.
+    """
+    with use_batch_statistics(model.backbone) as has_norms:
+        right = _classes(model(judgment.images)) == judgment.labels if has_norms else judgment.right
+    if _is_better(right, judgment):
+        yield (
+            f", and on {right.mean():.0%} where its batch norms use the mean and variance of these images instead of "
+            "those of its training: are its layers (activations, padding, pooling) and its statistics those that it "
+            "was trained with, and its images prepared alike?"
+        )
+
+
 def _other_sizes(side: int, count: int, own_side: int | None) -> Iterator[tuple[int, int]]:
     """Yield other sizes of images, and how many of `count` are asked in them: fewer where they are much larger."""
     if own_side is not None and own_side < side and own_side != side // 2:
@@ -278,16 +296,35 @@ def _try_other_readings(
                 right,
                 f"if its classes are read in another order ({moves}): give them the order of the data's labels.",
             )
+    for rearranged_images, condition in _rearrange(images):
+        yield _classes(_answers(model, rearranged_images, model.preprocess)) == labels, condition
+
+
+def _rearrange(images: Tensor) -> Iterator[tuple[Tensor, str]]:
+    """Yield images (N, C, H, W) with other brightness or other places of pixels, and how, as the end of a sentence."""
+    yield 1 - images, "with bright and dark exchanged: was it trained on such images? Let its forward take 1 - pixels."
     yield (
-        _classes(_answers(model, 1 - images, model.preprocess)) == labels,
-        "with bright and dark exchanged: was it trained on such images? Let its forward take 1 - pixels.",
+        images.flip(2),
+        "upside down, as formats have them whose first row is the lowest: were the images of its training, or are "
+        "these? Turn them in the data, or in its forward.",
     )
     if images.shape[2] == images.shape[3]:
         yield (
-            _classes(_answers(model, images.transpose(2, 3), model.preprocess)) == labels,
+            images.transpose(2, 3),
             "with rows and columns exchanged, as files of MATLAB have them: were the images of its training, or are "
             "these? Exchange them in the data, or in its forward.",
         )
+    count, channels, height, width = images.shape
+    if channels > 1:
+        for other_images in (
+            images.permute(0, 2, 3, 1).reshape(images.shape),
+            images.reshape(count, height, width, channels).permute(0, 3, 1, 2),
+        ):
+            yield (
+                other_images,
+                "with the numbers of an image read in another order of its axes: were the images of its training, or "
+                "these, reshaped from channels first to channels last, or back? Move the axes, as numpy.moveaxis does.",
+            )
 
 
 def _pairs(labels: Labels, is_wrong: Right, all_labels: Labels) -> list[tuple[int, int]]:

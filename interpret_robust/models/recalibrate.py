@@ -1,7 +1,8 @@
 """Batch-norm statistics measured anew on chosen images, so that models trained differently are asked alike."""
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -59,6 +60,31 @@ def recalibrate(model: nn.Module, batches: Batches) -> Any:
     return network
 
 
+@contextmanager
+def use_batch_statistics(network: nn.Module) -> Iterator[bool]:
+    """Make batch norms of a network in eval mode use statistics of each batch, and yield whether there are any.
+
+    Those that keep statistics have them again afterwards.
+
+    Example:
+        >>> with use_batch_statistics(network):
+        ...     logits = network(images)
+    """
+    norms = _list_keeping_norms(network)
+    statistics = [(norm.running_mean, norm.running_var) for norm in norms]
+    try:
+        for norm in norms:
+            norm.running_mean = norm.running_var = None
+        yield bool(norms)
+    finally:
+        for norm, (mean, variance) in zip(norms, statistics, strict=True):
+            norm.running_mean, norm.running_var = mean, variance
+
+
+def _list_keeping_norms(network: nn.Module) -> list[_BatchNorm]:
+    return [layer for layer in network.modules() if isinstance(layer, _BatchNorm) and layer.running_mean is not None]
+
+
 def _measure(network: nn.Module, batches: Batches) -> None:
     """Put the statistics of images into the batch norms of a network, one after the other."""
     for norm in _list_norms(network, batches):
@@ -114,7 +140,7 @@ def _check_promise(model: nn.Module, images: Tensor) -> None:
 def _list_norms(model: nn.Module, batches: Batches) -> list[_BatchNorm]:
     """Return the batch norms that keep statistics and see the images, in the order of their first run."""
     order: dict[_BatchNorm, None] = {}
-    norms = [layer for layer in model.modules() if isinstance(layer, _BatchNorm) and layer.running_mean is not None]
+    norms = _list_keeping_norms(model)
     hooks = [norm.register_forward_pre_hook(lambda layer, _: order.setdefault(layer)) for norm in norms]
     model(next(iter(batches())))
     for hook in hooks:
