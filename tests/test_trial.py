@@ -105,6 +105,36 @@ def test_answers_that_are_no_logits_are_doubted(change: Any, kind: str, layer: s
     assert doubt.endswith(f"Return what goes into its {layer}.")
 
 
+@pytest.mark.parametrize(
+    ("network", "sentence"),
+    [
+        (ChangedLogits(lambda logits: logits), None),
+        (ChangedLogits(lambda logits: logits + 9), None),
+        (ChangedLogits(lambda logits: logits.softmax(1)), "answers with probabilities, not with logits"),
+        (ChangedLogits(Tensor.bfloat16), "answers with numbers of bfloat16, of 8 bits"),
+    ],
+)
+def test_what_a_network_answers_to_a_single_picture_is_doubted_as_to_several(
+    network: nn.Module, sentence: str | None
+) -> None:
+    doubts = bring(network.eval(), Card("mine:net", label="mine"), single_picture(), "noise").doubts
+    assert [f"mine {sentence}" in doubt for doubt in doubts] == [True] * (sentence is not None)
+
+
+def test_a_network_without_a_gradient_is_refused_by_a_single_picture() -> None:
+    class Rounded(ChangedLogits):
+        def forward(self, images: Tensor) -> Any:
+            return super().forward(images.round())
+
+    network = Rounded(lambda logits: logits).eval()
+    with pytest.raises(UserError, match="the gradient of the answer is zero in every pixel of 1 images, though"):
+        bring(network, Card("mine:net", label="mine"), single_picture(), "noise")
+
+
+def single_picture() -> Dataset:
+    return replace(DATA, train=DATA.train.first(1), test=DATA.test.first(1))
+
+
 def test_log_probabilities_are_logits() -> None:
     assert doubts_about(ChangedLogits(lambda logits: logits.log_softmax(1))) == []
 
@@ -1430,9 +1460,12 @@ def test_images_of_another_size_than_those_of_the_training_are_doubted(
     assert sizes == ([f"mine {sentence}: give --resize as the network was trained."] if sentence else [])
 
 
-@pytest.mark.parametrize("offset", [0, 5])
-def test_batch_norms_whose_statistics_do_not_fit_what_enters_them_are_doubted(offset: int) -> None:
-    """Two grays on either side of the mean that a batch norm keeps, unless all of what enters it lies higher."""
+@pytest.mark.parametrize(("offset", "is_read"), [(0, False), (5, False), (5, True)])
+def test_batch_norms_whose_statistics_do_not_fit_what_enters_them_are_doubted(offset: int, is_read: bool) -> None:
+    """Two grays on either side of the mean that a batch norm keeps, unless all of what enters it lies higher.
+
+    A network that reads the statistics itself has no others.
+    """
     labels = np.arange(64) % 2
     images = np.broadcast_to((120 + 80 * labels)[:, None, None, None], (64, 6, 6, C)).astype(np.uint8)
     data = Dataset("grays", Split(images, labels), Split(images, labels), ("dark", "bright"))
@@ -1445,13 +1478,15 @@ def test_batch_norms_whose_statistics_do_not_fit_what_enters_them_are_doubted(of
             self.norm.running_var.fill_((40 / 255) ** 2)  # type: ignore[union-attr]
 
         def forward(self, pixels: Tensor) -> Tensor:
-            gray = self.norm(pixels + offset).mean((1, 2, 3))
+            norm = self.norm
+            assert not is_read or norm.running_mean is not None
+            gray = norm(pixels + offset).mean((1, 2, 3))
             return torch.stack([-gray, gray], 1)
 
     model = bring(Grays(), Card("mine:net", label="mine"), data, "g")
-    doubts = [doubt for doubt in model.doubts if "right on" in doubt]
+    doubts = [doubt for doubt in model.doubts if "where its batch norms" in doubt]
     sentence = "mine is right on 50% of 64 test images, and on 100% where its batch norms use the mean and variance of"
-    assert [sentence in doubt for doubt in doubts] == [True] * (offset > 0)
+    assert [sentence in doubt for doubt in doubts] == [True] * (offset > 0 and not is_read)
     (mean, variance, _) = model.wrapper.backbone.buffers()
     assert (mean * 255).tolist() == pytest.approx([160] * C), "statistics are as they were"
     assert (variance * 255**2).tolist() == pytest.approx([1600] * C)

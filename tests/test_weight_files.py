@@ -18,10 +18,12 @@ from torch import Tensor, nn
 
 import interpret_robust as ir
 from interpret_robust.core.errors import DoubtWarning, UserError
-from interpret_robust.datasets.base import numbered
+from interpret_robust.datasets.base import Dataset, Split, numbered
 from interpret_robust.models.building import build_network
 from interpret_robust.models.card import Card
 from interpret_robust.models.copying import unwrap
+from interpret_robust.models.external import bring
+from interpret_robust.models.file_accuracy import find_accuracies
 from interpret_robust.models.file_classes import doubts_about_order
 from interpret_robust.models.normalization import STATISTICS
 from interpret_robust.models.weight_files import count_rows, load_weights
@@ -282,6 +284,43 @@ def test_ordinary_numbers_of_training_are_no_question(entry: dict[str, Any], tmp
     torch.save({"model": weights()} | entry, path)
     assert load_weights(network, "mine", path, normalization=STATISTICS["none"]) == ([], [], [])
     torch.testing.assert_close(network(pixels(3, C, H, W)), expected())
+
+
+@pytest.mark.parametrize(
+    ("entry", "accuracies"),
+    [
+        ({"acc": 93.5}, [("acc", 93.5, 0.935)]),
+        ({"log": {"best_val_acc1": torch.tensor(0.75)}}, [("log.best_val_acc1", 0.75, 0.75)]),
+        ({"train_acc": 0.99, "acc5": 0.98, "top": 5, "acc_history": [0.9], "test_loss": 0.9}, []),
+        ({"accuracy": torch.tensor([0.9, 0.8])}, []),
+        ({"best_acc": True, "acc": 0.0, "test_accuracy": 100}, []),
+    ],
+)
+def test_an_accuracy_that_a_file_states_is_found(
+    entry: dict[str, Any], accuracies: list[tuple[str, float, float]]
+) -> None:
+    assert list(find_accuracies({"model": weights()} | entry)) == accuracies
+
+
+@pytest.mark.parametrize(("share", "is_doubted"), [(0.93, True), (0.8, False), (0.5, False)])
+def test_a_model_that_is_less_accurate_than_its_file_says_is_doubted(
+    share: float, is_doubted: bool, tmp_path: Path
+) -> None:
+    """Two grays, exchanged in a third of the images."""
+    labels = np.arange(96) % 2
+    images = np.broadcast_to((80 + 80 * (labels ^ (np.arange(96) % 6 > 3)))[:, None, None, None], (96, 6, 6, 3))
+    split = Split(images.astype(np.uint8), labels)
+    data = Dataset("grays", split, split, ("dark", "bright"))
+
+    class Grays(nn.Module):
+        def forward(self, pixels: Tensor) -> Tensor:
+            gray = pixels.mean((1, 2, 3)) - 120 / 255
+            return torch.stack([-gray, gray], 1)
+
+    torch.save({"model": {}, "best_acc": share}, tmp_path / "net.pt")
+    model = bring(Grays(), Card("mine:net", weights=str(tmp_path / "net.pt"), label="mine"), data, "g")
+    sentence = "mine is right on 67% of 96 test images, and 'best_acc' in net.pt is 0.93: is the network built as"
+    assert any(doubt.startswith(sentence) for doubt in model.doubts) == is_doubted
 
 
 def test_a_network_that_renames_and_resizes_what_it_loads_is_left_to_torch(tmp_path: Path) -> None:

@@ -120,6 +120,7 @@ class ExternalModel:
                 self.layer,
                 memory=self.memory,
                 is_trained=is_trained,
+                weight_file=card.weight_file,
             )
         return outcome._replace(doubts=(*self.remarks, *outcome.doubts))
 

@@ -5,6 +5,7 @@ sentences are kept in the files of all answers that rest on the model, and shown
 """
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ from interpret_robust.datasets.batches import to_device, to_pixels
 from interpret_robust.models.answer_checks import SMALL, doubts_about_gradients, doubts_about_logits, is_same
 from interpret_robust.models.attention_check import doubts_about_attention
 from interpret_robust.models.classifier import Classifier, predicted_classes
+from interpret_robust.models.file_accuracy import doubt_about_accuracy
 from interpret_robust.models.layers import LEAST_OF_FEW, Choice, count_beyond, count_turned
 from interpret_robust.models.loss_check import doubt_about_loss
 from interpret_robust.models.memory import Memory
@@ -56,6 +58,7 @@ def try_out(
     *,
     memory: Memory | None = None,
     is_trained: bool = True,
+    weight_file: Path | None = None,
 ) -> Trial:
     """Try a model on a few test images.
 
@@ -67,6 +70,7 @@ def try_out(
         layer: that its local features are taken from, None where it has none.
         memory: what the network kept before it was first called, None where that is not known.
         is_trained: whether other normalizations are tried: without training none is right.
+        weight_file: that may say how accurate the model is.
 
     Raises UserError where it gives no numbers at all, or where no gradient reaches the pixels: attacks and maps would
     mean nothing. The model's weights and the process's random numbers are left as found.
@@ -94,12 +98,19 @@ def try_out(
                     "of a part of it. --local-layer names another."
                 )
         judgment, doubt = check_reading(model, data, normalize, STATISTICS if is_trained else {})
+        if doubt is None and weight_file is not None:
+            doubt = _doubt_about_file(weight_file, judgment)
         if doubt is None and judgment.is_better_than_guessing():
             doubt = _doubt_about_loss(model, judgment)
         if doubt is not None:
             doubts.append(f"{label} {doubt}")
         model.follow_answers = FirstAnswers(model, images).follow
     return Trial(judgment.accuracy, len(judgment.labels), tuple(doubts))
+
+
+def _doubt_about_file(path: Path, judgment: Judgment) -> str | None:
+    doubt = doubt_about_accuracy(path, judgment.right)
+    return doubt and f"is right on {judgment.accuracy:.0%} of {len(judgment.labels)} test images{doubt}"
 
 
 def _doubt_about_loss(model: WrappedModel, judgment: Judgment) -> str | None:

@@ -1,0 +1,61 @@
+"""Whether a model is about as accurate as its file of weights says."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import scipy
+from torch import Tensor
+
+from interpret_robust.models.file_content import read_content
+from interpret_robust.models.file_rest import join, mappings_in
+
+ACCURACY = re.compile(r"((best|top|val|valid|validation|test|eval)_?)*(acc(uracy)?[@_]?1?|(top|prec)[@_]?1)")
+"""What programs call the accuracy on images that were not trained on, in lower case."""
+
+SIGNIFICANT = 0.01
+
+MOST_LOST = 0.2
+"""Share of the stated accuracy that a model may lack: it may be that of another epoch, of other images, of training."""
+
+
+def doubt_about_accuracy(path: Path, right: npt.NDArray[np.bool_]) -> str | None:
+    """Return the end of a sentence where fewer images are right, (N,), than the file of the weights says, or None.
+
+    Example:
+        >>> doubt_about_accuracy(Path("last.pt"), np.zeros(100, bool))
+        ", and 'best_acc' in last.pt is 0.93: is the network built as it was trained (activations, ...), and ...?"
+    """
+    accuracy = float(right.mean())
+    for place, number, share in find_accuracies(read_content(path)):
+        if accuracy < (1 - MOST_LOST) * share and scipy.special.bdtr(right.sum(), len(right), share) < SIGNIFICANT:
+            return (
+                f", and '{place}' in {path.name} is {number:g}: is the network built as it was trained (activations, "
+                "padding, pooling), and are these images of its classes, prepared alike?"
+            )
+    return None
+
+
+def find_accuracies(content: Any) -> Iterator[tuple[str, float, float]]:
+    """Yield the path of each number that is called like an accuracy, the number, and the share that it means.
+
+    A number above 1 is a percentage.
+
+    Example:
+        >>> list(find_accuracies({"net": {}, "acc": 93.5, "train_acc": 99.9}))
+        [('acc', 93.5, 0.935)]
+    """
+    for place, mapping in mappings_in(content):
+        for name, item in mapping.items():
+            if ACCURACY.fullmatch(str(name).lower()) and isinstance(item, int | float | Tensor) and _is_one(item):
+                number = float(item)
+                share = number / 100 if number > 1 else number
+                if 0 < share < 1:
+                    yield join(place, str(name)), number, share
+
+
+def _is_one(item: Any) -> bool:
+    return not isinstance(item, Tensor) or (item.numel() == 1 and not item.is_complex())
