@@ -112,6 +112,7 @@ def test_answers_that_are_no_logits_are_doubted(change: Any, kind: str, layer: s
         (ChangedLogits(lambda logits: logits + 9), None),
         (ChangedLogits(lambda logits: logits.softmax(1)), "answers with probabilities, not with logits"),
         (ChangedLogits(Tensor.bfloat16), "answers with numbers of bfloat16, of 8 bits"),
+        (ChangedLogits(lambda logits: logits / logits.std()), "answers an image differently alone and in a batch"),
     ],
 )
 def test_what_a_network_answers_to_a_single_picture_is_doubted_as_to_several(
@@ -127,7 +128,7 @@ def test_a_network_without_a_gradient_is_refused_by_a_single_picture() -> None:
             return super().forward(images.round())
 
     network = Rounded(lambda logits: logits).eval()
-    with pytest.raises(UserError, match="the gradient of the answer is zero in every pixel of 1 images, though"):
+    with pytest.raises(UserError, match="the gradient of the answer is zero in every pixel of 2 images, though"):
         bring(network, Card("mine:net", label="mine"), single_picture(), "noise")
 
 

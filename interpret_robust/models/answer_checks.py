@@ -128,7 +128,7 @@ def doubts_about_logits(model: Classifier, images: Tensor) -> Iterator[str]:
             )
         if not is_alone(answers):
             yield _dependence_on_batch(answers)
-    is_varied, dtype = len(logits) == 1 or bool((logits != logits[0]).any()), half_precision(logits)
+    is_varied, dtype = bool((logits != logits[0]).any()), half_precision(logits)
     if is_varied:
         yield from _probabilities(logits)
     if is_varied and dtype and not torch.equal(logits, logits.round()):
@@ -222,8 +222,7 @@ def _probabilities(logits: Tensor) -> Iterator[str]:
     """Yield a sentence where logits (N, classes) look like what a softmax or a sigmoid gives."""
     low, high = float(logits.min()), float(logits.max())
     sums = logits.double().sum(1)
-    reference = sums[0] if len(sums) > 1 else 1  # one sum is equal to itself
-    are_equal = bool(((sums - reference).abs() < TOLERANCE * (high - low)).all())
+    are_equal = bool(((sums - sums[0]).abs() < TOLERANCE * (high - low)).all())
     shift = float(1 - sums[0]) / logits.shape[1]  # from probabilities less a constant back to them
     is_shifted = low + shift >= -TOLERANCE and high - low > 0.5
     is_softmax = are_equal and (low >= 0 or is_shifted)
@@ -287,8 +286,7 @@ def doubts_about_gradients(model: Classifier, images: Tensor) -> Iterator[str]:
     if not is_same(plain_logits, logits) and not _is_coarse(model, logits):
         yield from _doubt_about_modes(model, images)
     if bool((slope == 0).all()):
-        others = logits if len(images) > 1 else differentiate(model, 1 - images).logits
-        if bool((others == logits[0]).all()):
+        if bool((logits == logits[0]).all()):
             yield f"answers all of {len(images)} test images alike, as an untrained network may."
             return
         raise UserError(

@@ -64,7 +64,8 @@ def try_out(
 
     Args:
         model: on the device on which it is tried.
-        data: whose test images it sees: eight for its answers, at most NORMALIZATION_IMAGES for its normalization.
+        data: whose test images it sees: eight for its answers (where there is one, that one also upside down), at most
+            NORMALIZATION_IMAGES for its normalization.
         label: what sentences call it.
         normalize: how its normalization is typed.
         layer: that its local features are taken from, None where it has none.
@@ -81,6 +82,8 @@ def try_out(
     """
     device = model.preprocess.mean.device
     images = to_pixels(to_device(data.test.draw(ANSWER_IMAGES), device)[0])
+    if len(images) == 1:  # one answer tells neither what is the same in all, nor what others change
+        images = torch.cat([images, images.flip(2)])
     with preserve_random_numbers(device):
         doubts = list(doubts_about_answers(model, images, label))
         if memory is not None and (doubt := memory.doubt(model, images)):
