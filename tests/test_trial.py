@@ -1429,6 +1429,35 @@ def test_a_model_that_is_often_wrong_has_its_order_of_classes_tried(share: float
 
 
 @pytest.mark.parametrize(
+    ("order", "count", "is_told"), [([5, 3], 500, True), ([3, 5], 500, False), ([5, 3], 190, False)]
+)
+def test_two_exchanged_classes_are_told_by_more_images(order: list[int], count: int, is_told: bool) -> None:
+    """Of the first hundred images, six hint at classes 3 and 5 being exchanged; other images have to confirm it."""
+    random, data = np.random.default_rng(0), levels(10, count)
+    shown = data.test.labels
+    is_known = random.random(count) < 0.6
+    is_pair = np.isin(shown, [3, 5])
+    is_known[:100] = np.where(is_pair[:100], np.arange(100) < 30, is_known[:100])
+    labels = np.where(is_known, shown, np.where(is_pair, shown + 1, random.integers(0, 10, count)))
+
+    class Exchanged(Levels):
+        def forward(self, images: Tensor) -> Tensor:
+            return super().forward(images)[:, [0, 1, 2, order[0], 4, order[1], *range(6, 10)]]
+
+    exchanged = np.where(is_pair, 8 - shown, shown) if order == [5, 3] else shown
+    shares = [(answer[100:] == labels[100:]).mean() for answer in (exchanged, shown)]
+    split = Split(data.test.images, labels)
+    card = Card("mine:net", label="mine")
+    doubts = bring(Exchanged(10), card, replace(data, train=split, test=split), "levels").doubts
+    sentence = (
+        f"Of 400 others it is right on {shares[0]:.0%}, and on {shares[1]:.0%} if its classes are read in another "
+        "order (3 as 5, 5 as 3): give them the order of the data's labels."
+    )
+    assert any(sentence in doubt for doubt in doubts) == is_told
+    assert any("order" in doubt for doubt in doubts) == is_told, doubts
+
+
+@pytest.mark.parametrize(
     ("size", "resize", "sentence"),
     [
         (16, None, "is right on 50% of 64 test images, and with --resize 16 on 100%"),

@@ -48,6 +48,12 @@ LEAST_WRONG = 8
 FEW_CLASSES = 4
 """Images for each class from which on the best order of classes is looked for; of more classes single ones are."""
 
+ORDER_IMAGES = 500
+"""Images on which the order of the classes is looked for and confirmed, where those of the trial hint at another."""
+
+LEAST_GAIN = 0.05
+"""Share of images that have to be right in another order, and wrong in this one, for more to be asked."""
+
 LARGEST = 128
 """The largest size that smaller images are tried in."""
 
@@ -94,7 +100,8 @@ def check_reading(
     behind the model's name.
 
     Args:
-        model, data: what is asked, and whose test images: NORMALIZATION_IMAGES at most.
+        model, data: what is asked, and whose test images: NORMALIZATION_IMAGES at most, and ORDER_IMAGES where these
+            hint at another order of the classes.
         normalize: how its normalization is typed.
         alternatives: other normalizations by name.
 
@@ -121,6 +128,7 @@ def check_reading(
             _doubt_about_size(model, judgment, _own_side(data)),
             _doubt_about_statistics(model, judgment),
             _doubt_about_order(model, judgment, logits, data),
+            _doubt_about_few(model, judgment, logits, data),
         )
         for doubt in islice(doubts, 1):
             return judgment, summary + doubt
@@ -244,6 +252,37 @@ def _doubt_about_order(model: WrappedModel, judgment: Judgment, logits: Tensor, 
         yield from (f". {move}" for move in filter(None, [moves]))
 
 
+def _doubt_about_few(model: WrappedModel, judgment: Judgment, logits: Tensor, data: Dataset) -> Iterator[str]:
+    """Yield the end of a sentence where a few classes seem to be in another order, which more images have to confirm.
+
+    The best order for the images that were tried is a guess, and other images judge it.
+    """
+    count, classes = len(judgment.labels), logits.shape[1]
+    others = data.test.draw(ORDER_IMAGES).take(slice(count, None))
+    if classes > count // FEW_CLASSES or len(others) < count:
+        return
+    predicted = _classes(logits)
+    order = _best_order(predicted, judgment.labels, classes)
+    gain = (order[judgment.labels] == predicted).mean() - judgment.accuracy
+    if gain < LEAST_GAIN:
+        return
+    images = to_pixels(to_device(others, model.preprocess.mean.device)[0])
+    predicted = _classes(_answers(model, images, model.preprocess))
+    confirmation = Judgment(images, others.labels, predicted == others.labels, judgment.guesses)
+    right = order[others.labels] == predicted
+    if right.mean() > LEAST_ORDERED and _is_better(right, confirmation):
+        yield (
+            f". Of {len(others)} others it is right on {confirmation.accuracy:.0%}, and on {right.mean():.0%} if its "
+            f"classes are read in another order ({_describe(order.tolist())}): give them the order of the data's "
+            "labels."
+        )
+
+
+def _describe(order: list[int]) -> str:
+    """Return which class stands for each label that has another than its own."""
+    return ", ".join(f"{label} as {place}" for label, place in enumerate(order) if label != place)
+
+
 def _is_above(right: Right, chance: float) -> bool:
     return bool(scipy.special.bdtrc(right.sum() - 1, len(right), chance) <= SIGNIFICANT)
 
@@ -292,7 +331,7 @@ def _try_other_readings(
     predicted, classes = _classes(logits), logits.shape[1]
     if classes <= len(labels) // FEW_CLASSES:
         right, order = _judge_order(predicted, labels, classes)
-        moves = ", ".join(f"{label} as {place}" for label, place in enumerate(order) if label != place)
+        moves = _describe(order)
         if right.mean() > LEAST_ORDERED:
             yield (
                 right,
