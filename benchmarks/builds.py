@@ -87,7 +87,7 @@ CASES = (
     Case("four analyses of a model", FOUR),
     Case("alignment", (f"analyze alignment {DIGITS} --limit {{images}}",), images=1000),
     Case("gradmap-score", (f"gradmap-score {CIFAR} --evaluator {READER} --limit {{images}}",)),
-    Case("a network of torchvision", (f"evaluate {RESNET} --pgd 20 --cw none --limit {{images}}",)),
+    Case("a network of torchvision", (f"evaluate {RESNET} --pgd 20 --cw none --limit {{images}}",), images=60),
     Case("training, an epoch of at", ("train at --set epochs=1",)),
     Case("report", ("report",), images=100, prepare=FOUR),
     Case("irt --help", ("--help",)),
