@@ -395,7 +395,8 @@ def make_data(folder: Path) -> Path:
 def read_data(path: Path) -> str:
     """Return what a data set holds."""
     train, test, names = read_npz(path)
-    arrays = [array for split in (train, test) for array in (split.images, split.labels, split.masks)]
+    splits = (test,) if train is None else (train, test)
+    arrays = [array for split in splits for array in (split.images, split.labels, split.masks)]
     return digest_parts(*arrays, names)
 
 

@@ -229,6 +229,7 @@ def test_sentences_name_the_arguments_of_a_program() -> None:
         ("--draws=1: two at least.", "draws=1: two at least."),
         ("More --draws are steadier.", "More draws are steadier."),
         ("give --dataset NAME (--local-layer).", "give data=NAME (local_layer)."),
+        ("--model a.b:net (or timm:NAME) --weights net.pt.", "model=a.b:net (or timm:NAME) weights=net.pt."),
         ("--set batch_size=3 takes all", "batch_size=3 takes all"),
         ("`irt evaluate --apgd 100` or `--apgd 100`", "`irt evaluate --apgd 100` or `apgd=100`"),
         ("pip install --upgrade timm: or --overwrite", "pip install --upgrade timm: or overwrite=True"),

@@ -564,7 +564,7 @@ def test_figures_come_from_the_files_alone(
         _, out, _ = irt(capfd, monkeypatch, "figure", name, "--root", tmp_path)
         count = len(list((tmp_path / "figures").glob(f"{stem}*.png")))
         line = (
-            f"{count} of {count} files are there already, such as {stem}.png"
+            f"{count} of {count} pictures are there already, such as {stem}.png"
             if count > 3
             else f"{stem}.png is there already"
         )
@@ -671,6 +671,9 @@ def test_a_time_limit_stops_with_everything_saved_and_status_3(
 
 NONSENSE = [
     ("train att", "unknown variant 'att': did you mean 'at'?"),
+    ("train at --epochs 2", "No such option '--epochs': give --set epochs=VALUE, a field of the recipe."),
+    ("train at --batch-size 7", "No such option '--batch-size': give --set batch_size=VALUE"),
+    ("evaluate --epochs 2", "No such option '--epochs'"),
     ("train at --arch smal", "unknown architecture 'smal': did you mean 'small'?"),
     ("train at --dataset cifar11", "unknown dataset 'cifar11': did you mean 'cifar10'?"),
     ("train at --recipe quik", "unknown recipe 'quik': did you mean 'quick'?"),

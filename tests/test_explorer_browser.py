@@ -470,10 +470,10 @@ def test_ranks_count_from_one(window: Page, page: Path) -> None:
     begin(window, page.as_uri())
     ranks = window.value("setup.models.map((_, model) => cellOf(model, view.eps).ranks)")
     first, last = (ranks[0].index(extreme(ranks[0])) for extreme in (min, max))
-    for place, number in ((first, 1 + min(ranks[0])), (last, 1 + max(ranks[0]))):
+    for place, number in ((first, min(ranks[0])), (last, max(ranks[0]))):
         window.value(f"choose({place // 8}, {place % 8}, [8, 8])")
         wait(window, "document.querySelectorAll('.at-position').length === 2")
-        wait(window, f"document.querySelector('.at-position').textContent.includes('rank {number:g} of 64;')")
+        wait(window, f"document.querySelector('.at-position').textContent.includes('rank {number:g} of 0 to 63;')")
 
 
 VERDICT = """(() => {{
@@ -493,15 +493,23 @@ VERDICT = """(() => {{
 @pytest.mark.parametrize(
     ("shares", "words", "stars"),
     [
-        ([[0.9, 0.51, 0.2], [0.9, 0.48, 0.2]], "Most robust here: at, right up to eps 8/255. First to fail: at-att", 1),
-        ([[0.9, 0.51, 0.2], [0.9, 0.49, 0.2]], "Too close to call: at, right up to eps 8/255, where at-att failed", 0),
         (
-            [[0.9, 0.51, 0.51], [0.9, 0.49, 0.49]],
-            "Most robust here: at, right up to eps 16/255. First to fail: at-att",
+            [[0.9, 0.51, 0.2], [0.9, 0.48, 0.2]],
+            'Most robust here: "at", right up to eps 8/255. First to fail: "at-att"',
             1,
         ),
-        ([[0.9, 0.6, 0.2], [0.9, 0.9, 0.2]], "at and at-att: right up to eps 8/255, none further than another.", 0),
-        ([[0.9, 0.2, 0.2], [0.4, 0.2, 0.2]], "No model withstands eps 8/255. Right without an attack: at.", 0),
+        (
+            [[0.9, 0.51, 0.2], [0.9, 0.49, 0.2]],
+            'Too close to call: "at", right up to eps 8/255, where "at-att" failed',
+            0,
+        ),
+        (
+            [[0.9, 0.51, 0.51], [0.9, 0.49, 0.49]],
+            'Most robust here: "at", right up to eps 16/255. First to fail: "at-att"',
+            1,
+        ),
+        ([[0.9, 0.6, 0.2], [0.9, 0.9, 0.2]], '"at" and "at-att": right up to eps 8/255, none further than another.', 0),
+        ([[0.9, 0.2, 0.2], [0.4, 0.2, 0.2]], 'No model withstands eps 8/255. Right without an attack: "at".', 0),
     ],
 )
 def test_a_near_tie_is_no_verdict(window: Page, page: Path, shares: list[list[float]], words: str, stars: int) -> None:
@@ -519,9 +527,9 @@ def test_a_near_tie_is_no_verdict(window: Page, page: Path, shares: list[list[fl
 @pytest.mark.parametrize(
     ("shares", "words"),
     [
-        ([0.2, 0.2, 0.2], "at is wrong without an attack: this nine is seen as something else."),
-        ([0.9, 0.2, 0.2], "at: right without an attack, wrong at eps 8/255."),
-        ([0.9, 0.9, 0.2], "at: right up to eps 8/255."),
+        ([0.2, 0.2, 0.2], '"at" is wrong without an attack: this nine is seen as something else.'),
+        ([0.9, 0.2, 0.2], '"at": right without an attack, wrong at eps 8/255.'),
+        ([0.9, 0.9, 0.2], '"at": right up to eps 8/255.'),
     ],
 )
 def test_the_headline_of_a_single_model_is_of_one(window: Page, page: Path, shares: list[float], words: str) -> None:

@@ -10,7 +10,7 @@ from interpret_robust.core.file_notices import say_unchanged, unchanged_together
     [
         (0, []),
         (3, ["0.png is there already", "1.png is there already", "2.png is there already"]),
-        (4, ["4 of 9 files are there already, such as 0.png"]),
+        (4, ["4 of 9 pictures are there already, such as 0.png"]),
     ],
 )
 def test_many_files_are_one_line(count: int, sentences: list[str]) -> None:
@@ -26,7 +26,7 @@ def test_what_is_new_is_said_at_once_and_the_rest_at_the_end() -> None:
             say(f"{place}.png is there already")
         say("drew new.png")
         assert messages == ["drew new.png"]
-    assert messages == ["drew new.png", "5 of 6 files are there already, such as 0.png"]
+    assert messages == ["drew new.png", "5 of 6 pictures are there already, such as 0.png"]
 
 
 def test_what_was_made_meanwhile_is_not_there_already_and_nothing_counts_twice() -> None:
@@ -42,7 +42,7 @@ def test_what_was_made_meanwhile_is_not_there_already_and_nothing_counts_twice()
     assert messages == [
         *(f"drew {place}.png" for place in range(5)),
         "wrote report.html",
-        "4 of 10 files are there already, such as a.png",
+        "4 of 10 pictures are there already, such as a.png",
     ]
 
 

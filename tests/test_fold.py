@@ -48,6 +48,21 @@ def test_a_folded_table_is_narrow_and_whole(limit: int, monkeypatch: pytest.Monk
     assert all([line[0] for line in part] == ["model", "cifar10-small-at", "at"] for part in parts)
 
 
+def test_the_columns_that_tell_rows_apart_are_in_every_part() -> None:
+    lines = [["model", "map", "order", "area", "gap"]]
+    lines += [["at", name, order, "0.12", "-0.5"] for name in ("gradient", "edges") for order in ("first", "last")]
+    heads = [[part[0] for part in fold(lines, limit)] for limit in (40, 33, 24)]
+    keys = ["model", "map", "order"]
+    assert heads == [
+        [[*keys, "area", "gap"]],
+        [[*keys, "area"], [*keys, "gap"]],
+        [["model", "map", "order"], ["model", "area", "gap"]],
+    ]
+    assert [line[:3] for line in fold(lines, 33)[1][1:]] == [line[:3] for line in lines[1:]]
+    alike = [["model", "a", "b", "c", "d"], *[["at", "1", "1", "1", place] for place in "12"]]
+    assert [part[0][0] for part in fold(alike, 9)] == ["model"] * 4, "four columns are too many"
+
+
 CLAIMS = [
     {
         "claim": "more attention goes to more robust features",

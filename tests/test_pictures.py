@@ -510,7 +510,7 @@ def test_the_count_of_damaged_pictures_stands_under_the_table(photos: Path) -> N
     model = ir.load(Pool(), f"{photos}?size=16&damaged=skip", label="pool")
     answer = ir.analyze("robustness", model, pgd="1", cw="none")
     assert answer.result.config["data"]["pictures"]["damaged"] == 3
-    assert "3 damaged pictures of the test split of photos-16 are left out." in str(answer)
+    assert "3 damaged pictures of the test split of photos-16 are left out." in " ".join(str(answer).split())
 
 
 def test_a_picture_that_turns_bad_later_is_named(photos: Path) -> None:

@@ -1,5 +1,7 @@
 """Progress without a terminal: a plain line of what takes long, and none of what is short."""
 
+import io
+import sys
 import threading
 import time
 
@@ -63,3 +65,20 @@ def test_a_bar_tells_the_passes_since_its_last_unit(
         bar.update(4)
         capsys.readouterr()
         assert wait_for_lines(capsys, 2)[-1] == "evaluate: 4 of 5 images"
+
+
+def test_a_long_description_leaves_room_for_the_bar() -> None:
+    assert progress._shorten(30 * "a" + 30 * "b") == 22 * "a" + "..." + 19 * "b"
+    assert progress._shorten(progress.LONGEST * "a") == progress.LONGEST * "a"
+
+
+@pytest.mark.parametrize(("is_terminal", "written"), [(True, "\r\x1b[J"), (False, "")])
+def test_bars_are_cleared_on_a_terminal_alone(monkeypatch: pytest.MonkeyPatch, is_terminal: bool, written: str) -> None:
+    class Stream(io.StringIO):
+        def isatty(self) -> bool:
+            return is_terminal
+
+    stream = Stream()
+    monkeypatch.setattr(sys, "stderr", stream)
+    progress.clear_bars()
+    assert stream.getvalue() == written

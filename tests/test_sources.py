@@ -161,6 +161,7 @@ def test_fetch_reads_mnist_as_torchvision_lays_it_out(
     register(monkeypatch, "mnist", archives=md5_of(files))
     put(tmp_path, files)
     first, second, _ = npz.content_of(tmp_path / "mnist.npz", fetch("mnist", tmp_path))
+    assert first is not None
     np.testing.assert_array_equal(first.images, train[..., None])
     np.testing.assert_array_equal(second.images, test[..., None])
     assert (first.labels.tolist(), second.labels.tolist()) == ([2, 0, 1], [1, 0])
@@ -184,6 +185,7 @@ def test_fetch_downloads_what_is_absent(tmp_path: Path, monkeypatch: pytest.Monk
     put(host, files)
     register(monkeypatch, "svhn", url=host.as_uri(), archives=md5_of(files))
     first, second, _ = npz.content_of(tmp_path / "svhn.npz", fetch("svhn", tmp_path / "data"))
+    assert first is not None
     np.testing.assert_array_equal(first.images, images)
     assert (first.labels.tolist(), second.labels.tolist()) == ([1, 0], [1])
     assert not list((tmp_path / "data").glob("*.partial"))
@@ -314,6 +316,7 @@ def test_read_npz_gives_what_was_written(tmp_path: Path) -> None:
     arrays = good() | {"mask_train": mask}
     npz.write_npz(tmp_path / "own.npz", arrays)
     train, test, names = npz.read_npz(tmp_path / "own.npz")
+    assert train is not None
     np.testing.assert_array_equal(train.images, arrays["x_train"])
     np.testing.assert_array_equal(test.images, arrays["x_test"])
     assert (train.labels.tolist(), test.labels.tolist()) == ([0, 2, 1, 0], [1, 2])
@@ -324,9 +327,35 @@ def test_read_npz_gives_what_was_written(tmp_path: Path) -> None:
     assert names is None
 
 
+@pytest.mark.parametrize("labels", [[[1], [2]], ["cow", "ant"]])
+def test_an_npz_may_hold_test_images_alone(tmp_path: Path, labels: Any) -> None:
+    images = pixels(2, 3, 5, 3)
+    npz.write_npz(tmp_path / "own.npz", {"x_test": images, "y_test": np.array(labels)})
+    data = catalogue.load(str(tmp_path / "own.npz"))
+    assert not data.is_for_training and data.image_shape == (3, 3, 5) and data.split_names == ("test",)
+    np.testing.assert_array_equal(data.test.images, images)
+    names, places = (("ant", "cow"), [1, 0]) if labels[0] == "cow" else (("class 0", "class 1", "class 2"), [1, 2])
+    assert (data.class_names, data.test.labels.tolist()) == (names, places)
+    with pytest.raises(UserError, match=r"own has test images only, .*: add x_train and y_train\."):
+        _ = data.train
+    npz.write_npz(
+        tmp_path / "few.npz", {"x_test": images, "y_test": np.array([0, 2]), "class_names": np.array(["a", "b"])}
+    )
+    with pytest.raises(
+        UserError, match="y_test has label 2 in row 1 where at most 1, the last of class_names, is needed"
+    ):
+        catalogue.load(str(tmp_path / "few.npz"))
+
+
 BAD_ARRAYS: list[tuple[dict[str, Any], str]] = [
     ({"y_test": None}, "also y_test is needed"),
-    ({"y_test": None, "x_train": None, "y_train": None}, "also x_train (and y_train, y_test) is needed"),
+    ({"y_test": None, "x_train": None, "y_train": None}, "also y_test is needed"),
+    ({"x_train": None, "y_test": None}, "also x_train (and y_test) is needed"),
+    ({"x_train": None}, "also x_train is needed"),
+    (
+        {"x_train": None, "y_train": None, "mask_train": np.zeros((4, 3, 5), bool)},
+        "also x_train (and y_train) is needed",
+    ),
     ({"x_train": pixels(4, 3, 5, 3) / 255}, "x_train has dtype float64 where uint8"),
     ({"x_test": pixels(2, 45)}, r"x_test has shape (2, 45) where (N, H, W)"),
     ({"x_train": pixels(4, 3, 5, 4)}, "x_train has shape (4, 3, 5, 4) where 1 or 3 channels at the end"),
@@ -336,7 +365,10 @@ BAD_ARRAYS: list[tuple[dict[str, Any], str]] = [
     ({"y_train": np.array([0, 1, 2])}, "y_train has shape (3,) where (4,)"),
     ({"y_train": np.eye(4, dtype=int)}, "y_train has shape (4, 4) where (4,)"),
     ({"y_train": np.array([0.0, 1, 2, 0])}, "y_train has dtype float64 where an integer"),
-    ({"y_train": np.array(["0", "1", "2", "0"])}, "y_train has dtype <U1 and y_test uint64 where text in both"),
+    (
+        {"y_train": np.array(["0", "1", "2", "0"])},
+        "y_train has dtype <U1 and y_test has dtype uint64 where text in both",
+    ),
     ({"y_train": np.array([*"abca"]), "y_test": np.array([*"ad"])}, "y_test has label ['d'] where one of a, b, c"),
     ({"class_names": np.array(["a", "b"])}, "class_names has 2 names where 3"),
     ({"class_names": np.array(["a", "b", "a"])}, "a class is called ['a'] where"),
@@ -365,10 +397,12 @@ def test_text_labels_are_the_sorted_names_of_classes(tmp_path: Path) -> None:
     labels = {"y_train": np.array(["dog", "ant", "cat", "dog"]), "y_test": np.array([["cat"], ["ant"]])}
     npz.write_npz(tmp_path / "own.npz", good() | labels)
     train, test, names = npz.read_npz(tmp_path / "own.npz")
+    assert train is not None
     assert names == ("ant", "cat", "dog")
     assert (train.labels.tolist(), test.labels.tolist()) == ([2, 0, 1, 2], [1, 0])
     npz.write_npz(tmp_path / "own.npz", good() | labels | {"class_names": np.array(["dog", "cat", "ant"])})
     train, test, names = npz.read_npz(tmp_path / "own.npz")
+    assert train is not None
     assert names == ("dog", "cat", "ant")
     assert (train.labels.tolist(), test.labels.tolist()) == ([0, 2, 1, 0], [1, 2])
 
@@ -389,6 +423,7 @@ def test_a_file_as_medmnist_publishes_it_is_read(tmp_path: Path) -> None:
     }
     npz.write_npz(tmp_path / "med.npz", arrays)
     train, test, _ = npz.read_npz(tmp_path / "med.npz")
+    assert train is not None
     np.testing.assert_array_equal(train.images[..., 0], arrays["train_images"])
     np.testing.assert_array_equal(test.images[..., 0], arrays["test_images"])
     assert (train.labels.tolist(), test.labels.tolist()) == ([0, 2, 1, 0], [1, 2])

@@ -52,9 +52,9 @@ from interpret_robust.models.layers import (
 )
 from interpret_robust.models.logits import as_logits, logits_part
 from interpret_robust.models.losses import cross_entropy
+from interpret_robust.models.order_check import MOSTLY_SAME, _is_moved
 from interpret_robust.models.preparation import prepare
 from interpret_robust.models.preprocess import Preprocess
-from interpret_robust.models.reading_check import MOSTLY_SAME, _is_moved
 from interpret_robust.models.self_attention import attend, tokens
 from interpret_robust.models.wrapper import WrappedModel
 from interpret_robust.results import hdf5
@@ -1451,7 +1451,7 @@ def test_two_exchanged_classes_are_told_by_more_images(order: list[int], count: 
     doubts = bring(Exchanged(10), card, replace(data, train=split, test=split), "levels").doubts
     sentence = (
         f"Of 400 others it is right on {shares[0]:.0%}, and on {shares[1]:.0%} if its classes are read in another "
-        "order (3 as 5, 5 as 3): give them the order of the data's labels."
+        "order (3 as 5, 5 as 3): give them the order of the data's labels; for pictures, "
     )
     assert any(sentence in doubt for doubt in doubts) == is_told
     assert any("order" in doubt for doubt in doubts) == is_told, doubts

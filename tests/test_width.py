@@ -116,7 +116,7 @@ def test_the_fields_of_all_recipes_are_listed_with_values_that_set_takes(print_l
 def test_help_says_where_fields_are_listed(command: str, print_lines: Callable[..., list[str]]) -> None:
     text = " ".join(" ".join(print_lines(command, "--help")).split())
     if command == "data":
-        assert all(name in text for name in (*npz.REQUIRED_NAMES, *npz.OPTIONAL))
+        assert all(name in text for name in (*npz.ALL_NAMES, *npz.OPTIONAL))
     elif command == "train":
         assert "`irt recipes` lists all fields" in text and "`irt data --help` says what an .npz has to hold" in text
 

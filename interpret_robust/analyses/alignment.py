@@ -328,8 +328,8 @@ def table_row(result: Result) -> dict[str, str]:
         "edge minus shuffled": Interval(*result["edge_cosine/difference"]).plain(),
         "linearized robustness": Interval(*result["robustness/linearized"]).plain(),
         "its Spearman with edge cosine": Interval(*result["robustness/spearman_edge_cosine"]).plain(),
-        "TV": Interval(*result["smoothness/total_variation"]).plain(),
-        "Gini": Interval(*result["smoothness/gini"]).plain(),
+        "total variation": Interval(*result["smoothness/total_variation"]).plain(),
+        "Gini index": Interval(*result["smoothness/gini"]).plain(),
         "high frequency": Interval(*result["smoothness/high_frequency"]).percent(),
         "images": str(result.count),
     }

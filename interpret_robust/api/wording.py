@@ -9,7 +9,9 @@ from interpret_robust.core.errors import UserError
 ARGUMENTS = {"dataset": "data", "evaluator": "evaluators", "model-arg": "arguments", "overwrite": "overwrite=True"}
 """Options of the commands whose arguments in a program are called otherwise."""
 
-_OPTION = re.compile(r"`(?!--)[^`]*`|pip install [^:;]*|(?<![\w./-])--(?:set )?(\w[\w-]*)( (?=[A-Z]+\b|\d))?")
+_OPTION = re.compile(
+    r"`(?!--)[^`]*`|pip install [^:;]*|(?<![\w./-])--(?:set )?(\w[\w-]*)( (?=[A-Z]+\b|\d|[\w-]+[.:/]\w))?"
+)
 """An option with the space before its value, or a whole command, in which options stay."""
 
 

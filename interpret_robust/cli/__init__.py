@@ -77,6 +77,14 @@ def _is_interruption(error: BaseException | None) -> bool:
     return error is not None
 
 
+def _recipe_field(error: click.NoSuchOption) -> str | None:
+    """Return the field of a recipe that an unknown option of `irt train` is called like, or None."""
+    from interpret_robust.training.recipe import meanings
+
+    name = error.option_name.lstrip("-").replace("-", "_")
+    return name if error.ctx and error.ctx.command.name == "train" and name in meanings() else None
+
+
 def _explain(error: Exception) -> tuple[str | None, int]:
     """Return the sentence and the exit status for an error; no sentence for one that is a fault of ours."""
     from concurrent.futures.process import BrokenProcessPool
@@ -92,6 +100,8 @@ def _explain(error: Exception) -> tuple[str | None, int]:
             sentence, code = f"interrupted; what is finished is kept, {remedy}", EXIT_INTERRUPTED
         case click.exceptions.NoArgsIsHelpError():
             sentence = f"a command is missing.\n\n{error.format_message()}"
+        case click.NoSuchOption() if field := _recipe_field(error):
+            sentence = f"No such option '{error.option_name}': give --set {field}=VALUE, a field of the recipe."
         case click.ClickException():
             sentence = " ".join(error.format_message().split())
         case UserError():

@@ -23,7 +23,8 @@ def data() -> None:
     mask_train, mask_test  optional: not 0 on the object, (N, H, W), bool or uint8
     class_names            optional: text (K,), in the order of the labels
 
-    The names of MedMNIST (train_images, ...) work too. `irt data get FILE.npz` checks a file.
+    Data for tests alone have no x_train and y_train. The names of MedMNIST (train_images, ...) work too. `irt data get
+    FILE.npz` checks a file.
     """
 
 

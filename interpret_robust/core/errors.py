@@ -127,13 +127,23 @@ def unknown(kind: str, name: object, choices: Iterable[str]) -> UserError:
 
     A program may give something other than text for a name.
     """
+    name, names = name if isinstance(name, str) else describe(name), sorted(choices)
+    nearest = find_nearest(name, names)
+    hint = f"did you mean '{nearest}'? " if nearest else ""
+    return UserError(f"unknown {kind} '{name}': {hint}known are {', '.join(names)}.")
+
+
+def find_nearest(name: str, names: Sequence[str]) -> str | None:
+    """Return the one of `names` that is most like a name, upper case or lower; None where none is like it.
+
+    Example:
+        >>> find_nearest("quik", ["paper", "quick"])
+        'quick'
+    """
     import difflib  # which most commands do not need
 
-    name, names = name if isinstance(name, str) else describe(name), sorted(choices)
     by_lower_case = {choice.lower(): choice for choice in reversed(names)}
-    matches = [by_lower_case[key] for key in difflib.get_close_matches(name.lower(), by_lower_case, n=1)]
-    hint = f"did you mean '{matches[0]}'? " if matches else ""
-    return UserError(f"unknown {kind} '{name}': {hint}known are {', '.join(names)}.")
+    return next((by_lower_case[key] for key in difflib.get_close_matches(name.lower(), by_lower_case, n=1)), None)
 
 
 Say = Callable[[str], None]

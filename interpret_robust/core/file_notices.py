@@ -16,10 +16,11 @@ def say_unchanged(names: Sequence[str], count: int, say: Say) -> None:
 
     Example:
         >>> say_unchanged(["a.png", "b.png", "c.png", "d.png"], 7, print)
-        4 of 7 files are there already, such as a.png
+        4 of 7 pictures are there already, such as a.png
     """
     if len(names) > MOST_NAMED:
-        say(f"{len(names)} of {count} files are there already, such as {names[0]}")
+        noun = "pictures" if all(name.endswith(".png") for name in names) else "files"
+        say(f"{len(names)} of {count} {noun} are there already, such as {names[0]}")
         return
     for name in names:
         say(f"{name}{_UNCHANGED_ENDING}")

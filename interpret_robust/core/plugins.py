@@ -22,7 +22,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from interpret_robust.core.errors import UserError, first_line
+from interpret_robust.core.errors import UserError, find_nearest, first_line
 
 if TYPE_CHECKING:  # slow to import, and most commands ask for no entry point
     from importlib.metadata import EntryPoint
@@ -73,6 +73,8 @@ def import_object(reference: str) -> Any:
         raise UserError(f"{reference}: module '{module}' cannot be imported ({first_words(error)}).") from error
     for part in name.split("."):
         if not hasattr(target, part):
-            raise UserError(f"{reference}: {module} has no '{part}'.")
+            nearest = find_nearest(part, [other for other in dir(target) if not other.startswith("_")])
+            hint = f", but '{nearest}'" if nearest else ""
+            raise UserError(f"{reference}: {module} has no '{part}'{hint}.")
         target = getattr(target, part)
     return target

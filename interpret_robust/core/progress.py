@@ -20,6 +20,9 @@ LINE_EVERY = 60.0
 """Seconds from then on between two."""
 
 
+LONGEST = 44
+"""Characters of a bar's description."""
+
 DRAW_EVERY = 0.5
 """Seconds between two drawings of a bar while only passes are counted."""
 
@@ -37,7 +40,9 @@ class Bar(tqdm):  # type: ignore[misc, type-arg, unused-ignore]  # tqdm has no t
     def __init__(self, description: str, total: int | None, unit: str, **options: Any) -> None:
         self._description, self._unit, self._lines = description, unit, ExitStack()
         self._passes, self._next_draw = 0, 0.0
-        super().__init__(desc=description, total=total, unit=f" {unit}", disable=None, dynamic_ncols=True, **options)
+        super().__init__(
+            desc=_shorten(description), total=total, unit=f" {unit}", disable=None, dynamic_ncols=True, **options
+        )
 
     def __enter__(self) -> "Bar":
         if self.disable:
@@ -53,8 +58,9 @@ class Bar(tqdm):  # type: ignore[misc, type-arg, unused-ignore]  # tqdm has no t
 
     def update(self, n: float | None = 1) -> bool | None:
         """Count `n` more units; returns whether the bar was drawn."""
-        self._passes = 0
-        self.set_postfix_str("", refresh=False)
+        if self._passes:
+            self._passes = 0
+            self.set_postfix_str("", refresh=False)
         if self.disable:
             self.n += n or 0
         return bool(super().update(n))
@@ -85,6 +91,20 @@ def bar(description: str, total: int, unit: str, *, initial: int = 0, position: 
 def pass_counter(description: str) -> Bar:
     """Return a bar without an end, which counts passes through a network and goes when its work is over."""
     return Bar(description, None, "passes", leave=False, delay=FIRST_LINE)
+
+
+def _shorten(description: str) -> str:
+    """Return a description that leaves room for a bar beside it: of a long one the beginning and the end."""
+    if len(description) <= LONGEST:
+        return description
+    return f"{description[: LONGEST // 2]}...{description[3 - LONGEST // 2 :]}"
+
+
+def clear_bars() -> None:
+    """Clear the line of the cursor and all below it, where bars of other processes may stand, on a terminal."""
+    if sys.stderr.isatty():
+        sys.stderr.write("\r\x1b[J")
+        sys.stderr.flush()
 
 
 def count_pass() -> None:

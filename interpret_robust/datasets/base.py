@@ -195,10 +195,12 @@ class PictureDataset(Dataset):
     def train(self) -> Split:
         """Return the training split. Raises UserError where there is none."""
         if not self.is_for_training:
-            raise UserError(
-                f"{self.name} has test images only, and this needs training images: put pictures into train/ and "
-                "test/, each with one folder for each class."
+            remedy = (
+                "add x_train and y_train."
+                if self.test.pictures is None
+                else "put pictures into train/ and test/, each with one folder for each class."
             )
+            raise UserError(f"{self.name} has test images only, and this needs training images: {remedy}")
         return self.parts["train"]()
 
     @cached_property

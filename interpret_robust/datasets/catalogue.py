@@ -12,9 +12,9 @@ from interpret_robust.core.files import remove_leftovers, stamp, tree_stamp
 from interpret_robust.core.locks import Lock
 from interpret_robust.core.plugins import entry_points_of, load_entry_point
 from interpret_robust.datasets import cifar_c, picture_sources, sources
-from interpret_robust.datasets.base import Dataset, numbered
+from interpret_robust.datasets.base import Dataset, PictureDataset, numbered
 from interpret_robust.datasets.class_names import renumber_by_file
-from interpret_robust.datasets.npz import Arrays, check_file, content_of, load_arrays, read_npz, write_npz
+from interpret_robust.datasets.npz import Arrays, Content, check_file, content_of, load_arrays, read_npz, write_npz
 from interpret_robust.datasets.records import RECORDS, Generator
 from interpret_robust.datasets.reference import Reference
 
@@ -91,8 +91,16 @@ def _load_installed(name: str) -> Dataset:
             f"the entry point '{name}' of interpret_robust.datasets gives no arrays: it must be a function that "
             "returns x_train, y_train, x_test and y_test, as in a .npz."
         )
-    train, test, class_names = content_of(Path(name), dict(arrays))
-    return Dataset(name, train, test, class_names or numbered(int(train.labels.max()) + 1))
+    return _dataset(name, content_of(Path(name), dict(arrays)))
+
+
+def _dataset(name: str, content: Content) -> Dataset:
+    """Return the dataset of arrays; classes without names are as many as the labels tell."""
+    train, test, class_names = content
+    class_names = class_names or numbered(int((test if train is None else train).labels.max()) + 1)
+    if train is None:
+        return PictureDataset(name, {"test": lambda: test}, class_names)
+    return Dataset(name, train, test, class_names)
 
 
 def load(name: str) -> Dataset:
@@ -128,8 +136,7 @@ def _load_arrays(name: str) -> Dataset:
         return _load_installed(name)
     path = file_of(name)
     if name not in RECORDS:
-        train, test, class_names = read_npz(path)
-        return Dataset(path.stem, train, test, class_names or numbered(int(train.labels.max()) + 1))
+        return _dataset(path.stem, read_npz(path))
     record, patterns = RECORDS[name], None
     if isinstance(record.origin, Generator):
         _generate(record.origin, path)
@@ -138,6 +145,7 @@ def _load_arrays(name: str) -> Dataset:
     else:
         arrays = sources.fetch(name, record.origin, cache_folder())
     train, test, _ = content_of(path, arrays)
+    assert train is not None, "data with a name have training images"
     return Dataset(name, train, test, record.class_names, patterns)
 
 

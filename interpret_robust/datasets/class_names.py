@@ -79,7 +79,10 @@ def renumber_by_file(data: Dataset, path: Path) -> Dataset:
         places = find(data.class_names, outputs)
         strange = [name for name, place in zip(data.class_names, places, strict=True) if place is None]
         problem = f"names no class '{strange[0]}', or several" if strange else "gives one number to two classes"
-        raise UserError(f"{path} {problem}, and {data.name} has {len(data.class_names)}: each must be there once.")
+        raise UserError(
+            f"{path} has {len(outputs)} classes and {problem}, and {data.name} has {len(data.class_names)} classes: "
+            "each must be there once."
+        )
     return result
 
 

@@ -4,7 +4,7 @@ import hashlib
 import textwrap
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +20,8 @@ Array = npt.NDArray[Any]
 Arrays = dict[str, Array]
 
 NAMES_OF = {"images": "x", "labels": "y"}
-REQUIRED_NAMES = ("x_train", "y_train", "x_test", "y_test")
+TRAINING_NAMES, TEST_NAMES = ("x_train", "y_train"), ("x_test", "y_test")
+ALL_NAMES = (*TRAINING_NAMES, *TEST_NAMES)
 OPTIONAL = ("mask_train", "mask_test", "class_names")
 MEDMNIST = {f"{part}_{kind}": f"{axis}_{part}" for part in ("train", "test") for kind, axis in NAMES_OF.items()}
 """Names of arrays in the files that MedMNIST publishes, and what they are here."""
@@ -46,9 +47,9 @@ def write_npz(path: Path, arrays: Arrays) -> None:
 
 
 class Content(NamedTuple):
-    """What a .npz holds: two splits, and the names of its classes where it has them."""
+    """What a .npz holds: test images, training images where it has them, and names of classes where it has them."""
 
-    train: Split
+    train: Split | None
     test: Split
     class_names: tuple[str, ...] | None
 
@@ -59,7 +60,8 @@ def read_npz(path: Path) -> Content:
     It holds x_train, x_test (N, H, W) or (N, H, W, C) uint8 with C 1 or 3, y_train, y_test (N,) or (N, 1) of integers
     or of text, and optionally mask_train, mask_test (N, H, W) bool or uint8, where not 0 means object, and class_names
     (K,) of text. Integer labels are 0 to K-1 with K at most 1000, and y_train has each of them; text labels are names
-    of classes, numbered as in class_names, or else in sorted order. Raises UserError naming what differs from this.
+    of classes, numbered as in class_names, or else in sorted order. A file for tests alone has neither x_train nor
+    y_train. Raises UserError naming what differs from this.
     """
     arrays = load_arrays(path)
     with zipfile.ZipFile(path) as archive:
@@ -71,34 +73,52 @@ def content_of(path: Path, arrays: Arrays, names_in: Mapping[str, str] | None = 
 
     A sentence on what is wrong names `path`, and an array as `names_in` says that the file has it, else as it is here.
     """
-    keys = {key: key for key in (*REQUIRED_NAMES, *OPTIONAL)} | dict(names_in or {})
+    keys = {key: key for key in (*ALL_NAMES, *OPTIONAL)} | dict(names_in or {})
     names = _number_labels(path, arrays, keys)
-    train, test = (_split(path, arrays, part, keys) for part in ("train", "test"))
+    train = _split(path, arrays, "train", keys) if has_training(arrays) else None
+    test = _split(path, arrays, "test", keys)
+    row = int(test.labels.argmax())
+    problem = f"{keys['y_test']} has label {test.labels[row]} in row {row}"
+    if train is not None:
+        last = _check_training(path, train, test, names, keys)
+        _demand(test.labels[row] <= last, path, problem, f"at most {last}, the highest of {keys['y_train']},")
+    elif names is not None:
+        last = len(names) - 1
+        _demand(test.labels[row] <= last, path, problem, f"at most {last}, the last of class_names,")
+    return Content(train, test, names)
+
+
+def _check_training(
+    path: Path, train: Split, test: Split, names: tuple[str, ...] | None, keys: Mapping[str, str]
+) -> int:
+    """Return the highest label. Raises UserError where training images differ from test images, or lack a class."""
     test_shape, train_shape = test.images.shape[1:], train.images.shape[1:]
     problem, right = f"{keys['x_test']} has images of shape {test_shape}", f"{train_shape} as in {keys['x_train']}"
     _demand(test_shape == train_shape, path, problem, right)
-    labels, row = np.unique(train.labels), int(test.labels.argmax())
-    highest = test.labels[row]
-    description, last = f"{len(labels)} labels from {labels[0]} to {labels[-1]}", labels[-1]
+    labels = np.unique(train.labels)
+    description, last = f"{len(labels)} labels from {labels[0]} to {labels[-1]}", int(labels[-1])
     _demand(len(labels) == last + 1, path, f"{keys['y_train']} has {description}", f"each of 0 to {last}")
-    right = f"at most {last}, the highest of {keys['y_train']},"
-    _demand(highest <= last, path, f"{keys['y_test']} has label {highest} in row {row}", right)
     if names is not None:
         _demand(len(names) == last + 1, path, f"class_names has {len(names)} names", f"{last + 1}, one a label,")
-    return Content(train, test, names)
+    return last
+
+
+def has_training(keys: Container[str]) -> bool:
+    """Return whether there are training images among arrays, or should be."""
+    return any(key in keys for key in (*TRAINING_NAMES, "mask_train"))
 
 
 def _number_labels(path: Path, arrays: Arrays, keys: Mapping[str, str]) -> tuple[str, ...] | None:
     """Replace text labels in `arrays` by integers; return the names of the classes, or None where there are none."""
     names = _class_names(path, arrays["class_names"]) if "class_names" in arrays else None
-    is_text = [arrays[key].dtype.kind == "U" for key in ("y_train", "y_test")]
+    labels = [key for key in ("y_train", "y_test") if key in arrays]
+    is_text = [arrays[key].dtype.kind == "U" for key in labels]
     if not any(is_text):
         return names
-    train, test = arrays["y_train"].dtype, arrays["y_test"].dtype
-    kinds = f"{keys['y_train']} has dtype {train} and {keys['y_test']} {test}"
+    kinds = " and ".join(f"{keys[key]} has dtype {arrays[key].dtype}" for key in labels)
     _demand(all(is_text), path, kinds, "text in both or integers in both")
-    names = names or _class_names(path, np.unique(arrays["y_train"]))
-    for key in ("y_train", "y_test"):
+    names = names or _class_names(path, np.unique(arrays[labels[0]]))
+    for key in labels:
         values, places = np.unique(arrays[key], return_inverse=True)
         unknown = [value for value in values.tolist() if value not in names]
         _demand(not unknown, path, f"{keys[key]} has label {unknown[:1]}", f"one of {shorten(', '.join(names))}")
@@ -145,7 +165,7 @@ def load_arrays(path: Path) -> Arrays:
                     while member.read(CHUNK):  # zipfile checks the CRC-32 at the end
                         pass
     except UNREADABLE as error:
-        right = f"a .npz of {', '.join(REQUIRED_NAMES)} as numpy.savez writes it"
+        right = f"a .npz of {', '.join(ALL_NAMES)} as numpy.savez writes it"
         raise UserError(f"{location} cannot be read ({reason(error)}) where {right} is needed.") from error
     return arrays
 
@@ -170,10 +190,11 @@ def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, str]:
     stems = _stems(archive)
     listing = shorten(", ".join(stems)) or "nothing"
     keys, names_in = [MEDMNIST.get(stem, stem) for stem in stems], _names_in(stems)
-    gaps = [names_in.get(key, key) for key in REQUIRED_NAMES if key not in keys]
+    required_names = ALL_NAMES if has_training(keys) else TEST_NAMES
+    gaps = [names_in.get(key, key) for key in required_names if key not in keys]
     remark = f" (and {', '.join(gaps[1:])})" if gaps[1:] else ""
     _demand(not gaps, path, f"the file holds {listing}", f"also {gaps[0] if gaps else ''}{remark}")
-    allowed_names = (*REQUIRED_NAMES, *OPTIONAL, *UNUSED_NAMES)
+    allowed_names = (*ALL_NAMES, *OPTIONAL, *UNUSED_NAMES)
     allowed_listing = ", ".join(names_in.get(key, key) for key in allowed_names)
     for name, key in zip(names, keys, strict=True):
         is_known = key in allowed_names and name.endswith(".npy")

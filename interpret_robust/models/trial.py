@@ -20,12 +20,13 @@ from interpret_robust.models.answer_checks import SMALL, doubts_about_gradients,
 from interpret_robust.models.attention_check import doubts_about_attention
 from interpret_robust.models.classifier import Classifier, predicted_classes
 from interpret_robust.models.file_accuracy import doubt_about_accuracy
+from interpret_robust.models.judgment import Judgment
 from interpret_robust.models.layers import LEAST_OF_FEW, Choice, count_beyond, count_turned
 from interpret_robust.models.loss_check import doubt_about_loss
 from interpret_robust.models.memory import Memory
 from interpret_robust.models.normalization import STATISTICS
 from interpret_robust.models.own_numbers import list_changes, sum_up
-from interpret_robust.models.reading_check import Judgment, check_reading
+from interpret_robust.models.reading_check import check_reading
 from interpret_robust.models.wrapper import WrappedModel
 
 MOST_CELLS = 0.6

@@ -168,10 +168,11 @@ def _block(lines: Lines) -> str:
 
 
 def fold(lines: Lines, limit: int) -> list[Lines]:
-    """Return a table as tables that can be at most `limit` characters wide, each with the first column, see `wrap`.
+    """Return a table as tables that can be at most `limit` characters wide, each with the first columns, see `wrap`.
 
-    Nothing is left out: a cell that cannot be broken stays whole, in a table of its own. A column such as `at, paper`
-    stays beside the column `at` before it, if the two fit.
+    These are as many as tell all rows apart, at most MOST_KEYS; the first alone if that takes more, or two thirds of
+    the width. Nothing is left out: a cell that cannot be broken stays whole, in a table of its own. A column such as
+    `at, paper` stays beside the column `at` before it, if the two fit.
 
     Example:
         >>> fold([["model", "a", "b"], ["x", "1.25", "2.5"]], 12)
@@ -180,23 +181,36 @@ def fold(lines: Lines, limit: int) -> list[Lines]:
     if not lines[0]:
         return [lines]
     floors = _floors(lines)
+    keys = [*range(_count_keys(lines))]
+    if 3 * _total(floors[: len(keys)]) > 2 * limit:
+        keys = [0]
 
     def fits(columns: Sequence[int]) -> bool:
-        return _total([floors[place] for place in (0, *columns)]) <= limit
+        return _total([floors[place] for place in (*keys, *columns)]) <= limit
 
     groups: list[list[int]] = [[]]
-    for block in _inseparable(lines[0]):
+    for block in _inseparable(lines[0], len(keys)):
         for columns in [block] if fits(block) else [[column] for column in block]:
             if groups[-1] and not fits([*groups[-1], *columns]):
                 groups.append([])
             groups[-1] += columns
-    return [[[line[column] for column in (0, *group)] for line in lines] for group in groups]
+    return [[[line[column] for column in (*keys, *group)] for line in lines] for group in groups]
 
 
-def _inseparable(head: Sequence[str]) -> Iterator[list[int]]:
-    """Yield the columns after the first, those together that stay side by side: `at` and `at, paper`."""
+MOST_KEYS = 3
+"""Columns that are repeated at most where a table is folded."""
+
+
+def _count_keys(lines: Lines) -> int:
+    """Return how many of the first columns tell all rows apart; 1 where that takes more than MOST_KEYS."""
+    counts = range(1, min(MOST_KEYS, len(lines[0]) - 1) + 1)
+    return next((count for count in counts if len({tuple(line[:count]) for line in lines}) == len(lines)), 1)
+
+
+def _inseparable(head: Sequence[str], first: int) -> Iterator[list[int]]:
+    """Yield the columns from `first` on, those together that stay side by side: `at` and `at, paper`."""
     columns: list[int] = []
-    for column in range(1, len(head)):
+    for column in range(first, len(head)):
         if columns and not head[column].startswith(f"{head[columns[0]]}, "):
             yield columns
             columns = []

@@ -14,7 +14,7 @@ import torch
 from interpret_robust import analyses
 from interpret_robust.analyses.engine import work as streaming
 from interpret_robust.analyses.engine.settings import shares_attack
-from interpret_robust.core import process_pool, ranks, round_robin
+from interpret_robust.core import process_pool, progress, ranks, round_robin
 from interpret_robust.core.device import exact, resolve
 from interpret_robust.core.errors import Say, UserError
 from interpret_robust.core.file_notices import MOST_NAMED, say_unchanged
@@ -189,6 +189,7 @@ def do_all(tasks: Sequence[TrainTask] | Sequence[AnalysisTask], device: str, say
         elif isinstance(outcome, Exception):
             failures.append(outcome)
         else:
+            progress.clear_bars()
             say(outcome)
     if names_not_begun:
         failures.append(_not_begun(names_not_begun))

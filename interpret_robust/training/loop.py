@@ -182,7 +182,11 @@ def _run_to_end(
     save()  # at once, so that a folder that cannot be written is told before the work, not after it
     saved_at = time.monotonic()
     bar = progress.bar(
-        f"{run.job.variant.name} seed {run.job.seed}", run.total_steps, "steps", initial=run.step, position=position
+        f"{run.job.architecture} {run.job.variant.name} seed {run.job.seed}",
+        run.total_steps,
+        "steps",
+        initial=run.step,
+        position=position,
     )
     with bar:
         while run.step < run.total_steps:

@@ -515,7 +515,7 @@ function positionLine(model, place, natural, cell) {
   const line = element("p", undefined, "at-position");
   const parts = [];
   if (natural.attention && cell.attention) parts.push(`${model.weights} ${percent(natural.attention[position])} \u2192 ${percent(cell.attention[position])}`);
-  if (cell.ranks) parts.push(`rank ${cell.ranks[position] + 1} of ${cell.ranks.length}`);
+  if (cell.ranks) parts.push(`robustness rank ${cell.ranks[position]} of 0 to ${cell.ranks.length - 1}`);
   const deleted = cell.deleted?.[position];
   if (deleted) {
     const change = deleted.prediction === cell.prediction ? "still" : "then";
@@ -725,7 +725,7 @@ function movedCell(model, natural, cell) {
 }
 
 function headline(all, { most, best, close, worst, isSure, isClaim }) {
-  const names = (places) => list(places.map((place) => setup.models[place].name));
+  const names = (places) => list(places.map((place) => `"${setup.models[place].name}"`)); // `at` is also a word
   const isAlone = all.length === 1;
   if (!isSure) return `PGD-${view.steps} on ${className(view.label)}: looking for the eps at which ${isAlone ? "the" : "each"} model fails \u2026`;
   if (most < 0) return `${isAlone ? names(best) : "Every model"} is wrong without an attack: this ${className(view.label)} is seen as something else.`;
@@ -770,7 +770,7 @@ function showCommands() {
   const questions = [["what the models see: prediction_natural and prediction", "robustness", `evaluate SUBJECT --eps ${view.eps}${norm} ${readings}`, all]];
   if (isUsual && withPositions.length) {
     questions.push(
-      ["attention, attention_adversarial, spearman; the position of the smallest distance has rank 1", "attention-rank", `analyze attention-rank SUBJECT ${attack}`, withPositions],
+      ["attention, attention_adversarial, spearman; the position of the smallest distance has rank 0", "attention-rank", `analyze attention-rank SUBJECT ${attack}`, withPositions],
       ["attention moved: distance", "attention-maps", `analyze attention-maps SUBJECT ${attack}`, withPositions],
     );
   }

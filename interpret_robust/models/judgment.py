@@ -1,0 +1,75 @@
+"""What a model has right of a few images, and whether it would have more right in another way."""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import scipy
+import torch
+from torch import Tensor
+
+from interpret_robust.core.statistics import mcnemar
+from interpret_robust.datasets.base import Labels
+from interpret_robust.models.classifier import predicted_classes
+from interpret_robust.models.preprocess import Preprocess
+from interpret_robust.models.wrapper import WrappedModel
+
+BATCH_SIZE = 25
+"""Images that are asked at once."""
+
+SIGNIFICANT = 0.01
+
+LEAST_WRONG = 8
+"""The fewest images, all right under one normalization and wrong under another, that McNemar's test at 0.01 tells."""
+
+Right = npt.NDArray[np.bool_]
+"""Which images (N,) are right."""
+
+
+class Judgment(NamedTuple):
+    """Images (N, C, H, W) and labels (N,) that a model was asked, and which it has right.
+
+    `guesses` is the share that is right without looking at images.
+    """
+
+    images: Tensor
+    labels: Labels
+    right: Right
+    guesses: float
+
+    @property
+    def accuracy(self) -> float:
+        """Return the share of images that are right."""
+        return float(self.right.mean())
+
+    def is_better_than_guessing(self) -> bool:
+        """Return whether that cannot be luck: an exact binomial test at SIGNIFICANT."""
+        return is_above(self.right, self.guesses)
+
+
+def is_better(other: Right, judgment: Judgment) -> bool:
+    """Return whether more images are right in another way, more than by luck, and better than by guessing."""
+    is_more = other.mean() > judgment.accuracy and mcnemar(other, judgment.right).p_value < SIGNIFICANT
+    return is_more and is_above(other, judgment.guesses)
+
+
+def is_above(right: Right, chance: float) -> bool:
+    """Return whether more images are right than by chance: an exact binomial test at SIGNIFICANT."""
+    return bool(scipy.special.bdtrc(right.sum() - 1, len(right), chance) <= SIGNIFICANT)
+
+
+def classify(logits: Tensor) -> npt.NDArray[np.int64]:
+    """Return the class (N,) of the highest of logits (N, classes), negative where they are not numbers."""
+    classes: npt.NDArray[np.int64] = predicted_classes(logits).cpu().numpy()
+    return classes
+
+
+@torch.no_grad()
+def ask(model: WrappedModel, images: Tensor, preprocess: Preprocess) -> Tensor:
+    """Return the logits of images (N, C, H, W) behind another preprocessing."""
+    own_preprocess = model.preprocess
+    model.preprocess = preprocess
+    try:
+        return torch.cat([model(batch) for batch in torch.split(images, BATCH_SIZE)])
+    finally:
+        model.preprocess = own_preprocess
