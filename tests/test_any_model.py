@@ -50,6 +50,9 @@ GRIDS = {
     "timm-convnext_atto-random": (160, 2, 2),
     "robustbench-Wong2020Fast-random": (512, 4, 4),
 }
+SLOW = ("vit-b-16", "robustbench-Wong2020Fast-random")
+"""Of these, and tried with `pytest -m long`."""
+
 QUESTIONS: dict[str, list[str]] = {
     "robustness": ["--pgd", "2", "--cw", "none"],
     "gradient-maps": [],
@@ -90,7 +93,9 @@ def few_blocks_of_each_library(few_blocks: None) -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module", params=MODELS)
+@pytest.fixture(
+    scope="module", params=[pytest.param(name, marks=[pytest.mark.long] if name in SLOW else []) for name in MODELS]
+)
 def question_files(request: pytest.FixtureRequest, place: Path, reader: Path) -> tuple[str, dict[str, Path]]:
     """The name of a model, and the file of each question about it, made by the command."""
     name: str = request.param

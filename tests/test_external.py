@@ -313,6 +313,7 @@ def test_arguments_go_to_whatever_builds_the_network(folder: Path) -> None:
     assert own_network.get_parameter("answer.bias").shape == (5,)
 
 
+@pytest.mark.long
 def test_a_file_of_weights_says_for_how_many_classes_its_network_is(tmp_path: Path) -> None:
     """Where nobody else does, as of single pictures; a number that is given as an argument is taken."""
     network = network_of(Card("torchvision:resnet18", weights="random"), K)

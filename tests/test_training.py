@@ -93,7 +93,9 @@ def test_two_steps_equal_a_plain_loop(digits: Dataset, name: str) -> None:
         RECIPE,
         replace(RECIPE, ema=0.9),
         replace(RECIPE, optimizer="adam", learning_rate=1e-3),
-        replace(RECIPE, attack_precision="bfloat16", attack_batch_norm="train"),
+        pytest.param(
+            replace(RECIPE, attack_precision="bfloat16", attack_batch_norm="train"), marks=pytest.mark.long
+        ),  # slow without the instructions
     ],
     ids=["sgd", "average", "adam", "bfloat16"],
 )
