@@ -12,7 +12,6 @@ from pathlib import Path
 VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 """What a user may have set to choose how threads wait."""
 
-
 LOAD = Path("/proc/loadavg")
 """Its fourth field is `threads that run or could/all threads`, see proc_loadavg(5)."""
 LOOKS = 5

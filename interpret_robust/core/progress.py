@@ -19,7 +19,6 @@ FIRST_LINE = 5.0
 LINE_EVERY = 60.0
 """Seconds from then on between two."""
 
-
 LONGEST = 44
 """Characters of a bar's description."""
 

@@ -5,36 +5,37 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import scipy
 from torch import Tensor
 
 from interpret_robust.models.file_content import read_content
 from interpret_robust.models.file_rest import join, mappings_in
+from interpret_robust.models.judgment import SIGNIFICANT, Judgment
 
 ACCURACY = re.compile(r"((best|top|val|valid|validation|test|eval)_?)*(acc(uracy)?[@_]?1?|(top|prec)[@_]?1)")
 """What programs call the accuracy on images that were not trained on, in lower case."""
-
-SIGNIFICANT = 0.01
 
 MOST_LOST = 0.2
 """Share of the stated accuracy that a model may lack: it may be that of another epoch, of other images, of training."""
 
 
-def doubt_about_accuracy(path: Path, right: npt.NDArray[np.bool_]) -> str | None:
-    """Return the end of a sentence where fewer images are right, (N,), than the file of the weights says, or None.
+def doubt_about_accuracy(path: Path, judgment: Judgment) -> str | None:
+    """Return a sentence where fewer images are right than the file of the weights says, or None.
+
+    It begins with a verb, to be read behind the model's name.
 
     Example:
-        >>> doubt_about_accuracy(Path("last.pt"), np.zeros(100, bool))
-        ", and 'best_acc' in last.pt is 0.93: is the network built as it was trained (activations, ...), and ...?"
+        >>> doubt_about_accuracy(Path("last.pt"), judgment)
+        "is right on 40% of 100 test images, and 'best_acc' in last.pt is 0.93: is the network built as ...?"
     """
-    accuracy = float(right.mean())
+    accuracy, right = judgment.accuracy, judgment.right
+    if accuracy >= 1 - MOST_LOST:  # no stated share is high enough: the file need not be read again
+        return None
     for place, number, share in find_accuracies(read_content(path)):
         if accuracy < (1 - MOST_LOST) * share and scipy.special.bdtr(right.sum(), len(right), share) < SIGNIFICANT:
             return (
-                f", and '{place}' in {path.name} is {number:g}: is the network built as it was trained (activations, "
-                "padding, pooling), and are these images of its classes, prepared alike?"
+                f"{judgment.summary}, and '{place}' in {path.name} is {number:g}: is the network built as it was "
+                "trained (activations, padding, pooling), and are these images of its classes, prepared alike?"
             )
     return None
 

@@ -42,6 +42,11 @@ class Judgment(NamedTuple):
         """Return the share of images that are right."""
         return float(self.right.mean())
 
+    @property
+    def summary(self) -> str:
+        """Return the beginning of a sentence, such as `is right on 42% of 100 test images`."""
+        return f"is right on {self.accuracy:.0%} of {len(self.labels)} test images"
+
     def is_better_than_guessing(self) -> bool:
         """Return whether that cannot be luck: an exact binomial test at SIGNIFICANT."""
         return is_above(self.right, self.guesses)

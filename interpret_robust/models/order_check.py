@@ -14,6 +14,9 @@ from interpret_robust.datasets.batches import to_device, to_pixels
 from interpret_robust.models.judgment import LEAST_WRONG, SIGNIFICANT, Judgment, Right, ask, classify, is_better
 from interpret_robust.models.wrapper import WrappedModel
 
+Classes = npt.NDArray[np.int64]
+"""A class for each image (N,) or for each label (classes,)."""
+
 MOSTLY_SAME = 0.7
 """Share of classes with a wrong image whose other image has to be called the same, for their order to be in doubt."""
 
@@ -36,6 +39,24 @@ LEAST_ORDERED = 0.35
 Of 100 images of CIFAR-10, bad models (untrained, or asked about dimmed, transposed or inverted images) were right on at
 most 0.32 in another order. No file was kept of this.
 """
+
+
+def reorder(logits: Tensor, labels: Labels) -> Iterator[tuple[Right, str]]:
+    """Yield which images are right if classes are read in the order that suits most images, and how, as the end of a
+    sentence; nothing where images are few for the classes, or few are right in any order.
+
+    Args:
+        logits: answers to images, (N, classes).
+        labels: theirs, (N,).
+
+    Example:
+        >>> [words for _, words in reorder(10 * torch.eye(3).flip(1).repeat(8, 1), np.arange(24) % 3)]
+        ["if its classes are read in another order (0 as 2, 2 as 0): ..."]
+    """
+    if logits.shape[1] <= len(labels) // FEW_CLASSES:
+        right, order = _judge_order(classify(logits), labels, logits.shape[1])
+        if right.mean() > LEAST_ORDERED:
+            yield right, _describe(order)
 
 
 def doubt_about_order(model: WrappedModel, judgment: Judgment, logits: Tensor, data: Dataset) -> Iterator[str]:
@@ -81,14 +102,15 @@ def _doubt_about_few(model: WrappedModel, judgment: Judgment, logits: Tensor, da
     right = order[others.labels] == predicted
     if right.mean() > LEAST_ORDERED and is_better(right, confirmation):
         yield (
-            f". Of {len(others)} others it is right on {confirmation.accuracy:.0%}, and on {right.mean():.0%} if its "
-            f"classes are read in another order ({describe_order(order.tolist())}): {ORDER_REMEDY}"
+            f". Of {len(others)} others it is right on {confirmation.accuracy:.0%}, and on {right.mean():.0%} "
+            f"{_describe(order)}"
         )
 
 
-def describe_order(order: list[int]) -> str:
-    """Return which class stands for each label that has another than its own."""
-    return ", ".join(f"{label} as {place}" for label, place in enumerate(order) if label != place)
+def _describe(order: Classes) -> str:
+    """Return the end of a sentence: which class stands for each label that has another than its own, and a remedy."""
+    moves = ", ".join(f"{label} as {place}" for label, place in enumerate(order) if label != place)
+    return f"if its classes are read in another order ({moves}): {ORDER_REMEDY}"
 
 
 def _pairs(labels: Labels, is_wrong: Right, all_labels: Labels) -> list[tuple[int, int]]:
@@ -110,7 +132,7 @@ def _pairs(labels: Labels, is_wrong: Right, all_labels: Labels) -> list[tuple[in
 def _moves(
     model: WrappedModel,
     data: Dataset,
-    predicted: npt.NDArray[np.int64],
+    predicted: Classes,
     pairs: list[tuple[int, int]],
     right_labels: Labels,
 ) -> str | None:
@@ -137,7 +159,7 @@ def _moves(
     )
 
 
-def _is_moved(first: npt.NDArray[np.int64], second: npt.NDArray[np.int64], right_labels: Labels) -> Right:
+def _is_moved(first: Classes, second: Classes, right_labels: Labels) -> Right:
     """Return which classes (N,) have two images that are called alike, and as no other class is, right or wrong."""
     names, counts = np.unique(first, return_counts=True)
     is_only = np.isin(first, names[counts == 1]) & ~np.isin(first, right_labels)
@@ -145,7 +167,7 @@ def _is_moved(first: npt.NDArray[np.int64], second: npt.NDArray[np.int64], right
     return is_moved
 
 
-def judge_order(predicted: npt.NDArray[np.int64], labels: Labels, classes: int) -> tuple[Right, list[int]]:
+def _judge_order(predicted: Classes, labels: Labels, classes: int) -> tuple[Right, Classes]:
     """Return which images are right in the order of classes that suits the others best, and the order of all.
 
     Each half of the images of a class is judged by the order that suits the other half.
@@ -155,12 +177,12 @@ def judge_order(predicted: npt.NDArray[np.int64], labels: Labels, classes: int) 
     for part in (0, 1):
         order = _best_order(predicted[half != part], labels[half != part], classes)
         right[half == part] = order[labels[half == part]] == predicted[half == part]
-    return right, _best_order(predicted, labels, classes).tolist()
+    return right, _best_order(predicted, labels, classes)
 
 
-def _best_order(predicted: npt.NDArray[np.int64], labels: Labels, classes: int) -> npt.NDArray[np.int64]:
+def _best_order(predicted: Classes, labels: Labels, classes: int) -> Classes:
     """Return the class (classes,) that stands for each label where most images are right, its own where as many are."""
     counts = 0.5 * np.eye(classes)
     np.add.at(counts, (labels[predicted >= 0], predicted[predicted >= 0]), 1)
-    order: npt.NDArray[np.int64] = scipy.optimize.linear_sum_assignment(counts, maximize=True)[1]
+    order: Classes = scipy.optimize.linear_sum_assignment(counts, maximize=True)[1]
     return order

@@ -27,14 +27,7 @@ from interpret_robust.models.judgment import (
     is_better,
 )
 from interpret_robust.models.normalization import Statistics
-from interpret_robust.models.order_check import (
-    FEW_CLASSES,
-    LEAST_ORDERED,
-    ORDER_REMEDY,
-    describe_order,
-    doubt_about_order,
-    judge_order,
-)
+from interpret_robust.models.order_check import doubt_about_order, reorder
 from interpret_robust.models.preprocess import Preprocess
 from interpret_robust.models.recalibrate import use_batch_statistics
 from interpret_robust.models.wrapper import WrappedModel
@@ -78,7 +71,6 @@ def check_reading(
     chance, largest = 1 / len(data.class_names), float(np.bincount(data.test.labels).max() / len(data.test))
     is_even = largest <= UNEVEN * chance
     judgment = Judgment(images, split.labels, classify(logits) == split.labels, chance if is_even else largest)
-    summary = f"is right on {judgment.accuracy:.0%} of {len(split)} test images"
     # Of fewer wrong images no other way could be significantly better.
     if (
         alternatives
@@ -93,7 +85,7 @@ def check_reading(
             doubt_about_order(model, judgment, logits, data),
         )
         for doubt in islice(doubts, 1):
-            return judgment, summary + doubt
+            return judgment, judgment.summary + doubt
     if not judgment.is_better_than_guessing() and judgment.guesses ** len(split) <= SIGNIFICANT:
         guess = "guessing" if is_even else "always naming the most frequent class"
         remedy = (
@@ -102,7 +94,7 @@ def check_reading(
             else "its weights are random."
         )
         more = "hardly more" if judgment.accuracy >= judgment.guesses else "no more"
-        return judgment, f"{summary}, {more} than {guess} ({judgment.guesses:.0%}): {remedy}"
+        return judgment, f"{judgment.summary}, {more} than {guess} ({judgment.guesses:.0%}): {remedy}"
     return judgment, None
 
 
@@ -226,15 +218,7 @@ def _try_other_readings(
             classify(ask(model, images.flip(1), model.preprocess)) == labels,
             "with the colors in reverse order: was it trained on BGR? Let its forward flip the channels.",
         )
-    predicted, classes = classify(logits), logits.shape[1]
-    if classes <= len(labels) // FEW_CLASSES:
-        right, order = judge_order(predicted, labels, classes)
-        moves = describe_order(order)
-        if right.mean() > LEAST_ORDERED:
-            yield (
-                right,
-                f"if its classes are read in another order ({moves}): {ORDER_REMEDY}",
-            )
+    yield from reorder(logits, labels)
     for rearranged_images, condition in _rearrange(images):
         yield classify(ask(model, rearranged_images, model.preprocess)) == labels, condition
 

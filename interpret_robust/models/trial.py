@@ -103,18 +103,13 @@ def try_out(
                 )
         judgment, doubt = check_reading(model, data, normalize, STATISTICS if is_trained else {})
         if doubt is None and weight_file is not None:
-            doubt = _doubt_about_file(weight_file, judgment)
+            doubt = doubt_about_accuracy(weight_file, judgment)
         if doubt is None and judgment.is_better_than_guessing():
             doubt = _doubt_about_loss(model, judgment)
         if doubt is not None:
             doubts.append(f"{label} {doubt}")
         model.follow_answers = FirstAnswers(model, images).follow
     return Trial(judgment.accuracy, len(judgment.labels), tuple(doubts))
-
-
-def _doubt_about_file(path: Path, judgment: Judgment) -> str | None:
-    doubt = doubt_about_accuracy(path, judgment.right)
-    return doubt and f"is right on {judgment.accuracy:.0%} of {len(judgment.labels)} test images{doubt}"
 
 
 def _doubt_about_loss(model: WrappedModel, judgment: Judgment) -> str | None:
