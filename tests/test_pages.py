@@ -14,6 +14,7 @@ from interpret_robust import figures
 from interpret_robust.core.folders import Folders
 from interpret_robust.figures import drawing, style
 from interpret_robust.models.loss_check import LEAST_MEDIAN, LEAST_QUARTILE
+from interpret_robust.models.norm_check import LARGEST_DISTANCE
 
 REPOSITORY = Path(__file__).parents[1]
 DOCS = REPOSITORY / "docs"
@@ -53,7 +54,11 @@ OF_PAGES = {
     "choices.md": SIMULATION,
     "traps.md": SIMULATION
     | dict.fromkeys(("0.67", "0.72", "0.61"), "an untrained transformer, of which the page says how")
-    | {str(LEAST_MEDIAN): "constants of the check of the loss", str(LEAST_QUARTILE): ""},
+    | {str(LEAST_MEDIAN): "constants of the check of the loss", str(LEAST_QUARTILE): ""}
+    | {
+        str(LARGEST_DISTANCE): "the constant of the check of batch norms",
+        "0.2": "docs/choices/norm_check.json, rounded up",
+    },
 }
 
 
