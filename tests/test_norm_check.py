@@ -38,10 +38,12 @@ def test_a_slow_reference() -> None:
     means, deviations = np.array([0.1, 0.6, 0.0]), np.array([1.0, 2.2, 0.7])
     squares = []
     for channel in range(C):
-        own = values[:, channel]
-        first, second = own[: N // 2], own[N // 2 :]
+        channel_values = values[:, channel]
+        first, second = channel_values[: N // 2], channel_values[N // 2 :]
         noise = ((first.mean() - second.mean()) ** 2 + (first.std() - second.std()) ** 2) / 4
-        square = (own.mean() - means[channel]) ** 2 + (own.std() - deviations[channel]) ** 2 - noise
+        square = (
+            (channel_values.mean() - means[channel]) ** 2 + (channel_values.std() - deviations[channel]) ** 2 - noise
+        )
         squares.append(min(square / deviations[channel] ** 2, 1))
     norm = keep(nn.BatchNorm2d(C), torch.tensor(means), torch.tensor(deviations))
     assert measure_distance(norm, torch.tensor(values)) == pytest.approx(math.sqrt(np.mean(squares)), rel=1e-5)

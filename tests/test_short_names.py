@@ -54,6 +54,13 @@ def test_commands_take_the_names_below_their_root(tmp_path: Path) -> None:
         CliRunner().invoke(cli.irt, words, catch_exceptions=False)
 
 
+def test_a_file_that_is_not_there_may_be_another(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.json").touch()
+    assert explain("mine.jsn") == "there is no model mine.jsn: did you mean the file mine.json?"
+    assert explain("nothing.like.it").startswith("there is no model nothing.like.it: a class or function in a module")
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [

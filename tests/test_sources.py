@@ -378,7 +378,7 @@ BAD_ARRAYS: list[tuple[dict[str, Any], str]] = [
     ({"train_images": pixels(4, 3, 5, 3)}, "x_train once is needed"),
     ({"y_train": np.array([0, -1, 2, 1])}, "y_train has label -1 in row 1 where a label from 0 to K-1"),
     ({"y_train": np.array([0, 1, 2, 1000])}, "y_train has label 1000 in row 3"),
-    ({"y_train": np.array([1, 2, 3, 1])}, "y_train has 3 labels from 1 to 3 where each of 0 to 3"),
+    ({"y_train": np.array([1, 2, 3, 1])}, "y_train has 3 labels from 1 to 3 where each of 0 to 2"),
     ({"y_test": np.array([0, 3])}, "y_test has label 3 in row 1 where at most 2"),
     ({"y_train": np.array([0, 1, 2, None])}, "y_train cannot be read (Object arrays"),
     ({"mask_test": np.zeros((2, 3, 5))}, "mask_test has dtype float64 where bool or uint8"),

@@ -134,8 +134,27 @@ def test_the_second_accuracy_is_that_of_the_files_images(
 
 def test_clean_images_are_at_distance_nothing(color: Dataset, model: checkpoint.Checkpoint, tmp_path: Path) -> None:
     verdict = ask(save(tmp_path / "x.npy", color.test.images), model, color, eps=0.0)
-    assert (verdict.largest, verdict.mean_l2) == (0, 0)
+    assert (verdict.largest, verdict.mean_l2, verdict.clean_count) == (0, 0, len(color.test.images))
     assert verdict.natural == verdict.adversarial
+    assert verdict.doubt is not None
+    assert f"is shown {verdict.clean_count} images at the end of the file, from image 0 on" in verdict.doubt
+
+
+@pytest.mark.parametrize(
+    ("places", "count"),
+    [((), 0), ((2, 5, 9), 3), (range(9, 17), 8), (range(10, 17), 7), ((*range(8), *range(9, 17)), 16)],
+)
+def test_images_that_were_not_attacked_are_counted(
+    color: Dataset, model: checkpoint.Checkpoint, tmp_path: Path, places: Any, count: int
+) -> None:
+    """Eight or more at the end are doubted, unless most of those before are unchanged too, as robust ones may be."""
+    clean = color.test.images[:17]
+    attack = perturb(clean)
+    attack[[*places]] = clean[[*places]]
+    verdict = ask(save(tmp_path / "x.npy", attack), model, color)
+    assert verdict.clean_count == count
+    assert (verdict.doubt is not None) == (places == range(9, 17))
+    assert verdict.cells()["unchanged"] == str(count)
 
 
 def test_the_answer_does_not_depend_on_the_batches(

@@ -2,6 +2,7 @@
 
 import json
 import warnings
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from interpret_robust.models.copying import unwrap
 from interpret_robust.models.external import bring
 from interpret_robust.models.file_accuracy import find_accuracies
 from interpret_robust.models.file_classes import doubts_about_order
+from interpret_robust.models.file_content import read_content
 from interpret_robust.models.normalization import STATISTICS
 from interpret_robust.models.weight_files import count_rows, load_weights
 
@@ -971,3 +973,57 @@ def test_a_builder_may_give_a_wrapped_network(wrap: Any, tmp_path: Path, monkeyp
     network, remarks = build_network(Card("wrapped_builder:build", weights=str(tmp_path / "weights.pt")), numbered(7))
     torch.testing.assert_close(unwrap(network)(pixels(3, C, H, W)), expected())
     assert remarks == []
+
+
+# --- checksums of archives
+
+
+def exchange(path: Path, first: int, second: int) -> None:
+    """Exchange two bytes of a file."""
+    content = bytearray(path.read_bytes())
+    content[first], content[second] = content[second], content[first]
+    path.write_bytes(content)
+
+
+def test_a_part_of_an_archive_that_has_not_its_checksum_is_damaged(tmp_path: Path) -> None:
+    """Torch would load other numbers."""
+    path = tmp_path / "weights.pt"
+    torch.save(weights(1), path)
+    with zipfile.ZipFile(path) as archive:
+        entry = max(archive.infolist(), key=lambda entry: entry.file_size)
+    content = path.read_bytes()
+    first = next(
+        place for place in range(entry.header_offset + 300, len(content)) if content[place] != content[place + 1]
+    )
+    exchange(path, first, first + 1)
+    with pytest.raises(UserError, match=rf"weights\.pt is damaged, at '{entry.filename}' \(Bad CRC-32"):
+        read_content(path)
+
+
+def test_every_exchange_of_bytes_is_told_or_changes_nothing(tmp_path: Path) -> None:
+    path, generator = tmp_path / "weights.pt", np.random.default_rng(0)
+    torch.save(weights(1), path)
+    content, expected = path.read_bytes(), read_content(path)
+    refusals = 0
+    for _ in range(200):
+        path.write_bytes(content)
+        exchange(path, *(int(place) for place in generator.integers(0, len(content), 2)))
+        try:
+            other_weights = read_content(path)
+        except UserError as error:
+            refusals += str(error).count("\n") == 0
+            continue
+        assert other_weights.keys() == expected.keys()
+        assert all(torch.equal(other_weights[name], tensor) for name, tensor in expected.items())
+    assert refusals > 50
+
+
+def test_an_archive_without_checksums_is_read(tmp_path: Path) -> None:
+    """Torch writes zeros for them where it is told to."""
+    path = tmp_path / "weights.pt"
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(weights(1), path)
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert all(torch.equal(read_content(path)[name], tensor) for name, tensor in weights(1).items())

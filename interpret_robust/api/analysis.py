@@ -76,7 +76,7 @@ def no_model(value: Any) -> UserError:
         return UserError(f"{value} is the name of a model: give ir.load({str(value)!r}).")
     if isinstance(value, nn.Module):
         return UserError(
-            f"a {type(value).__name__} is not tried yet: give ir.load(network, data), which says what is in doubt."
+            f"a {type(value).__name__} is a network: give ir.load(network, data), which tries it on a few images first."
         )
     return UserError(f"{describe(value)} is no model: give what ir.load returns.")
 

@@ -20,7 +20,7 @@ from interpret_robust.core.errors import UserError, reason_in_brackets
 from interpret_robust.core.files import check_readable
 from interpret_robust.core.plugins import first_words
 from interpret_robust.datasets.npz import UNREADABLE
-from interpret_robust.models.file_content import read_tensors
+from interpret_robust.models.file_content import check_archive, read_tensors
 from interpret_robust.results.hdf5 import FORMAT
 
 Arrays = Mapping[str, Any]
@@ -136,6 +136,7 @@ def _npz(path: Path) -> Arrays:
 
 
 def _tensors(path: Path) -> Arrays:
+    check_archive(path)
     try:
         content = read_tensors(path, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # torch's unpickler raises what it likes

@@ -46,6 +46,7 @@ class Verification(NamedTuple):
         mean_l2: mean over images of the L2 norm of the change, same units.
         natural, adversarial: accuracy on the clean images and on those of the file, with Wilson's interval.
         sha256: of the file's bytes.
+        clean_count: how many images equal the clean ones.
         doubt: what the model did otherwise in batches of these images than in its trial, to be read behind its name.
     """
 
@@ -55,6 +56,7 @@ class Verification(NamedTuple):
     natural: Interval
     adversarial: Interval
     sha256: str
+    clean_count: int = 0
     doubt: str | None = None
 
     def cells(self) -> dict[str, str]:
@@ -63,6 +65,7 @@ class Verification(NamedTuple):
             "images": str(self.images),
             "largest change, 255ths": f"{255 * self.largest:.2f}",
             "mean L2 change": f"{self.mean_l2:.3f}",
+            "unchanged": str(self.clean_count),
             "natural": self.natural.percent(),
             "adversarial": self.adversarial.percent(),
         }
@@ -108,6 +111,7 @@ def verify(
         _check_clean(path, neighbors, clean, kind, dataset.image_shape)
         changes = _changes(images, clean)
         _check_ball(path, changes, norm_name, eps, int(np.prod(dataset.image_shape)))
+        is_unchanged = changes["linf"] <= TOLERANCE
         natural, adversarial, doubt = _answers(images, clean, subject, device)
     return Verification(
         len(clean),
@@ -116,7 +120,8 @@ def verify(
         rate(natural),
         rate(adversarial),
         file_sha256(path),
-        doubt,
+        int(is_unchanged.sum()),
+        doubt or _doubt_about_end(is_unchanged),
     )
 
 
@@ -226,6 +231,23 @@ def _check_clean(path: Path, neighbors: Arrays, clean: Split, kind: str, shape: 
             f"{path}: {name} differs from the images of the {kind} at {len(indices)} of {len(clean)} images, the first "
             f"of them {indices[0]}: are they in the order of the split?"
         )
+
+
+LONGEST_TAIL = 8
+"""Unchanged images in a row at the end of a file from which on an attack that was stopped is the likely reason."""
+
+
+def _doubt_about_end(is_unchanged: Outcomes) -> str | None:
+    """Return a doubt where the last images (N,) equal the clean ones and most of those before do not, or None."""
+    (changed_places,) = np.nonzero(~is_unchanged)
+    first = int(changed_places[-1]) + 1 if len(changed_places) else 0
+    tail = len(is_unchanged) - first
+    if tail < LONGEST_TAIL or (first > 0 and is_unchanged[:first].mean() > 1 / 2):
+        return None
+    return (
+        f"is shown {tail} images at the end of the file, from image {first} on, that equal the clean ones: was the "
+        "attack stopped before them? Accuracy under attack is too high then."
+    )
 
 
 def _changes(images: Images, clean: Split) -> dict[Norm, Pixels]:

@@ -112,8 +112,8 @@ def _describe(name: str, model: nn.Module, step: Step) -> str:
 
 
 def _spell(operation: str) -> str:
-    """Return `native_layer_norm` for NativeLayerNorm."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", operation).lower()
+    """Return `native_layer_norm` for NativeLayerNorm, and `max_pool2d_with_indices` for MaxPool2DWithIndices."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=\dD)(?=[A-Z])", "_", operation).lower()
 
 
 def _place(model: nn.Module, path: str) -> str:

@@ -1,8 +1,8 @@
 """Which device computes, and how exactly."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -10,6 +10,8 @@ from interpret_robust.core import ranks
 from interpret_robust.core.errors import UserError, unknown
 
 DEVICES = ("auto", "cpu", "cuda")
+
+T = TypeVar("T")
 
 
 def resolve(name: str | torch.device) -> torch.device:
@@ -43,7 +45,7 @@ def exact() -> Iterator[None]:
         ...     logits = model(images)
     """
     precisions = [(backend, backend.fp32_precision) for backend in _precision_backends()]
-    matmul, convolutions = torch.get_float32_matmul_precision(), _tf32_of_cudnn()
+    matmul, convolutions = _read(torch.get_float32_matmul_precision), _read(lambda: torch.backends.cudnn.allow_tf32)
     deterministic, benchmark = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
     dtype = torch.get_default_dtype()
     with ExitStack() as settings:
@@ -64,17 +66,18 @@ def exact() -> Iterator[None]:
         finally:
             torch.set_default_dtype(dtype)
             torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = deterministic, benchmark
-            torch.set_float32_matmul_precision(matmul)
+            if matmul is not None:
+                torch.set_float32_matmul_precision(matmul)
             if convolutions is not None:
                 torch.backends.cudnn.allow_tf32 = convolutions
             for backend, precision in precisions:
                 backend.fp32_precision = precision
 
 
-def _tf32_of_cudnn() -> bool | None:
-    """Return the old setting of convolutions, None where new ones contradict it, so that torch raises."""
+def _read(old_setting: Callable[[], T]) -> T | None:
+    """Return a setting by its old name, None where new ones contradict it, so that torch raises."""
     try:
-        return torch.backends.cudnn.allow_tf32
+        return old_setting()
     except RuntimeError:
         return None
 

@@ -122,13 +122,13 @@ def check_truth(name: str, value: object) -> None:
         raise UserError(f"{name} is {describe(value)}: give True or False.")
 
 
-def unknown(kind: str, name: object, choices: Iterable[str]) -> UserError:
-    """Return the error for a name that is not among `choices`, with the nearest one if there is any.
+def unknown(kind: str, name: object, choices: Iterable[str], alike: Iterable[str] = ()) -> UserError:
+    """Return the error for a name that is not among `choices`, with the nearest one of these and of `alike`.
 
     A program may give something other than text for a name.
     """
     name, names = name if isinstance(name, str) else describe(name), sorted(choices)
-    nearest = find_nearest(name, names)
+    nearest = find_nearest(name, [*names, *sorted(alike)])
     hint = f"did you mean '{nearest}'? " if nearest else ""
     return UserError(f"unknown {kind} '{name}': {hint}known are {', '.join(names)}.")
 

@@ -57,7 +57,9 @@ def file_of(name: str) -> Path:
     if name not in RECORDS and Path(name).name != name:
         raise UserError(f"there is no folder {name}: give a folder of pictures, .npz, .csv, .parquet, .arrow or .tar.")
     if name not in RECORDS:
-        raise unknown("dataset", name, (*names(), "the path of a folder, .npz, .csv, .parquet, .arrow or .tar"))
+        folders = [path.name for path in Path().iterdir() if path.is_dir() and not path.name.startswith(".")]
+        forms = (*names(), "the path of a folder, .npz, .csv, .parquet, .arrow or .tar")
+        raise unknown("dataset", name, forms, alike=folders)
     origin = RECORDS[name].origin
     stem = f"{name}-v{origin.version}-seed{SEED}" if isinstance(origin, Generator) else name
     return cache_folder() / f"{stem}.npz"

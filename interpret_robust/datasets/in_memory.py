@@ -101,8 +101,13 @@ def _as_images(images: Any) -> Images:
             f"images have shape {images.shape}: give (N, H, W), or (N, C, H, W) or (N, H, W, C) with C 1 or 3."
         )
     if images.dtype != np.uint8:
-        if images.dtype.kind != "f" or not (images.min() >= 0 and images.max() <= 1):
+        if images.dtype.kind != "f":
             raise UserError(f"images are of type {images.dtype}: give uint8, or floats in [0, 1].")
+        if np.isnan(images).any():
+            raise UserError("images have a pixel that is not a number: give floats in [0, 1], or uint8.")
+        if images.min() < 0 or images.max() > 1:
+            span = f"{images.min():.3g} to {images.max():.3g}"
+            raise UserError(f"images have pixels from {span}: give floats in [0, 1], or uint8 from 0 to 255.")
         images = np.round(255 * images).astype(np.uint8)
     if images.max() == 1:
         raise UserError(f"the brightest pixel is {BLACK}: give uint8 images from 0 to 255, or floats from 0 to 1.")

@@ -97,7 +97,8 @@ def _check_training(
     _demand(test_shape == train_shape, path, problem, right)
     labels = np.unique(train.labels)
     description, last = f"{len(labels)} labels from {labels[0]} to {labels[-1]}", int(labels[-1])
-    _demand(len(labels) == last + 1, path, f"{keys['y_train']} has {description}", f"each of 0 to {last}")
+    remedy = f"each of 0 to {len(labels) - 1}" if labels[0] and len(labels) == last else f"each of 0 to {last}"
+    _demand(len(labels) == last + 1, path, f"{keys['y_train']} has {description}", remedy)
     if names is not None:
         _demand(len(names) == last + 1, path, f"class_names has {len(names)} names", f"{last + 1}, one a label,")
     return last
@@ -193,7 +194,8 @@ def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, str]:
     required_names = ALL_NAMES if has_training(keys) else TEST_NAMES
     gaps = [names_in.get(key, key) for key in required_names if key not in keys]
     remark = f" (and {', '.join(gaps[1:])})" if gaps[1:] else ""
-    _demand(not gaps, path, f"the file holds {listing}", f"also {gaps[0] if gaps else ''}{remark}")
+    prefix = "also " if any(key in ALL_NAMES for key in keys) else ""
+    _demand(not gaps, path, f"the file holds {listing}", f"{prefix}{gaps[0] if gaps else ''}{remark}")
     allowed_names = (*ALL_NAMES, *OPTIONAL, *UNUSED_NAMES)
     allowed_listing = ", ".join(names_in.get(key, key) for key in allowed_names)
     for name, key in zip(names, keys, strict=True):

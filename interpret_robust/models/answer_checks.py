@@ -283,7 +283,7 @@ def doubts_about_gradients(model: Classifier, images: Tensor) -> Iterator[str]:
             "no gradient of the answer reaches the pixels, so that attacks and maps would mean nothing: does the "
             "network's forward use torch.no_grad, detach, a step through NumPy, or layers of integers?"
         )
-    if not is_same(plain_logits, logits) and not _is_coarse(model, logits):
+    if not is_same(plain_logits, logits) and not is_coarse(model, logits):
         yield from _doubt_about_modes(model, images)
     if bool((slope == 0).all()):
         if bool((logits == logits[0]).all()):
@@ -335,7 +335,7 @@ def _doubt_about_slopes(model: Classifier, gradients: Gradients, kind: str) -> I
     half = (len(images) + 1) // 2
     with torch.no_grad():
         repeated_logits = model(images[:half])
-    if not is_same(repeated_logits, gradients.logits[:half]) and not _is_coarse(model, gradients.logits):
+    if not is_same(repeated_logits, gradients.logits[:half]) and not is_coarse(model, gradients.logits):
         return
     count = count_blind(model, images[~gradients.has_slope()])
     if count:
@@ -367,7 +367,7 @@ def _refuse_kept_answers(model: Classifier, images: Tensor, logits: Tensor) -> N
         )
 
 
-def _is_coarse(model: Classifier, logits: Tensor) -> bool:
+def is_coarse(model: Classifier, logits: Tensor) -> bool:
     """Return whether a model computes in half precision, whose rounding hides small differences."""
     return half_precision(logits) is not None or bool(precisions(model) & HALF_BITS.keys())
 
@@ -421,7 +421,7 @@ def _doubt_about_batches(model: Classifier, image: Tensor) -> Iterator[str]:
     if len(image) == 0:
         return
     single, copies = (differentiate(model, image.repeat(count, 1, 1, 1)) for count in (1, tried_batch_size(image)))
-    if single.slope is None or copies.slope is None or _is_coarse(model, single.logits):
+    if single.slope is None or copies.slope is None or is_coarse(model, single.logits):
         return
     if not is_same(copies.logits, single.logits.expand_as(copies.logits)):
         return
@@ -486,7 +486,7 @@ def _missing_share(model: Classifier, images: Tensor, logits: Tensor) -> float:
     in float32 does not agree with the gradient, that in float64 tells, where the network computes so. A network whose
     answers are of half precision, as its weights may be, is not judged.
     """
-    if _is_coarse(model, logits):
+    if is_coarse(model, logits):
         return 0.0
     difference = _compare_slopes(model, images if images[0, 0].numel() <= SMALL else images[: len(images) // 2])
     if torch.float64 not in precisions(model):

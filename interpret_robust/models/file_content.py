@@ -17,6 +17,9 @@ from interpret_robust.models.card import check_weights
 
 LFS = b"version https://git-lfs"
 
+CHUNK = 1 << 20
+"""Bytes of an archive that are read at once."""
+
 
 def read_content(path: Path) -> Any:
     """Return what a file holds. Raises UserError for a file that is missing, damaged, or of another kind."""
@@ -24,8 +27,11 @@ def read_content(path: Path) -> Any:
     try:
         if _is_safetensors(path):
             return _read_metadata(path) | load_file(path)
+        check_archive(path)
         with open(path, "rb") as file:  # not by its name, by which torch tells safetensors
             return read_tensors(file)
+    except UserError:
+        raise
     except Exception as error:  # torch's unpickler raises what it likes
         if reason := _describe_kind(path):
             raise UserError(f"{path} {reason}") from None
@@ -47,6 +53,29 @@ def _read_metadata(path: Path) -> dict[str, Any]:
         with suppress(ValueError, RecursionError):
             metadata[name] = json.loads(text)
     return metadata
+
+
+def check_archive(path: Path) -> None:
+    """Raise UserError where a part of a zip archive, as `torch.save` writes it, has not its checksum.
+
+    Torch does not look at them. It keeps none, but zero, where `torch.serialization.set_crc32_options` says so.
+
+    Example:
+        >>> check_archive(Path("weights.pt"))
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    part = "its directory"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for entry in archive.infolist():
+                part = entry.filename
+                if entry.CRC:
+                    with archive.open(entry) as member:
+                        while member.read(CHUNK):  # zipfile checks the CRC-32 at the end
+                            pass
+    except Exception as error:  # zipfile raises what it likes for a directory that is damaged
+        raise UserError(f"{path} is damaged, at {part!r} ({first_words(error)}): save or download it anew.") from error
 
 
 def read_tensors(path: Path | IO[bytes], *, mmap: bool = False) -> Any:
@@ -79,7 +108,7 @@ def _describe_kind(path: Path) -> str | None:
         return "is a pointer that Git LFS left in place of the file: `git lfs pull` fetches that."
     if path.name.endswith(".index.json"):
         return "lists the parts of weights in several files: save them as one."
-    if zipfile.is_zipfile(path):
+    if zipfile.is_zipfile(path):  # whole, see `check_archive`
         with zipfile.ZipFile(path) as archive:
             names = [name.rpartition("/")[2] for name in archive.namelist()]
         if any(name.endswith(".npy") for name in names):

@@ -325,9 +325,20 @@ def reading(
 
     Where channels may come first or last by the shapes, those positions are taken that depend more on their own pixels.
 
-    `first_layer` is the first one with several positions, None where that is to be looked for. Raises UserError for a
-    name that no layer has.
+    `first_layer` is the first one with several positions, None where that is to be looked for. Positions that seem to
+    lie elsewhere on the image (1, C, H, W) are looked at on noise too: a network may not depend on pixels that it
+    clamps or masks. Raises UserError for a name that no layer has.
     """
+    choice = _read_on(network, preprocess, image, name, first_layer)
+    if not choice.is_doubtful:
+        return choice
+    noise = torch.rand(image.shape, generator=torch.Generator().manual_seed(0)).to(image)
+    choice_on_noise = _read_on(network, preprocess, noise, name, first_layer)
+    return choice if choice_on_noise.is_doubtful else choice_on_noise
+
+
+def _read_on(network: nn.Module, preprocess: Preprocess, image: Tensor, name: str, first_layer: str | None) -> Choice:
+    """Return how the output of a layer is to be read by what its positions depend on in one image, see `reading`."""
     output, pixels = _output(network, preprocess, image, name), preprocess(image)
     is_tokens = isinstance(output, Tensor) and output.ndim == 3
     aspect = pixels.shape[2] / pixels.shape[3]
@@ -586,8 +597,9 @@ def _pixel_gradients(
 def count_turned(ask: Callable[[Tensor], Tensor], images: Tensor) -> int:
     """Return on how many images (N, C, H, W) positions depend more on pixels elsewhere than on their own.
 
-    One position of each image is looked at, and three more where it seems so. `ask` gives the local features of
-    images. Of a grid of fewer than LEAST_POSITIONS nothing is told.
+    One position of each image is looked at, and three more where it seems so. A position whose own pixels no position
+    depends on, such as those that a network clamps, is left out. `ask` gives the local features of images. Of a grid of
+    fewer than LEAST_POSITIONS nothing is told.
 
     Example:
         >>> count_turned(lambda images: model.features(images).local, images)
@@ -609,8 +621,22 @@ def count_turned(ask: Callable[[Tensor], Tensor], images: Tensor) -> int:
     if not is_elsewhere.any():
         return 0
     suspects = images[is_elsewhere.to(images.device)]
-    means = torch.stack([shares(suspects, place) for place in OFF_AXES]).nanmean(0)
-    return int((means < LEAST_IN_PLACE).sum())
+    cells = _cell_gradients(ask, suspects, grid)
+    judged_shares = [
+        torch.where(cells[:, int(row * height), int(column * width)] > 0, shares(suspects, (row, column)), torch.nan)
+        for row, column in OFF_AXES
+    ]
+    return int((torch.stack(judged_shares).nanmean(0) < LEAST_IN_PLACE).sum())
+
+
+def _cell_gradients(ask: Callable[[Tensor], Tensor], images: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Return how much all positions together depend on the pixels of each cell (N, rows, columns), on the CPU."""
+    pixels = images.clone().requires_grad_()
+    with torch.enable_grad():
+        local = ask(pixels).float()
+        signs = torch.randint(0, 2, local.shape[1:], generator=torch.Generator().manual_seed(0)).to(local) * 2 - 1
+        (gradient,) = torch.autograd.grad((local * signs).sum(), pixels)
+    return F.adaptive_avg_pool2d(gradient.abs().sum(1), grid).cpu()
 
 
 def sample_positions(height: int, width: int) -> Tensor:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from interpret_robust.core.errors import find_nearest
+
 FORMS = (
     "a checkpoint, a card .json, torchvision:NAME, timm:NAME, hf-hub:ORG/NAME, robustbench:NAME or "
     "package.module:callable"
@@ -33,6 +35,13 @@ _DOTS = "there is no model {text}: a class or function in a module has a colon b
 _UNKNOWN = f"there is no model {{text}}: give {FORMS}."
 
 
+def _find_file(path: Path) -> Path | None:
+    """Return the checkpoint or card beside `path` whose name is most like its name, or None."""
+    files = [*path.parent.glob("*.json"), *path.parent.glob("*.safetensors")]
+    nearest = find_nearest(path.name, [file.name for file in files]) if path.suffix else None
+    return path.with_name(nearest) if nearest else None
+
+
 def explain(text: str) -> str:
     """Return the sentence for a text that names no model: what it is, and what would be right.
 
@@ -43,6 +52,8 @@ def explain(text: str) -> str:
     path, (parent, _, last) = Path(text), text.rpartition(".")
     if path.is_dir():
         sentence = _FOLDER
+    elif nearest := _find_file(path):
+        return f"there is no model {text}: did you mean the file {nearest}?"
     elif path.suffix.lower() in BY_ENDING:
         sentence = BY_ENDING[path.suffix.lower()]
     elif all(part.isidentifier() for part in text.split(".")):

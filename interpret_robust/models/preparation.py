@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
+from torch.nn.utils import parametrizations, parametrize
 
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.plugins import first_words
@@ -22,6 +23,11 @@ from interpret_robust.models.preprocess import Preprocess
 from interpret_robust.models.recomputation import disable_recomputation
 
 
+def _is_same(layer: nn.Module) -> bool:
+    """Return whether a layer does the same in training mode: a container of parametrizations, or weight norm."""
+    return type(layer) in (nn.ModuleDict, parametrize.ParametrizationList, parametrizations._WeightNorm)
+
+
 def prepare(network: nn.Module, card: Card) -> Iterator[str]:
     """Put a network into eval mode, and yield what is doubtful about its weights."""
     check_python(network, card.model)
@@ -31,7 +37,7 @@ def prepare(network: nn.Module, card: Card) -> Iterator[str]:
     _check_numbers(network, card)
     if name := _not_finite(network):
         yield f"has a number in '{name}' that is NaN or infinite, as weights cast to half precision may have."
-    layers = [path for path, layer in network.named_modules() if path and layer.training]
+    layers = [path for path, layer in network.named_modules() if path and layer.training and not _is_same(layer)]
     if layers and not network.training:
         listing = f"'{layers[0]}'" + (f" and {len(layers) - 1} more" if len(layers) > 1 else "")
         yield (
@@ -230,7 +236,7 @@ def locate_logits(network: nn.Module, preprocess: Preprocess, image: Tensor, car
         raise UserError(
             f"{card.model} answers with {logits.shape[1]} classes, and {data.name} has {classes}: give images of its "
             "classes, or --classes FILE, the names of all its classes in their order, with those of the images among "
-            "them."
+            "them; for arrays that is class_names of ir.make_dataset."
         )
     return part
 

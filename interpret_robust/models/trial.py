@@ -20,6 +20,7 @@ from interpret_robust.models.answer_checks import SMALL, doubts_about_gradients,
 from interpret_robust.models.attention_check import doubts_about_attention
 from interpret_robust.models.classifier import Classifier, predicted_classes
 from interpret_robust.models.file_accuracy import doubt_about_accuracy
+from interpret_robust.models.image_check import doubts_about_images
 from interpret_robust.models.judgment import Judgment
 from interpret_robust.models.layers import LEAST_OF_FEW, Choice, count_beyond, count_turned
 from interpret_robust.models.loss_check import doubt_about_loss
@@ -27,6 +28,7 @@ from interpret_robust.models.memory import Memory
 from interpret_robust.models.normalization import STATISTICS
 from interpret_robust.models.own_numbers import list_changes, sum_up
 from interpret_robust.models.reading_check import check_reading
+from interpret_robust.models.step_check import doubt_about_steps
 from interpret_robust.models.wrapper import WrappedModel
 
 MOST_CELLS = 0.6
@@ -105,18 +107,20 @@ def try_out(
         if doubt is None and weight_file is not None:
             doubt = doubt_about_accuracy(weight_file, judgment)
         if doubt is None and judgment.is_better_than_guessing():
-            doubt = _doubt_about_loss(model, judgment)
+            doubt = _doubt_about_attacks(model, judgment)
         if doubt is not None:
             doubts.append(f"{label} {doubt}")
+        doubts += [f"{label}: {doubt}" for doubt in doubts_about_images(judgment.images)]
         model.follow_answers = FirstAnswers(model, images).follow
     return Trial(judgment.accuracy, len(judgment.labels), tuple(doubts))
 
 
-def _doubt_about_loss(model: WrappedModel, judgment: Judgment) -> str | None:
-    """Return what `doubt_about_loss` says of images that are right; of large ones fewer are asked."""
+def _doubt_about_attacks(model: WrappedModel, judgment: Judgment) -> str | None:
+    """Return what is doubtful about attacks by gradients on images that are right; of large ones fewer are asked."""
     side = model.preprocess.size or max(judgment.images.shape[2:])
     count = LOSS_IMAGES if side * side <= SMALL else LOSS_IMAGES // 4
-    return doubt_about_loss(model, *_choose_right(judgment, 4 * count), count)
+    images, labels = _choose_right(judgment, 4 * count)
+    return doubt_about_steps(model, images, labels, count) or doubt_about_loss(model, images, labels, count)
 
 
 def _choose_right(judgment: Judgment, count: int) -> tuple[Tensor, Tensor]:
