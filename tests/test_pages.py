@@ -58,7 +58,8 @@ OF_PAGES = {
     | {
         str(LARGEST_DISTANCE): "the constant of the check of batch norms",
         "0.2": "docs/choices/norm_check.json, rounded up",
-    },
+    }
+    | {"0.25": "the step of the check of steps", "40": "its bound", "90": "docs/choices/step_check.json, rounded down"},
 }
 
 
