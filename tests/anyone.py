@@ -132,10 +132,12 @@ class Levels(nn.Module):
 
 
 def levels(classes: int = 20, count: int = 100) -> Dataset:
-    """Images of one gray each, as `Levels` tells apart."""
+    """Images of one gray each, as `Levels` tells apart, but for a number in a corner, so that no two are equal."""
     labels = np.arange(count) % classes
     gray = np.round(255 * (labels + 0.5) / classes).astype(np.uint8)
-    split = Split(np.ascontiguousarray(np.broadcast_to(gray[:, None, None, None], (count, 12, 18, 3))), labels)
+    images = np.ascontiguousarray(np.broadcast_to(gray[:, None, None, None], (count, 12, 18, 3)))
+    images[:, 0, 0, 2] += (np.arange(count) // classes).astype(np.uint8)
+    split = Split(images, labels)
     return Dataset("levels", split, split, tuple(f"class {label}" for label in range(classes)))
 
 

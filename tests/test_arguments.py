@@ -129,7 +129,8 @@ def test_what_is_no_model_in_a_list_of_evaluators_is_named(model: ir.Model) -> N
         ([model, "x.json"], "evaluators[1]: x.json is the name of a model: give ir.load('x.json')."),
         (
             [model.network],
-            "evaluators[0]: a WrappedModel is not tried yet: give ir.load(network, data), which says what is in doubt.",
+            "evaluators[0]: a WrappedModel is a network: give ir.load(network, data), which tries it on a few images "
+            "first.",
         ),
     ):
         with pytest.raises(ir.UserError) as error:

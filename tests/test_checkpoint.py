@@ -67,6 +67,19 @@ def test_tensors_and_their_origin_come_back_to_the_bit(tmp_path: Path) -> None:
         assert (copy.dtype, copy.shape, bits(copy)) == (tensor.dtype, tensor.shape, bits(tensor)), name
 
 
+@pytest.mark.parametrize(("accuracy", "variant", "count"), [(0.1, "at", 1), (0.11, "natural", 1), (0.3, "at", 0)])
+def test_a_training_that_taught_nothing_is_doubted(tmp_path: Path, accuracy: float, variant: str, count: int) -> None:
+    """By the exact binomial test, 11 % of 300 images is no more than guessing one of ten classes."""
+    job = HEADER["job"] | {"variant": variant, "architecture": "small", "images": 300, "class_names": [*"abcdefghij"]}
+    path = tmp_path / "x.safetensors"
+    checkpoint.write(path, HEADER | {"job": job, "metrics": {"training_accuracy": accuracy}}, tensors())
+    doubts = checkpoint.read(path).doubts
+    assert len(doubts) == count
+    for doubt in doubts:
+        attack = " under attack" if variant == "at" else ""
+        assert doubt.startswith(f"x had {accuracy:.0%} of its 300 training images right{attack} in its last epoch, no")
+
+
 def test_the_checksum_is_of_the_tensors_alone(tmp_path: Path) -> None:
     def sha256(header: dict[str, Any], **changes: Tensor) -> str:
         checkpoint.write(tmp_path / "x.safetensors", header, tensors() | changes)

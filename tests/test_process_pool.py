@@ -288,6 +288,34 @@ def test_a_signal_while_the_server_loads_its_libraries_ends_all_without_a_traceb
 
 
 @each_beginning
+def test_a_second_interrupt_ends_work_that_goes_on(without_torch: dict[str, str], tmp_path: Path, modules: str) -> None:
+    script = (
+        f"import signal, sys, {modules}\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "try:\n    list(process_pool.run([t.Sleep(t.Path(sys.argv[1])), t.Sleep(t.Path(sys.argv[1]))], 2))\n"
+        "except KeyboardInterrupt:\n    sys.exit(130)\n"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    parent = subprocess.Popen(
+        command, cwd=Path(__file__).parent, env=without_torch, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    try:
+        while len(list(tmp_path.iterdir())) < 2:
+            assert parent.poll() is None
+            time.sleep(0.02)
+        os.killpg(parent.pid, signal.SIGINT)
+        with pytest.raises(subprocess.TimeoutExpired):
+            parent.wait(timeout=1)
+        os.killpg(parent.pid, signal.SIGINT)
+        assert parent.wait(timeout=PATIENCE) == 130
+    finally:
+        os.killpg(parent.pid, signal.SIGKILL) if parent.poll() is None else None
+    for path in tmp_path.iterdir():
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(path.name), 0)
+
+
+@each_beginning
 def test_tasks_that_wait_in_line_are_not_begun_once_the_parent_is_asked_to_stop(
     without_torch: dict[str, str], tmp_path: Path, modules: str
 ) -> None:

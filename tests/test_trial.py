@@ -1688,8 +1688,7 @@ def test_small_logits_whose_classes_lie_on_a_line_are_attacked_as_well_by_the_cr
         def forward(self, images: Tensor) -> Tensor:
             return 1e-3 * super().forward(images)
 
-    doubts = bring(Small(20), Card("mine:net", label="mine"), levels(), "levels").doubts
-    assert ["only 20 of 100 test images are distinct" in doubt for doubt in doubts] == [True]
+    assert bring(Small(20), Card("mine:net", label="mine"), levels(), "levels").doubts == ()
 
 
 def test_few_images_tell_nothing_of_guessing() -> None:

@@ -165,7 +165,8 @@ def analysis_command(name: str, command_line: str) -> click.Command:
     examples = MORE_EXAMPLES.get(name, ("checkpoints/NAME.safetensors --split train",))
     example = with_examples("\n  ".join([command_line, *(f"{command_line} {arguments}" for arguments in examples)]))
     whole_name = f"irt analyze {name}"
-    note = "" if command_line == whole_name else f"\n\nThis is `{whole_name}` under a shorter name."
+    note = "\n\nWithout CHECKPOINTS, all models in checkpoints/ that it applies to are asked."
+    note += "" if command_line == whole_name else f"\n\nThis is `{whole_name}` under a shorter name."
     return click.command(
         command_line.rsplit(maxsplit=1)[-1], cls=AnalysisCommand, help=analyses.about(name) + note, epilog=example
     )(options(*decorators, run_options)(command))
@@ -178,7 +179,7 @@ def _analyze(
     """Run one analysis on its subjects, or on those candidates that it applies to, and print its table."""
     from interpret_robust.analyses.engine import printing
     from interpret_robust.core import ranks
-    from interpret_robust.study.tasks import analysis_tasks, applicable, do_all, doubts
+    from interpret_robust.study.tasks import analysis_tasks, applicable, do_all, doubts, say_extent
 
     analysis = analyses.get(name)
     task_options = {
@@ -196,6 +197,8 @@ def _analyze(
         tasks = analysis_tasks(name, subjects, folders, settings, **task_options)
         for doubt in doubts(tasks):
             warn(doubt)
+        if candidates:
+            say_extent(tasks, say)
         do_all(tasks, task_options["device"], say)
     if ranks.index() > 0:
         return

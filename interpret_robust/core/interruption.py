@@ -1,6 +1,9 @@
 """Stopping long work between two steps, with everything saved."""
 
+import multiprocessing
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +22,13 @@ stop_order = threading.Event()
 """Set in a worker whose parent has told it to stop, which holds for work that begins later too."""
 
 
+def say_stopping(number: int) -> None:
+    """Say on a terminal that Ctrl-C was noticed, which a batch may take long to show. Workers are silent."""
+    if number == signal.SIGINT and multiprocessing.parent_process() is None and sys.stderr.isatty():
+        # A signal may come inside of another write, which `print` forbids.
+        os.write(sys.stderr.fileno(), b"\nirt: stopping after this batch or step; Ctrl-C again stops at once.\n")
+
+
 @contextmanager
 def stop_requests() -> Iterator[threading.Event]:
     """Yield an event that the first SIGINT or SIGTERM sets, so that a step is never cut in two.
@@ -34,6 +44,7 @@ def stop_requests() -> Iterator[threading.Event]:
 
     def request(number: int, _: Any) -> None:
         stop.set()
+        say_stopping(number)
         signal.signal(number, handlers[signal.Signals(number)])
 
     for number in handlers:

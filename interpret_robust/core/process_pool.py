@@ -18,6 +18,7 @@ from itertools import chain
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkContext, ForkServerContext, SpawnContext
+from multiprocessing.process import BaseProcess
 from multiprocessing.queues import Queue
 from multiprocessing.spawn import get_preparation_data
 from typing import Any, Protocol
@@ -26,7 +27,7 @@ from tqdm import tqdm
 
 from interpret_robust.core import openmp
 from interpret_robust.core.fork_server import end_with_parent
-from interpret_robust.core.interruption import NotBegun, Stopped, stop_order
+from interpret_robust.core.interruption import NotBegun, Stopped, say_stopping, stop_order
 
 
 class Task(Protocol):
@@ -75,7 +76,9 @@ def run(
     context = _context()
     watch_signals, parent_end = context.Pipe(duplex=False)
     with parent_end, _interrupt_at_sigterm():
+        other_children = multiprocessing.active_children()
         pool, futures = _submit(groups, workers, context, (watch_signals, parent_end))
+        processes = [process for process in multiprocessing.active_children() if process not in other_children]
         try:
             meanwhile()
             for future in as_completed(futures):
@@ -84,15 +87,23 @@ def run(
                     raise error
                 members = futures[future]
                 yield from zip(members, future.result() if error is None else [error] * len(members), strict=True)
-        except BaseException:
-            # A second signal must not cut short the shutdown: it would leave workers that wait for ever.
-            handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        except BaseException as error:
+            # A second signal must not cut short the shutdown, which would leave workers that wait for ever: it ends
+            # them, and so the shutdown. What they have saved is kept.
+            handler = signal.signal(signal.SIGINT, lambda *_: _kill(processes))
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            if isinstance(error, KeyboardInterrupt):
+                say_stopping(signal.SIGINT)
             parent_end.close()
             pool.shutdown(wait=True, cancel_futures=True)
             signal.signal(signal.SIGINT, handler)
             raise
         pool.shutdown()
+
+
+def _kill(processes: Sequence[BaseProcess]) -> None:
+    for process in processes:
+        process.kill()
 
 
 @contextmanager

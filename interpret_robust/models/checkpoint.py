@@ -8,6 +8,7 @@ of (seed, step), so the step is the state of the generators.
 """
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -25,6 +26,7 @@ from interpret_robust.datasets.base import Dataset
 from interpret_robust.datasets.class_names import renumber
 from interpret_robust.models import Classifier, build, checkpoint_file
 from interpret_robust.models.architectures import ARCHITECTURES
+from interpret_robust.models.judgment import is_above_chance
 from interpret_robust.models.trial import ANSWER_IMAGES, doubts_about_answers
 from interpret_robust.models.variants import VARIANTS, Head, variant
 
@@ -58,10 +60,24 @@ class Checkpoint:
 
     @cached_property
     def doubts(self) -> tuple[str, ...]:
-        """Return what is doubtful about a network of an installed architecture or variant, tried on noise.
+        """Return what is doubtful: a training that taught nothing, and what a network from elsewhere answers to noise.
 
-        Nothing is about those of ours. Raises UserError where its answers mean nothing, see `models.trial`.
+        Those of installed architectures and variants are tried, not ours. Raises UserError where answers mean nothing,
+        see `models.trial`.
         """
+        return (*self._doubts_about_training(), *self._doubts_about_network())
+
+    def _doubts_about_training(self) -> Iterator[str]:
+        accuracy, images = self.about.get("metrics", {}).get("training_accuracy"), self.job["images"]
+        chance = 1 / len(self.job["class_names"])
+        if accuracy is not None and not is_above_chance(round(accuracy * images), images, chance):
+            attack = " under attack" if variant(self.job["variant"]).adversarial else ""
+            yield (
+                f"{self.name} had {accuracy:.0%} of its {images} training images right{attack} in its last epoch, no "
+                f"more than guessing ({chance:.0%}): train it longer before asking what it looks at."
+            )
+
+    def _doubts_about_network(self) -> tuple[str, ...]:
         if self.job["architecture"] in ARCHITECTURES and self.job["variant"] in VARIANTS:
             return ()
         generator = torch.Generator().manual_seed(0)

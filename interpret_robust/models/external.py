@@ -116,7 +116,7 @@ class ExternalModel:
                 self.wrapper,
                 data,
                 label,
-                str(card.normalize),
+                "none" if card.normalize == AS_IT_IS else str(card.normalize),
                 self.layer,
                 memory=self.memory,
                 is_trained=is_trained,
@@ -275,6 +275,10 @@ def _layer(network: nn.Module, preprocess: Preprocess, image: Tensor, name: str 
         return default_layer(network, preprocess, image)
     layer_of(network, name)
     return reading(network, preprocess, image, name)
+
+
+AS_IT_IS = "0,1"
+"""The numbers of a normalization that changes nothing."""
 
 
 def _numbers_of(preprocess: Preprocess) -> str:

@@ -60,7 +60,17 @@ def is_better(other: Right, judgment: Judgment) -> bool:
 
 def is_above(right: Right, chance: float) -> bool:
     """Return whether more images are right than by chance: an exact binomial test at SIGNIFICANT."""
-    return bool(scipy.special.bdtrc(right.sum() - 1, len(right), chance) <= SIGNIFICANT)
+    return is_above_chance(int(right.sum()), len(right), chance)
+
+
+def is_above_chance(count: int, images: int, chance: float) -> bool:
+    """Return whether so many of some images are right by more than chance: an exact binomial test at SIGNIFICANT.
+
+    Example:
+        >>> is_above_chance(10, 100, 0.1), is_above_chance(20, 100, 0.1)
+        (False, True)
+    """
+    return bool(scipy.special.bdtrc(count - 1, images, chance) <= SIGNIFICANT)
 
 
 def classify(logits: Tensor) -> npt.NDArray[np.int64]:

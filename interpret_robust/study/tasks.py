@@ -200,6 +200,15 @@ def do_all(tasks: Sequence[TrainTask] | Sequence[AnalysisTask], device: str, say
         raise failures[0]
 
 
+def say_extent(tasks: Sequence[AnalysisTask], say: Say) -> None:
+    """Say how many models are to be asked, and about how many images, where there are several."""
+    todo = [task for task in tasks if not task.is_done()]
+    if len(todo) > 1:
+        images = sorted({len(task.work().split) for task in todo})
+        counts = f"{images[0]:,}" if len(images) == 1 else f"{images[0]:,} to {images[-1]:,}"
+        say(f"{len(todo)} models are asked, each about {counts} images: name checkpoints to ask fewer.")
+
+
 def _not_begun(names: Sequence[str]) -> NotBegun:
     """Return what is raised for tasks that were not begun: one of them by name, several in one sentence."""
     if len(names) == 1:
