@@ -103,8 +103,9 @@ def test_a_table_says_over_what(study: list[Result]) -> None:
     assert comparison_tables(study)[0].note == (
         "mean \u00b1 standard deviation over training seeds (seeds 0, 1, 2 of at, at-att); 23 test images, eps 8/255, "
         "step 2/255, 2 restarts; black-box: attacks on the other seeds of the same variant, and the mean over these; "
-        "100 gradients for each image and attacked model, of which 14 were computed on average: the others repeat "
-        "earlier ones; the worst case is without APGD, which is stronger (`irt evaluate --apgd 100`)"
+        "100 gradients for each image and attacked model; 14 were computed on average, since an attack that comes "
+        "back to an earlier image repeats itself; the worst case is without APGD, which is stronger (`irt evaluate "
+        "--apgd 100`)"
     )
     assert comparison_tables([study[1]])[0].note.startswith("Wilson 95 % interval over images (seed 1 of at-att); ")
     note = comparison_tables([study[0], study[1], study[3]])[0].note

@@ -1,8 +1,11 @@
 """What is doubtful about test images: their scale, and copies among them."""
 
+import numpy as np
 import torch
 
-from interpret_robust.models.image_check import LEAST_IMAGES, doubts_about_images
+from interpret_robust.datasets import Split
+from interpret_robust.models import image_check
+from interpret_robust.models.image_check import LEAST_IMAGES
 
 N, C, H, W = 100, 3, 5, 4
 
@@ -15,10 +18,17 @@ def images() -> torch.Tensor:
     return pixels / 255
 
 
+def doubts_about_images(drawn_images: torch.Tensor, all_images: torch.Tensor | None = None) -> list[str]:
+    """Ask about images, and the split that they were drawn from: just these, if no others are given."""
+    pixels = drawn_images if all_images is None else all_images
+    array = np.rint(255 * pixels.numpy()).astype(np.uint8).transpose(0, 2, 3, 1)
+    return list(image_check.doubts_about_images(drawn_images, Split(array, np.arange(len(array)))))
+
+
 def test_plain_images_are_not_doubted() -> None:
-    assert list(doubts_about_images(images())) == []
-    assert list(doubts_about_images(images() * 200 / 255)) == [], "dark ones neither"
-    assert list(doubts_about_images(images()[:1].expand(LEAST_IMAGES - 1, -1, -1, -1) / 16)) == [], "few tell nothing"
+    assert (doubts_about_images(images())) == []
+    assert (doubts_about_images(images() * 200 / 255)) == [], "dark ones neither"
+    assert (doubts_about_images(images()[:1].expand(LEAST_IMAGES - 1, -1, -1, -1) / 16)) == [], "few tell nothing"
 
 
 def test_numbers_that_were_not_scaled() -> None:
@@ -28,7 +38,19 @@ def test_numbers_that_were_not_scaled() -> None:
     assert "8/255 is 53% of their range" in doubt
 
 
+def test_half_of_the_scale_counts() -> None:
+    """Halves of floats are stored as up to 128, which is a little more than 128/255 in float32."""
+    pixels = images()
+    (doubt,) = doubts_about_images((pixels * 127.5).round() / 255)
+    assert doubt.startswith("the brightest pixel of 100 test images is 128 of 255")
+
+
+def test_copies_are_counted_in_the_whole_split() -> None:
+    (doubt,) = doubts_about_images(images(), torch.cat([images(), images()[:20]]))
+    assert doubt.startswith("only 100 of 120 test images are distinct")
+
+
 def test_copies() -> None:
     (doubt,) = doubts_about_images(images()[:25].repeat(4, 1, 1, 1))
     assert doubt.startswith("only 25 of 100 test images are distinct")
-    assert list(doubts_about_images(torch.cat([images()[:90], images()[:10]]))) == []
+    assert (doubts_about_images(torch.cat([images()[:90], images()[:10]]))) == []

@@ -50,7 +50,7 @@ def test_a_slow_reference() -> None:
 
 
 def test_sampling_alone_is_no_distance() -> None:
-    """Means of few images differ from those of training; without the halves, the distance would be about 0.2."""
+    """Means of places images differ from those of training; without the halves, the distance would be about 0.2."""
     generator = torch.Generator().manual_seed(0)
     norm = keep(nn.BatchNorm2d(50), torch.zeros(50), torch.ones(50))
     distances = [measure_distance(norm, torch.randn(30, 50, 1, 1, generator=generator)) for _ in range(20)]
@@ -115,3 +115,35 @@ def test_a_batch_norm_is_watched_for_each_run_and_no_longer_than_asked() -> None
     assert torch.equal(network(images), expected)
     assert len(distances["second"]) == 2, "a pass behind the block is not watched"
     assert LARGEST_DISTANCE < 0.5
+
+
+def test_a_doubt_about_norms_hides_none_about_attacks() -> None:
+    class Wavy(Gray):
+        def forward(self, pixels: Tensor) -> Tensor:
+            logits = super().forward(pixels)
+            return logits + torch.sin(3000 * logits)
+
+    doubts = bring(Wavy(second_offset=0.5), Card("mine:net", label="mine"), grays(100), "g").doubts
+    assert any(SECOND in doubt for doubt in doubts)
+    assert any("mine does not follow its gradients" in doubt for doubt in doubts)
+
+
+def test_norms_that_never_saw_a_training_and_uneven_labels_are_not_judged() -> None:
+    network = Gray(second_offset=0.5)
+    keep(network.second, torch.zeros(C), torch.ones(C))
+    assert network.second.running_var is not None
+    network.second.running_var.fill_(1)
+    network.second_offset = 0.0
+    data = grays(100)
+    places = np.r_[np.flatnonzero(data.test.labels == 0), np.flatnonzero(data.test.labels == 1)[:10]]
+    uneven = Split(data.test.images[places], data.test.labels[places])
+    assert list_watched(network) == ["first"]
+    doubts = bring(Gray(second_offset=0.5), Card("mine:net"), Dataset("u", data.train, uneven, ("dark", "bright")), "u")
+    assert not any("enters its batch norm" in doubt for doubt in doubts.doubts)
+
+
+def list_watched(network: nn.Module) -> list[str]:
+    """Return the batch norms that are watched in a pass."""
+    with watch_norms(network) as distances:
+        network(torch.rand(N, C, H, W))
+    return [*distances]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from interpret_robust.models.judgment import LEAST_WRONG, Judgment
 from interpret_robust.models.wrapper import WrappedModel
 
 LARGEST_DISTANCE = 0.35
@@ -22,25 +23,24 @@ LEAST_IMAGES = 30
 
 
 @torch.no_grad()
-def doubt_about_norms(model: WrappedModel, images: Tensor) -> Iterator[str]:
-    """Yield the end of a sentence where what enters a batch norm, of images (N, C, H, W), is not what did in training.
+def doubt_about_norms(model: WrappedModel, judgment: Judgment) -> str | None:
+    """Return a doubt where what enters a batch norm, of the images of a judgment, is not what did in training, or None.
 
     The farthest batch norm is named. Images of another kind already show in the first one; behind a first one that
-    fits, it is layers that differ.
+    fits, it is layers that differ. A model that is right on nearly all images is not doubted.
 
     Example:
-        >>> list(doubt_about_norms(model, images))
-        []
+        >>> doubt_about_norms(model, judgment)
     """
+    if len(judgment.images) < LEAST_IMAGES or int((~judgment.right).sum()) < LEAST_WRONG:
+        return None
     with watch_norms(model.backbone) as distances, suppress(Exception):  # some take batches of one size
-        model(images)
+        model(judgment.images)
     # A batch norm that runs several times keeps one statistic of all its inputs.
     singles = {name: runs[0] for name, runs in distances.items() if len(runs) == 1}
-    if len(images) < LEAST_IMAGES or not singles:
-        return
-    farthest = max(singles, key=lambda name: singles[name])
-    if singles[farthest] < LARGEST_DISTANCE:
-        return
+    farthest = max(singles, key=lambda name: singles[name], default=None)
+    if farthest is None or singles[farthest] < LARGEST_DISTANCE:
+        return None
     is_first_near = singles.get(next(iter(distances)), 0.0) < LARGEST_DISTANCE
     question = (
         "are the layers before it (activations, padding, pooling) those that it was trained with, and the images of "
@@ -48,10 +48,10 @@ def doubt_about_norms(model: WrappedModel, images: Tensor) -> Iterator[str]:
         if is_first_near
         else "are these images of the kind that it was trained on, and prepared alike (colors, brightness, scale)?"
     )
-    yield (
-        f", and what enters its batch norm '{farthest}' lies {singles[farthest]:.1f} deviations from what it keeps of "
-        f"its training: {question} It is right so if it was trained on strongly altered images, or kept the "
-        "statistics of an earlier training."
+    return (
+        f"{judgment.summary}, and what enters its batch norm '{farthest}' lies {singles[farthest]:.1f} deviations from "
+        f"what it keeps of its training: {question} Strong augmentation in training, statistics that lag behind the "
+        "weights (a large last learning rate), and frozen norms look the same."
     )
 
 
@@ -84,6 +84,12 @@ def _moments(values: Tensor) -> tuple[Tensor, Tensor]:
     return by_channel.mean(1), by_channel.std(1, correction=0)
 
 
+def _has_statistics(norm: _BatchNorm) -> bool:
+    """Return whether a batch norm keeps statistics of a training, and not those that it began with."""
+    mean, variance = norm.running_mean, norm.running_var
+    return mean is not None and variance is not None and not (bool((mean == 0).all()) and bool((variance == 1).all()))
+
+
 @contextmanager
 def watch_norms(network: nn.Module) -> Iterator[dict[str, list[float]]]:
     """Yield how far what enters each batch norm of a network lies from its statistics, by the norm's name.
@@ -106,7 +112,7 @@ def watch_norms(network: nn.Module) -> Iterator[dict[str, list[float]]]:
     hooks = [
         layer.register_forward_pre_hook(partial(see, name))
         for name, layer in network.named_modules()
-        if isinstance(layer, _BatchNorm) and layer.running_mean is not None
+        if isinstance(layer, _BatchNorm) and _has_statistics(layer)
     ]
     try:
         yield distances

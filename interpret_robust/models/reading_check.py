@@ -26,7 +26,6 @@ from interpret_robust.models.judgment import (
     classify,
     is_better,
 )
-from interpret_robust.models.norm_check import doubt_about_norms
 from interpret_robust.models.normalization import Statistics
 from interpret_robust.models.order_check import doubt_about_order, reorder
 from interpret_robust.models.preprocess import Preprocess
@@ -84,7 +83,6 @@ def check_reading(
             _doubt_about_size(model, judgment, _own_side(data)),
             _doubt_about_statistics(model, judgment),
             doubt_about_order(model, judgment, logits, data),
-            doubt_about_norms(model, judgment.images),
         )
         for doubt in islice(doubts, 1):
             return judgment, judgment.summary + doubt

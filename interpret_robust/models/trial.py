@@ -25,6 +25,7 @@ from interpret_robust.models.judgment import Judgment
 from interpret_robust.models.layers import LEAST_OF_FEW, Choice, count_beyond, count_turned
 from interpret_robust.models.loss_check import doubt_about_loss
 from interpret_robust.models.memory import Memory
+from interpret_robust.models.norm_check import doubt_about_norms
 from interpret_robust.models.normalization import STATISTICS
 from interpret_robust.models.own_numbers import list_changes, sum_up
 from interpret_robust.models.reading_check import check_reading
@@ -106,21 +107,28 @@ def try_out(
         judgment, doubt = check_reading(model, data, normalize, STATISTICS if is_trained else {})
         if doubt is None and weight_file is not None:
             doubt = doubt_about_accuracy(weight_file, judgment)
-        if doubt is None and judgment.is_better_than_guessing():
-            doubt = _doubt_about_attacks(model, judgment)
-        if doubt is not None:
-            doubts.append(f"{label} {doubt}")
-        doubts += [f"{label}: {doubt}" for doubt in doubts_about_images(judgment.images)]
+        is_even = judgment.guesses * len(data.class_names) <= 1
+        if doubt is None and is_trained and is_even and judgment.is_better_than_guessing():
+            doubt = doubt_about_norms(model, judgment)
+        about_attacks = _doubt_about_attacks(model, judgment, is_read_right=doubt is None)
+        doubts += [f"{label} {sentence}" for sentence in (doubt, about_attacks) if sentence is not None]
+        doubts += [f"{label}: {sentence}" for sentence in doubts_about_images(judgment.images, data.test)]
         model.follow_answers = FirstAnswers(model, images).follow
     return Trial(judgment.accuracy, len(judgment.labels), tuple(doubts))
 
 
-def _doubt_about_attacks(model: WrappedModel, judgment: Judgment) -> str | None:
-    """Return what is doubtful about attacks by gradients on images that are right; of large ones fewer are asked."""
+def _doubt_about_attacks(model: WrappedModel, judgment: Judgment, *, is_read_right: bool) -> str | None:
+    """Return what is doubtful about attacks by gradients on images that are right; of large ones fewer are asked.
+
+    Losses are compared only where images and answers are read as they should be.
+    """
+    if not judgment.is_better_than_guessing():
+        return None
     side = model.preprocess.size or max(judgment.images.shape[2:])
     count = LOSS_IMAGES if side * side <= SMALL else LOSS_IMAGES // 4
     images, labels = _choose_right(judgment, 4 * count)
-    return doubt_about_steps(model, images, labels, count) or doubt_about_loss(model, images, labels, count)
+    doubt = doubt_about_steps(model, images, labels, count)
+    return doubt_about_loss(model, images, labels, count) if doubt is None and is_read_right else doubt
 
 
 def _choose_right(judgment: Judgment, count: int) -> tuple[Tensor, Tensor]:

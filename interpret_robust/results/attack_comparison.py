@@ -116,8 +116,8 @@ def _effort(table: AttackTable, mean_gradients: float) -> str:
     if round(mean_gradients) == total:
         return f"{format_count(total, 'gradient')} for each image and attacked model"
     return (
-        f"{total} gradients for each image and attacked model, of which {mean_gradients:.0f} were computed on average: "
-        "the others repeat earlier ones"
+        f"{total} gradients for each image and attacked model; {mean_gradients:.0f} were computed on average, since an "
+        "attack that comes back to an earlier image repeats itself"
     )
 
 

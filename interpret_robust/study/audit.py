@@ -17,10 +17,10 @@ from interpret_robust.study.verdicts import EXPLANATION, Finding, Kind, Measure,
 from interpret_robust.study.verdicts.needs import needs
 
 NOTE = (
-    f"{EXPLANATION} The table has the first of the numbers that decide a claim. 'above, open, below zero' counts all "
-    "of them: those whose whole interval is above zero, those whose interval holds zero, and those whose whole "
-    "interval is below. Differences are taken before rounding. With several training seeds, the interval is over seeds "
-    "and images (Student's t); with one seed, over images alone."
+    f"{EXPLANATION} The table has the first of the numbers that decide a claim. 'above, open, below zero' counts these "
+    "and the controls: those whose whole interval is above zero, those whose interval holds zero, and those whose "
+    "whole interval is below. Differences are taken before rounding. With several training seeds, the interval is over "
+    "seeds and images (Student's t); with one seed, over images alone."
 )
 SIGNS = ("below zero", "open", "above zero")
 
