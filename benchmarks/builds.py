@@ -9,7 +9,8 @@ ended, as of workers that a server forks, becomes a child of this one. The older
 that they are those of its time. Medians over rounds, ratios with bootstrap intervals over rounds. Exit status 1 where
 the images' own values in the files that both wrote differ, but for the number of gradients that were taken. Three
 cases have to be asked for, with `--rounds 1`: "quick study" takes ten minutes a build, "audit of three seeds" an hour,
-and "audit of one seed" a third of it. What is measured is written after each case.
+and "audit of one seed" a third of it. The audits are not the same work: since 51033aa they also attack with APGD. What
+is measured is written after each case.
 
 Torch is imported when all is measured: a process counts the memory of the one that started it as its own.
 """
