@@ -916,7 +916,7 @@ API: Any = ir
 @pytest.mark.parametrize(
     ("ask", "sentence"),
     [
-        (lambda _: API.analyze("robustness", nn.Conv2d(3, 4, 1)), "a Conv2d is not tried yet: give ir.load"),
+        (lambda _: API.analyze("robustness", nn.Conv2d(3, 4, 1)), "a Conv2d is a network: give ir.load"),
         (lambda _: API.analyze("robustness", [nn.ReLU()]), r"ReLU\(\) is no model to ask: give what ir.load"),
         (lambda model: API.analyze("robustness", model, limit="5"), "limit is '5': give a whole number of images"),
         (lambda model: API.analyze("robustness", model, limit=2.5), "limit is 2.5: give a whole number of images"),

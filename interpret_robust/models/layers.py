@@ -330,11 +330,27 @@ def reading(
     clamps or masks. Raises UserError for a name that no layer has.
     """
     choice = _read_on(network, preprocess, image, name, first_layer)
-    if not choice.is_doubtful:
+    if not choice.is_doubtful or not _has_blind_pixels(network, preprocess, image, name):
         return choice
     noise = torch.rand(image.shape, generator=torch.Generator().manual_seed(0)).to(image)
     choice_on_noise = _read_on(network, preprocess, noise, name, first_layer)
     return choice if choice_on_noise.is_doubtful else choice_on_noise
+
+
+def _has_blind_pixels(network: nn.Module, preprocess: Preprocess, image: Tensor, name: str) -> bool:
+    """Return whether a layer does not depend on many pixels of an image (1, C, H, W)."""
+    pixels = image.clone().requires_grad_()
+    with torch.enable_grad():
+        output = _output(network, preprocess, pixels, name)
+        if not isinstance(output, Tensor) or not output.requires_grad:
+            return False
+        signs = torch.randint(0, 2, output.shape, generator=torch.Generator().manual_seed(0)).to(output) * 2 - 1
+        (gradient,) = torch.autograd.grad((output * signs).sum(), pixels, allow_unused=True)
+    return gradient is not None and float((gradient == 0).all(1).float().mean()) > MANY_BLIND
+
+
+MANY_BLIND = 0.05
+"""Share of an image's pixels."""
 
 
 def _read_on(network: nn.Module, preprocess: Preprocess, image: Tensor, name: str, first_layer: str | None) -> Choice:
