@@ -6,23 +6,19 @@ Each network is asked about 100 test images: as it is, with another activation, 
 another way. As it is, no doubt is right.
 """
 
-import argparse
-import json
 from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
 import torch
 import torch.nn.functional as F
+from checks import Row, draw_images, run
 from torch import Tensor, nn
 
 import interpret_robust as ir
 from interpret_robust.core.device import exact
-from interpret_robust.datasets import load
-from interpret_robust.datasets.batches import to_device, to_pixels
 from interpret_robust.models import resnet
 from interpret_robust.models.norm_check import LARGEST_DISTANCE, watch_norms
-from interpret_robust.results.tables import render
 
 Function = Callable[[Tensor], Tensor]
 
@@ -62,14 +58,13 @@ PREPARATIONS: dict[str, Function] = {
 
 @exact()
 @torch.no_grad()
-def measure(path: Path) -> list[dict[str, object]]:
+def measure(path: Path) -> list[Row]:
     """Return a row for each change of a checkpoint or its images: the farthest batch norm, and the accuracy."""
     model = ir.load(path)
-    split = load(model.subject.job["dataset"]).test.draw(100)
-    images, labels = to_pixels(to_device(split, torch.device("cpu"))[0]), torch.from_numpy(split.labels)
+    images, labels = draw_images(model, 100)
     assert isinstance(model, nn.Module)
 
-    def ask(change: str, pixels: Tensor) -> dict[str, object]:
+    def ask(change: str, pixels: Tensor) -> Row:
         with watch_norms(model) as distances:
             accuracy = (model(pixels).argmax(1) == labels).float().mean()
         distance = max(runs[0] for runs in distances.values())
@@ -88,33 +83,5 @@ def measure(path: Path) -> list[dict[str, object]]:
     return rows + [ask(name, prepare(images)) for name, prepare in PREPARATIONS.items()]
 
 
-def summarize(rows: list[dict[str, object]]) -> list[dict[str, str]]:
-    """Return a row for each change: how many checkpoints are in doubt, and the range of their distances."""
-    table = []
-    for change in dict.fromkeys(row["change"] for row in rows):
-        group = [row for row in rows if row["change"] == change]
-        distances = sorted(float(str(row["distance"])) for row in group)
-        table.append(
-            {
-                "change": str(change),
-                "in doubt": f"{sum(bool(row['in doubt']) for row in group)} of {len(group)}",
-                "distance": f"{distances[0]:.2f} to {distances[-1]:.2f}",
-            }
-        )
-    return table
-
-
-def main() -> None:
-    """Measure all checkpoints, print a table, and write the rows as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoints", nargs="+", type=Path)
-    parser.add_argument("--out", type=Path)
-    arguments = parser.parse_args()
-    rows = [row for path in arguments.checkpoints for row in measure(path)]
-    print(render(summarize(rows), "markdown"))
-    if arguments.out:
-        arguments.out.write_text(json.dumps(rows, indent=1) + "\n")
-
-
 if __name__ == "__main__":
-    main()
+    run(str(__doc__), measure, "change")

@@ -6,20 +6,16 @@
 these networks is right. Beside each stands the same network with waves added to its logits, which has to be doubted.
 """
 
-import argparse
-import json
 from pathlib import Path
 
 import torch
+from checks import Row, draw_images, run
 from torch import Tensor, nn
 
 import interpret_robust as ir
 from interpret_robust.core.device import exact
-from interpret_robust.datasets import load
-from interpret_robust.datasets.batches import to_device, to_pixels
 from interpret_robust.models import Classifier
 from interpret_robust.models.step_check import LARGEST_ERROR, gains_by_promise
-from interpret_robust.results.tables import render
 
 IMAGES = 64
 
@@ -38,12 +34,11 @@ class Waves(Classifier):
 
 
 @exact()
-def measure(path: Path) -> list[dict[str, object]]:
+def measure(path: Path) -> list[Row]:
     """Return a row for a checkpoint and for the same with waves: the error of the median image."""
     model = ir.load(path)
-    split = load(model.subject.job["dataset"]).test.draw(IMAGES)
-    images = to_pixels(to_device(split, torch.device("cpu"))[0])
-    rows: list[dict[str, object]] = []
+    images, _ = draw_images(model, IMAGES)
+    rows: list[Row] = []
     for name, height in (("none", 0.0), ("waves", 0.3)):
         network = Waves(model, height)
         with torch.no_grad():
@@ -55,17 +50,5 @@ def measure(path: Path) -> list[dict[str, object]]:
     return rows
 
 
-def main() -> None:
-    """Measure all checkpoints, print a table, and write the rows as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoints", nargs="+", type=Path)
-    parser.add_argument("--out", type=Path)
-    arguments = parser.parse_args()
-    rows = [row for path in arguments.checkpoints for row in measure(path)]
-    print(render([{name: str(value) for name, value in row.items()} for row in rows], "markdown"))
-    if arguments.out:
-        arguments.out.write_text(json.dumps(rows, indent=1) + "\n")
-
-
 if __name__ == "__main__":
-    main()
+    run(str(__doc__), measure, "change")

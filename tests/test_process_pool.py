@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -190,6 +191,22 @@ def test_workers_end_when_their_parent_is_killed(tmp_path: Path, modules: str) -
             os.kill(int(worker.name), signal.SIGKILL)
 
 
+@contextmanager
+def run_group(script: str, folder: Path, environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """Run Python in a process group of its own, from when two of its workers have written into `folder`."""
+    command = [sys.executable, "-c", script, str(folder)]
+    parent = subprocess.Popen(
+        command, cwd=Path(__file__).parent, env=environment, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    try:
+        while len(list(folder.iterdir())) < 2:
+            assert parent.poll() is None
+            time.sleep(0.02)
+        yield parent
+    finally:
+        os.killpg(parent.pid, signal.SIGKILL) if parent.poll() is None else None
+
+
 @each_beginning
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signals_that_come_twice_and_to_everybody_end_it_too(
@@ -200,20 +217,11 @@ def test_signals_that_come_twice_and_to_everybody_end_it_too(
         "signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background\n"
         "list(process_pool.run([t.Wait(t.Path(sys.argv[1]), str(n)) for n in range(6)], 2))"
     )
-    command = [sys.executable, "-c", script, str(tmp_path)]
-    parent = subprocess.Popen(
-        command, cwd=Path(__file__).parent, env=without_torch, stderr=subprocess.DEVNULL, start_new_session=True
-    )
-    try:
-        while len(list(tmp_path.iterdir())) < 2:
-            assert parent.poll() is None
-            time.sleep(0.02)
+    with run_group(script, tmp_path, without_torch) as parent:
         for _ in range(3):
             os.killpg(parent.pid, number)
             time.sleep(0.05)
         parent.wait(timeout=PATIENCE)
-    finally:
-        os.killpg(parent.pid, signal.SIGKILL) if parent.poll() is None else None
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1"]
 
 
@@ -228,18 +236,9 @@ def test_work_that_was_not_listening_yet_stops_once_it_does(
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "list(process_pool.run([t.Load(t.Path(sys.argv[1]), str(n)) for n in range(2)], 2))"
     )
-    command = [sys.executable, "-c", script, str(tmp_path)]
-    parent = subprocess.Popen(
-        command, cwd=Path(__file__).parent, env=without_torch, stderr=subprocess.DEVNULL, start_new_session=True
-    )
-    try:
-        while len(list(tmp_path.iterdir())) < 2:
-            assert parent.poll() is None
-            time.sleep(0.02)
+    with run_group(script, tmp_path, without_torch) as parent:
         (os.killpg if is_group else os.kill)(parent.pid, number)
         assert parent.wait(timeout=PATIENCE)
-    finally:
-        os.killpg(parent.pid, signal.SIGKILL) if parent.poll() is None else None
 
 
 def test_no_process_but_the_server_is_changed_by_what_it_imports() -> None:
@@ -295,21 +294,12 @@ def test_a_second_interrupt_ends_work_that_goes_on(without_torch: dict[str, str]
         "try:\n    list(process_pool.run([t.Sleep(t.Path(sys.argv[1])), t.Sleep(t.Path(sys.argv[1]))], 2))\n"
         "except KeyboardInterrupt:\n    sys.exit(130)\n"
     )
-    command = [sys.executable, "-c", script, str(tmp_path)]
-    parent = subprocess.Popen(
-        command, cwd=Path(__file__).parent, env=without_torch, stderr=subprocess.DEVNULL, start_new_session=True
-    )
-    try:
-        while len(list(tmp_path.iterdir())) < 2:
-            assert parent.poll() is None
-            time.sleep(0.02)
+    with run_group(script, tmp_path, without_torch) as parent:
         os.killpg(parent.pid, signal.SIGINT)
         with pytest.raises(subprocess.TimeoutExpired):
             parent.wait(timeout=1)
         os.killpg(parent.pid, signal.SIGINT)
         assert parent.wait(timeout=PATIENCE) == 130
-    finally:
-        os.killpg(parent.pid, signal.SIGKILL) if parent.poll() is None else None
     for path in tmp_path.iterdir():
         with pytest.raises(ProcessLookupError):
             os.kill(int(path.name), 0)

@@ -13,25 +13,21 @@ from safetensors.torch import load_file
 
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.plugins import first_words
+from interpret_robust.datasets.npz import CHUNK
 from interpret_robust.models.card import check_weights
 
 LFS = b"version https://git-lfs"
-
-CHUNK = 1 << 20
-"""Bytes of an archive that are read at once."""
 
 
 def read_content(path: Path) -> Any:
     """Return what a file holds. Raises UserError for a file that is missing, damaged, or of another kind."""
     check_weights(path)
+    check_archive(path)
     try:
         if _is_safetensors(path):
             return _read_metadata(path) | load_file(path)
-        check_archive(path)
         with open(path, "rb") as file:  # not by its name, by which torch tells safetensors
             return read_tensors(file)
-    except UserError:
-        raise
     except Exception as error:  # torch's unpickler raises what it likes
         if reason := _describe_kind(path):
             raise UserError(f"{path} {reason}") from None
@@ -65,17 +61,17 @@ def check_archive(path: Path) -> None:
     """
     if not zipfile.is_zipfile(path):
         return
-    part = "its directory"
+    part = "its directory"  # what zipfile reads first
     try:
         with zipfile.ZipFile(path) as archive:
             for entry in archive.infolist():
-                part = entry.filename
+                part = repr(entry.filename)
                 if entry.CRC:
                     with archive.open(entry) as member:
                         while member.read(CHUNK):  # zipfile checks the CRC-32 at the end
                             pass
     except Exception as error:  # zipfile raises what it likes for a directory that is damaged
-        raise UserError(f"{path} is damaged, at {part!r} ({first_words(error)}): save or download it anew.") from error
+        raise UserError(f"{path} is damaged, at {part} ({first_words(error)}): save or download it anew.") from error
 
 
 def read_tensors(path: Path | IO[bytes], *, mmap: bool = False) -> Any:

@@ -337,20 +337,14 @@ def reading(
     return choice if choice_on_noise.is_doubtful else choice_on_noise
 
 
+MANY_BLIND = 0.05
+"""Share of an image's pixels on which a layer need not depend for its positions to be looked at on noise too."""
+
+
 def _has_blind_pixels(network: nn.Module, preprocess: Preprocess, image: Tensor, name: str) -> bool:
     """Return whether a layer does not depend on many pixels of an image (1, C, H, W)."""
-    pixels = image.clone().requires_grad_()
-    with torch.enable_grad():
-        output = _output(network, preprocess, pixels, name)
-        if not isinstance(output, Tensor) or not output.requires_grad:
-            return False
-        signs = torch.randint(0, 2, output.shape, generator=torch.Generator().manual_seed(0)).to(output) * 2 - 1
-        (gradient,) = torch.autograd.grad((output * signs).sum(), pixels, allow_unused=True)
-    return gradient is not None and float((gradient == 0).all(1).float().mean()) > MANY_BLIND
-
-
-MANY_BLIND = 0.05
-"""Share of an image's pixels."""
+    gradients = _pixel_gradients_of_all(lambda images: _output(network, preprocess, images, name), image)
+    return gradients is not None and float((gradients == 0).float().mean()) > MANY_BLIND
 
 
 def _read_on(network: nn.Module, preprocess: Preprocess, image: Tensor, name: str, first_layer: str | None) -> Choice:
@@ -637,7 +631,8 @@ def count_turned(ask: Callable[[Tensor], Tensor], images: Tensor) -> int:
     if not is_elsewhere.any():
         return 0
     suspects = images[is_elsewhere.to(images.device)]
-    cells = _cell_gradients(ask, suspects, grid)
+    gradients = _pixel_gradients_of_all(ask, suspects)
+    cells = torch.ones(len(suspects), *grid) if gradients is None else F.adaptive_avg_pool2d(gradients, grid).cpu()
     judged_shares = [
         torch.where(cells[:, int(row * height), int(column * width)] > 0, shares(suspects, (row, column)), torch.nan)
         for row, column in OFF_AXES
@@ -645,14 +640,19 @@ def count_turned(ask: Callable[[Tensor], Tensor], images: Tensor) -> int:
     return int((torch.stack(judged_shares).nanmean(0) < LEAST_IN_PLACE).sum())
 
 
-def _cell_gradients(ask: Callable[[Tensor], Tensor], images: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Return how much all positions together depend on the pixels of each cell (N, rows, columns), on the CPU."""
+def _pixel_gradients_of_all(ask: Callable[[Tensor], Any], images: Tensor) -> Tensor | None:
+    """Return how much all that `ask` gives depends on each pixel of images (N, C, H, W), (N, H, W); None for nothing.
+
+    By the size of the gradient of its sum with random signs, the same for each image.
+    """
     pixels = images.clone().requires_grad_()
     with torch.enable_grad():
-        local = ask(pixels).float()
-        signs = torch.randint(0, 2, local.shape[1:], generator=torch.Generator().manual_seed(0)).to(local) * 2 - 1
-        (gradient,) = torch.autograd.grad((local * signs).sum(), pixels)
-    return F.adaptive_avg_pool2d(gradient.abs().sum(1), grid).cpu()
+        output = ask(pixels)
+        if not isinstance(output, Tensor) or not output.requires_grad:
+            return None
+        signs = torch.randint(0, 2, output.shape[1:], generator=torch.Generator().manual_seed(0)).to(output) * 2 - 1
+        (gradient,) = torch.autograd.grad((output.float() * signs).sum(), pixels, allow_unused=True)
+    return None if gradient is None else gradient.abs().sum(1)
 
 
 def sample_positions(height: int, width: int) -> Tensor:

@@ -107,10 +107,10 @@ def try_out(
         judgment, doubt = check_reading(model, data, normalize, STATISTICS if is_trained else {})
         if doubt is None and weight_file is not None:
             doubt = doubt_about_accuracy(weight_file, judgment)
+        about_attacks = _doubt_about_attacks(model, judgment, is_read_right=doubt is None)
         is_even = judgment.guesses * len(data.class_names) <= 1
         if doubt is None and is_trained and is_even and judgment.is_better_than_guessing():
             doubt = doubt_about_norms(model, judgment)
-        about_attacks = _doubt_about_attacks(model, judgment, is_read_right=doubt is None)
         doubts += [f"{label} {sentence}" for sentence in (doubt, about_attacks) if sentence is not None]
         doubts += [f"{label}: {sentence}" for sentence in doubts_about_images(judgment.images, data.test)]
         model.follow_answers = FirstAnswers(model, images).follow
