@@ -1,6 +1,6 @@
 """Which networks does the trial say are attacked less well by the cross-entropy, as they are and changed?
 
-    python benchmarks/loss_check.py checkpoints/*.safetensors --out docs/choices/loss_check.json
+    python benchmarks/loss_check.py checkpoints/*seed?.safetensors --out docs/choices/loss_check.json
 
 Each network's logits pass through a function, and the doubt of `interpret_robust.models.loss_check` is asked of its
 first right images. Without a function no doubt is right: these networks are attacked as well by either loss.

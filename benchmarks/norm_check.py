@@ -1,6 +1,6 @@
 """Which networks does the trial doubt because of what enters their batch norms, as they are and changed?
 
-    python benchmarks/norm_check.py checkpoints/*.safetensors --out docs/choices/norm_check.json
+    python benchmarks/norm_check.py checkpoints/*seed?.safetensors --out docs/choices/norm_check.json
 
 Each network is asked about 100 test images: as it is, with another activation, and on images that are prepared in
 another way. As it is, no doubt is right.

@@ -1,6 +1,6 @@
 """How far do margins of trained networks move in a short step, beside what their gradients say?
 
-    python benchmarks/step_check.py checkpoints/*.safetensors --out docs/choices/step_check.json
+    python benchmarks/step_check.py checkpoints/*seed?.safetensors --out docs/choices/step_check.json
 
 `interpret_robust.models.step_check` doubts a network whose median image is off by LARGEST_ERROR or more. No doubt about
 these networks is right. Beside each stands the same network with waves added to its logits, which has to be doubted.
