@@ -1,5 +1,7 @@
 """What is doubtful about test images: their scale, and copies among them."""
 
+from typing import Any, cast
+
 import numpy as np
 import torch
 
@@ -54,3 +56,27 @@ def test_copies() -> None:
     (doubt,) = doubts_about_images(images()[:25].repeat(4, 1, 1, 1))
     assert doubt.startswith("only 25 of 100 test images are distinct")
     assert (doubts_about_images(torch.cat([images()[:90], images()[:10]]))) == []
+
+
+def test_mirror_images_are_copies() -> None:
+    """Of the pixels drawn and of the bytes of a split alike; an image upside down is another one."""
+    mirrored, turned = (torch.cat([images()[:50], images()[:50].flip(axis)]) for axis in (3, 2))
+    for all_images in (mirrored, images()):
+        drawn_images = images() if all_images is mirrored else mirrored
+        doubts = doubts_about_images(drawn_images, all_images)
+        assert [doubt.startswith("only 50 of 100 test images are distinct, mirror") for doubt in doubts] == [True] * (
+            all_images is mirrored
+        )
+    assert doubts_about_images(turned) == []
+    pictures = list(image_check.doubts_about_images(mirrored, Split(cast(Any, Opened()), np.arange(N))))
+    assert [doubt.startswith("only 50 of 100") for doubt in pictures] == [True]
+
+
+class Opened:
+    """Images that are opened when they are asked for, and not compared as a whole."""
+
+    shape = (N, H, W, C)
+    dtype = np.dtype(np.uint8)
+
+    def __len__(self) -> int:
+        return N

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from interpret_robust.datasets import Dataset, Split
+from interpret_robust.models import norm_check
 from interpret_robust.models.card import Card
 from interpret_robust.models.external import bring
-from interpret_robust.models.norm_check import LARGEST_DISTANCE, LEAST_IMAGES, measure_distance, watch_norms
+from interpret_robust.models.moments import Moments
+from interpret_robust.models.norm_check import LARGEST_DISTANCE, LEAST_IMAGES, measure_norms
 
 N, C, H, W = 40, 3, 6, 5
 
@@ -21,6 +23,18 @@ def keep(norm: nn.BatchNorm2d, mean: Tensor, deviation: Tensor) -> nn.BatchNorm2
     norm.running_mean.copy_(mean)
     norm.running_var.copy_(deviation.square() - norm.eps)
     return norm.eval()
+
+
+def measure_distance(norm: nn.BatchNorm2d, *runs: Tensor) -> float:
+    """Return how far values (N, C, ...) lie from the statistics of a batch norm, for one run or several in a pass."""
+    halves: list[list[Moments]] = [[], []]
+    for values in runs:
+        for half, part in zip(halves, values.tensor_split(2), strict=True):
+            moments = Moments()
+            for batch in part.tensor_split(3):
+                moments.add(batch)
+            half.append(moments)
+    return norm_check.measure_distance(norm, *halves)
 
 
 @pytest.mark.parametrize(("mean", "deviation"), [(0.0, 1.0), (0.3, 1.0), (0.0, 0.6), (-0.3, 1.4), (5.0, 1.0)])
@@ -47,6 +61,32 @@ def test_a_slow_reference() -> None:
         squares.append(min(square / deviations[channel] ** 2, 1))
     norm = keep(nn.BatchNorm2d(C), torch.tensor(means), torch.tensor(deviations))
     assert measure_distance(norm, torch.tensor(values)) == pytest.approx(math.sqrt(np.mean(squares)), rel=1e-5)
+
+
+def test_halves_of_unequal_size() -> None:
+    """What is sampling is measured without bias: of 25 and 8 images, on average, no distance is left."""
+    generator, squares = torch.Generator().manual_seed(0), []
+    norm = keep(nn.BatchNorm2d(200), torch.zeros(200), torch.ones(200))
+    for _ in range(100):
+        halves = [Moments(), Moments()]
+        for moments, count in zip(halves, (25, 8), strict=True):
+            moments.add(torch.randn(count, 200, generator=generator))
+        squares.append(norm_check.measure_distance(norm, halves[:1], halves[1:]) ** 2)
+    assert np.mean(squares) < 0.01, "one half alone differs by a square of 1/8 in its mean"
+
+
+def test_runs_of_one_norm_share_the_average_of_their_statistics() -> None:
+    """Statistics move towards each run in turn: the variance is the mean of theirs, without that between the runs."""
+    values = torch.randn(4000, C, 2, 2, generator=torch.Generator().manual_seed(0))
+    norm = keep(nn.BatchNorm2d(C), torch.full((C,), 2.0), torch.ones(C))
+    assert measure_distance(norm, values, values + 4) < 0.05
+    assert measure_distance(norm, values) == 1
+    assert norm.momentum == 0.1
+    trained = nn.BatchNorm2d(C, momentum=0.01)
+    for _ in range(1000):
+        trained(values)
+        trained(values + 4)
+    assert measure_distance(trained.eval(), values, values + 4) < 0.05
 
 
 def test_sampling_alone_is_no_distance() -> None:
@@ -93,7 +133,7 @@ FIRST, SECOND = "what enters its batch norm 'first'", "what enters its batch nor
         (Gray(second_offset=0.5), 100, f"{SECOND} lies 0.5 deviations", "are the layers before it"),
         (Gray(first_offset=0.6), 100, f"{FIRST} lies 0.6 deviations", "are these images of the kind"),
         (Gray(second_offset=0.2), 100, None, None),
-        (Gray(second_offset=0.5, runs=2), 100, None, None),
+        (Gray(second_offset=0.5, runs=2), 100, f"{SECOND} lies 0.5 deviations", "are the layers before it"),
         (Gray(second_offset=0.5), LEAST_IMAGES - 1, None, None),
     ],
 )
@@ -107,14 +147,28 @@ def test_networks_whose_answers_do_not_tell(network: Gray, count: int, doubt: st
         assert question in doubts[0]
 
 
-def test_a_batch_norm_is_watched_for_each_run_and_no_longer_than_asked() -> None:
-    network, images = Gray(second_offset=0.5, runs=2), torch.rand(N, C, H, W)
-    with watch_norms(network) as distances:
-        expected = network(images)
-    assert {name: len(runs) for name, runs in distances.items()} == {"first": 1, "second": 2}
+def test_norms_are_watched_no_longer_than_asked_and_whatever_size_a_network_takes() -> None:
+    class Fixed(Gray):
+        def forward(self, pixels: Tensor) -> Tensor:
+            assert len(pixels) in {1, 25, 50}
+            return super().forward(pixels)
+
+    network, images = Fixed(second_offset=0.5), torch.rand(2 * 25, C, H, W)
+    expected = network(images)
+    assert [*measure_norms(network, network, images)] == ["first", "second"]
     assert torch.equal(network(images), expected)
-    assert len(distances["second"]) == 2, "a pass behind the block is not watched"
+    assert not any(layer._forward_pre_hooks for layer in network.modules())
     assert LARGEST_DISTANCE < 0.5
+
+
+def test_a_norm_that_runs_for_some_images_alone_is_left_out() -> None:
+    class Some(Gray):
+        def forward(self, pixels: Tensor) -> Tensor:
+            return super().forward(pixels) if bool(pixels[0].mean() > 0.5) else self.first(pixels).mean((2, 3))[:, :2]
+
+    network = Some()
+    images = torch.cat([torch.ones(25, C, H, W), torch.zeros(25, C, H, W)])
+    assert [*measure_norms(network, network, images)] == ["first"]
 
 
 def test_a_doubt_about_norms_hides_none_about_attacks() -> None:
@@ -143,7 +197,5 @@ def test_norms_that_never_saw_a_training_and_uneven_labels_are_not_judged() -> N
 
 
 def list_watched(network: nn.Module) -> list[str]:
-    """Return the batch norms that are watched in a pass."""
-    with watch_norms(network) as distances:
-        network(torch.rand(N, C, H, W))
-    return [*distances]
+    """Return the batch norms that are measured."""
+    return [*measure_norms(network, network, torch.rand(2 * 25, C, H, W))]

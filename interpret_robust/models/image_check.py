@@ -1,8 +1,10 @@
 """What is doubtful about the test images that a model from elsewhere is asked about."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 
 from interpret_robust.datasets import Split
@@ -41,9 +43,15 @@ def doubts_about_images(images: Tensor, split: Split) -> Iterator[str]:
             "images of the data, unless they are that dark."
         )
     all_images = split.images[:MOST_COMPARED] if isinstance(split.images, np.ndarray) else images.cpu().numpy()
-    distinct_count = len({hash(image.tobytes()) for image in all_images})
+    width_axis = -2 if isinstance(split.images, np.ndarray) else -1  # bytes are (N, H, W, C), pixels (N, C, H, W)
+    distinct_count = len({_hash(image, width_axis) for image in all_images})
     if distinct_count < LEAST_DISTINCT * len(all_images):
         yield (
-            f"only {distinct_count} of {len(all_images)} test images are distinct: intervals count each as an image of "
-            "its own, and are too narrow. Leave copies out of the data."
+            f"only {distinct_count} of {len(all_images)} test images are distinct, mirror images left out: intervals "
+            "count each as an image of its own, and are too narrow. Leave copies out of the data."
         )
+
+
+def _hash(image: npt.NDArray[Any], width_axis: int) -> int:
+    """Return a number that an image has in common with its mirror image alone."""
+    return hash(frozenset((image.tobytes(), np.flip(image, width_axis).tobytes())))

@@ -1,14 +1,15 @@
 """Whether what enters the batch norms of a network is what entered them in training."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections import Counter
+from collections.abc import Sequence
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from interpret_robust.models.judgment import LEAST_WRONG, Judgment
+from interpret_robust.models.judgment import BATCH_SIZE, LEAST_WRONG, Judgment
+from interpret_robust.models.moments import Moments
 from interpret_robust.models.wrapper import WrappedModel
 
 LARGEST_DISTANCE = 0.35
@@ -34,14 +35,11 @@ def doubt_about_norms(model: WrappedModel, judgment: Judgment) -> str | None:
     """
     if len(judgment.images) < LEAST_IMAGES or int((~judgment.right).sum()) < LEAST_WRONG:
         return None
-    with watch_norms(model.backbone) as distances, suppress(Exception):  # some take batches of one size
-        model(judgment.images)
-    # A batch norm that runs several times keeps one statistic of all its inputs.
-    singles = {name: runs[0] for name, runs in distances.items() if len(runs) == 1}
-    farthest = max(singles, key=lambda name: singles[name], default=None)
-    if farthest is None or singles[farthest] < LARGEST_DISTANCE:
+    distances = measure_norms(model, model.backbone, judgment.images)
+    farthest = max(distances, key=distances.__getitem__, default=None)
+    if farthest is None or distances[farthest] < LARGEST_DISTANCE:
         return None
-    is_first_near = singles.get(next(iter(distances)), 0.0) < LARGEST_DISTANCE
+    is_first_near = next(iter(distances.values())) < LARGEST_DISTANCE
     question = (
         "are the layers before it (activations, padding, pooling) those that it was trained with, and the images of "
         "the same kind?"
@@ -49,39 +47,75 @@ def doubt_about_norms(model: WrappedModel, judgment: Judgment) -> str | None:
         else "are these images of the kind that it was trained on, and prepared alike (colors, brightness, scale)?"
     )
     return (
-        f"{judgment.summary}, and what enters its batch norm '{farthest}' lies {singles[farthest]:.1f} deviations from "
-        f"what it keeps of its training: {question} Strong augmentation in training, statistics that lag behind the "
-        "weights (a large last learning rate), and frozen norms look the same."
+        f"{judgment.summary}, and what enters its batch norm '{farthest}' lies {distances[farthest]:.1f} deviations "
+        f"from what it keeps of its training: {question} Strong augmentation in training, statistics that lag behind "
+        "the weights (a large last learning rate), and frozen norms look the same."
     )
 
 
-def measure_distance(norm: _BatchNorm, values: Tensor) -> float:
-    """Return how far values (N, C, ...) lie from the statistics of a batch norm, in deviations, 0 or more.
+@torch.no_grad()
+def measure_norms(model: nn.Module, network: nn.Module, images: Tensor) -> dict[str, float]:
+    """Return how far what enters each batch norm lies from its statistics (see `measure_distance`), by the norm's name.
+
+    Batch norms that keep statistics of a training are there, in the order in which they first run.
+
+    Args:
+        model: what is asked, in batches of BATCH_SIZE, of which every second one belongs to one half.
+        network: the part of it that has the batch norms.
+        images: (N, C, H, W), more than BATCH_SIZE.
+
+    Example:
+        >>> list(measure_norms(resnet18, resnet18, images))[0]
+        'bn1'
+    """
+    norms = {
+        name: layer
+        for name, layer in network.named_modules()
+        if isinstance(layer, _BatchNorm) and _has_statistics(layer)
+    }
+    batches = torch.split(images, BATCH_SIZE)
+    first, second = (_watch(model, norms, half) for half in (batches[::2], batches[1::2]))
+    return {
+        name: measure_distance(norms[name], runs, second[name])
+        for name, runs in first.items()
+        if len(second.get(name, [])) == len(runs)
+    }
+
+
+def measure_distance(norm: _BatchNorm, first: Sequence[Moments], second: Sequence[Moments]) -> float:
+    """Return how far what enters a batch norm lies from its statistics, in deviations, 0 to 1.
 
     Of each channel, it is the distance of two normal distributions (Fréchet's: the root of the squared differences of
     means and of deviations) divided by the kept deviation, at most 1; the result is the root of the mean of their
-    squares. What two halves of the values differ by is sampling, and is taken off.
+    squares. By what two halves of the values differ is sampling, and is taken off.
+
+    Args:
+        norm: keeps statistics, which are moving averages over its runs.
+        first, second: what enters it for each run in a pass, of two halves of the images.
 
     Example:
-        >>> norm = nn.BatchNorm2d(3)
-        >>> round(measure_distance(norm, torch.randn(100, 3, 8, 8) + 0.5), 1)
+        >>> halves = [Moments(), Moments()]
+        >>> for moments in halves:
+        ...     moments.add(torch.randn(50, 3, 8, 8) + 0.5)
+        >>> round(measure_distance(nn.BatchNorm2d(3), halves[:1], halves[1:]), 1)
         0.5
     """
     assert norm.running_mean is not None and norm.running_var is not None
-    values = values.detach().double()
     mean, deviation = norm.running_mean.double(), (norm.running_var.double() + norm.eps).sqrt()
-    halves = [_moments(half) for half in values.tensor_split(2)]
-    noise = sum((one - other).square() for one, other in zip(*halves, strict=True)) / 4
-    own_mean, own_deviation = _moments(values)
+    (first_mean, first_deviation), (second_mean, second_deviation) = (_average(runs) for runs in (first, second))
+    share = first[0].count / (first[0].count + second[0].count)
+    noise = share * (1 - share) * ((first_mean - second_mean).square() + (first_deviation - second_deviation).square())
+    own_mean, own_deviation = _average([one + other for one, other in zip(first, second, strict=True)])
     squares = ((own_mean - mean).square() + (own_deviation - deviation).square() - noise) / deviation.square()
     square = squares.clamp(max=1).mean()
     return float(square.clamp_min(0).sqrt())
 
 
-def _moments(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and deviation by channel of values (N, C, ...)."""
-    by_channel = values.transpose(0, 1).flatten(1)
-    return by_channel.mean(1), by_channel.std(1, correction=0)
+def _average(runs: Sequence[Moments]) -> tuple[Tensor, Tensor]:
+    """Return mean and deviation (C,), as statistics keep them of a batch norm that runs several times in a pass."""
+    means = torch.stack([moments.mean for moments in runs])
+    variances = torch.stack([moments.variance for moments in runs])
+    return means.mean(0), variances.mean(0).sqrt()
 
 
 def _has_statistics(norm: _BatchNorm) -> bool:
@@ -90,32 +124,24 @@ def _has_statistics(norm: _BatchNorm) -> bool:
     return mean is not None and variance is not None and not (bool((mean == 0).all()) and bool((variance == 1).all()))
 
 
-@contextmanager
-def watch_norms(network: nn.Module) -> Iterator[dict[str, list[float]]]:
-    """Yield how far what enters each batch norm of a network lies from its statistics, by the norm's name.
+def _watch(model: nn.Module, norms: dict[str, _BatchNorm], batches: Sequence[Tensor]) -> dict[str, list[Moments]]:
+    """Return what enters each batch norm, for each of its runs in a pass over a batch of images."""
+    moments: dict[str, list[Moments]] = {}
+    runs: Counter[str] = Counter()
 
-    It is filled by the forward passes of the block, a distance (see `measure_distance`) for each run of a batch norm
-    that keeps statistics, and in the order in which these run.
+    def see(name: str, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        own_moments = moments.setdefault(name, [])
+        if runs[name] == len(own_moments):
+            own_moments.append(Moments())
+        own_moments[runs[name]].add(inputs[0])
+        runs[name] += 1
 
-    Example:
-        >>> with watch_norms(network) as distances:
-        ...     logits = network(images)
-        >>> list(distances)[0]
-        'bn1'
-    """
-    distances: dict[str, list[float]] = {}
-
-    def see(name: str, norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        assert isinstance(norm, _BatchNorm)
-        distances.setdefault(name, []).append(measure_distance(norm, inputs[0]))
-
-    hooks = [
-        layer.register_forward_pre_hook(partial(see, name))
-        for name, layer in network.named_modules()
-        if isinstance(layer, _BatchNorm) and _has_statistics(layer)
-    ]
+    hooks = [norm.register_forward_pre_hook(partial(see, name)) for name, norm in norms.items()]
     try:
-        yield distances
+        for images in batches:
+            runs.clear()
+            model(images)
     finally:
         for hook in hooks:
             hook.remove()
+    return moments

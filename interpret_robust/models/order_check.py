@@ -8,7 +8,7 @@ import scipy
 from torch import Tensor
 
 from interpret_robust.core.statistics import mcnemar
-from interpret_robust.datasets import Dataset
+from interpret_robust.datasets import Dataset, Split
 from interpret_robust.datasets.base import Labels
 from interpret_robust.datasets.batches import to_device, to_pixels
 from interpret_robust.models.judgment import LEAST_WRONG, SIGNIFICANT, Judgment, Right, ask, classify, is_better
@@ -41,22 +41,37 @@ most 0.32 in another order. No file was kept of this.
 """
 
 
-def reorder(logits: Tensor, labels: Labels) -> Iterator[tuple[Right, str]]:
-    """Yield which images are right if classes are read in the order that suits most images, and how, as the end of a
-    sentence; nothing where images are few for the classes, or few are right in any order.
+def reorder(logits: Tensor, labels: Labels) -> Iterator[Right]:
+    """Yield which images are right if classes are read in the order that suits most images; nothing where images are
+    few for the classes, or few are right in any order.
 
     Args:
         logits: answers to images, (N, classes).
         labels: theirs, (N,).
 
     Example:
-        >>> [int(right.sum()) for right, _ in reorder(torch.eye(3).flip(1).repeat(8, 1), np.arange(24) % 3)]
+        >>> [int(right.sum()) for right in reorder(torch.eye(3).flip(1).repeat(8, 1), np.arange(24) % 3)]
         [24]
     """
     if logits.shape[1] <= len(labels) // FEW_CLASSES:
-        right, order = _judge_order(classify(logits), labels, logits.shape[1])
+        right = _judge_order(classify(logits), labels, logits.shape[1])
         if right.mean() > LEAST_ORDERED:
-            yield right, _describe(order)
+            yield right
+
+
+def describe_order(model: WrappedModel, judgment: Judgment, logits: Tensor, data: Dataset) -> str:
+    """Return the order of classes that suits most of MORE_IMAGES times as many images, as the end of a sentence.
+
+    The images that were tried are too few to name each class of a model that is often wrong. Arguments are those of
+    `doubt_about_order`.
+
+    Example:
+        >>> describe_order(model, judgment, logits, data)
+        "if its classes are read in another order (0 as 1, 1 as 0): give them the order of the data's labels; ..."
+    """
+    split, predicted = _ask_others(model, judgment, data)
+    labels = np.concatenate([judgment.labels, split.labels])
+    return _describe(_best_order(np.concatenate([classify(logits), predicted]), labels, logits.shape[1]))
 
 
 def doubt_about_order(model: WrappedModel, judgment: Judgment, logits: Tensor, data: Dataset) -> Iterator[str]:
@@ -93,18 +108,26 @@ def _doubt_about_few(model: WrappedModel, judgment: Judgment, logits: Tensor, da
     count, predicted = len(judgment.labels), classify(logits)
     order = _best_order(predicted, judgment.labels, logits.shape[1])
     gain = (order[judgment.labels] == predicted).mean() - judgment.accuracy
-    others = data.test.draw(MORE_IMAGES * count).take(slice(count, None))
-    if gain < LEAST_GAIN or len(others) < count:
+    if gain < LEAST_GAIN or len(data.test) < 2 * count:
         return
-    images = to_pixels(to_device(others, model.preprocess.mean.device)[0])
-    predicted = classify(ask(model, images, model.preprocess))
-    confirmation = Judgment(images, others.labels, predicted == others.labels, judgment.guesses)
+    others, predicted = _ask_others(model, judgment, data)
+    confirmation = Judgment(judgment.images, others.labels, predicted == others.labels, judgment.guesses)
     right = order[others.labels] == predicted
     if right.mean() > LEAST_ORDERED and is_better(right, confirmation):
         yield (
             f". Of {len(others)} others it is right on {confirmation.accuracy:.0%}, and on {right.mean():.0%} "
             f"{_describe(order)}"
         )
+
+
+def _ask_others(model: WrappedModel, judgment: Judgment, data: Dataset) -> tuple[Split, Classes]:
+    """Return images that were not tried, and the classes (N,) that a model gives them."""
+    count = len(judgment.labels)
+    others = data.test.draw(MORE_IMAGES * count).take(slice(count, None))
+    if len(others) == 0:
+        return others, np.zeros(0, np.int64)
+    images = to_pixels(to_device(others, model.preprocess.mean.device)[0])
+    return others, classify(ask(model, images, model.preprocess))
 
 
 def _describe(order: Classes) -> str:
@@ -167,8 +190,8 @@ def _is_moved(first: Classes, second: Classes, right_labels: Labels) -> Right:
     return is_moved
 
 
-def _judge_order(predicted: Classes, labels: Labels, classes: int) -> tuple[Right, Classes]:
-    """Return which images are right in the order of classes that suits the others best, and the order of all.
+def _judge_order(predicted: Classes, labels: Labels, classes: int) -> Right:
+    """Return which images are right in the order of classes that suits the others best.
 
     Each half of the images of a class is judged by the order that suits the other half.
     """
@@ -177,7 +200,7 @@ def _judge_order(predicted: Classes, labels: Labels, classes: int) -> tuple[Righ
     for part in (0, 1):
         order = _best_order(predicted[half != part], labels[half != part], classes)
         right[half == part] = order[labels[half == part]] == predicted[half == part]
-    return right, _best_order(predicted, labels, classes)
+    return right
 
 
 def _best_order(predicted: Classes, labels: Labels, classes: int) -> Classes:

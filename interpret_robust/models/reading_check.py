@@ -3,8 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from itertools import chain, islice
-from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,10 +11,10 @@ from torch import Tensor
 
 from interpret_robust.core.random_numbers import generator_states
 from interpret_robust.datasets import Dataset
-from interpret_robust.datasets.base import Labels
 from interpret_robust.datasets.batches import to_device, to_pixels
 from interpret_robust.datasets.pictures import PictureArray
 from interpret_robust.models.answer_checks import SMALL
+from interpret_robust.models.image_forms import list_colors, list_forms, list_standardized
 from interpret_robust.models.judgment import (
     BATCH_SIZE,
     LEAST_WRONG,
@@ -27,7 +26,7 @@ from interpret_robust.models.judgment import (
     is_better,
 )
 from interpret_robust.models.normalization import Statistics
-from interpret_robust.models.order_check import doubt_about_order, reorder
+from interpret_robust.models.order_check import describe_order, doubt_about_order, reorder
 from interpret_robust.models.preprocess import Preprocess
 from interpret_robust.models.recalibrate import use_batch_statistics
 from interpret_robust.models.wrapper import WrappedModel
@@ -43,6 +42,18 @@ UNEVEN = 1.5
 
 LARGEST = 128
 """The largest size that smaller images are tried in."""
+
+
+class Way(NamedTuple):
+    """Which images (N,) are right if they are asked or read in another way, and how, as the end of a sentence."""
+
+    right: Right
+    end: str
+    name: str = ""
+
+    def accuracy(self) -> float:
+        """Return the share of images that are right."""
+        return float(self.right.mean())
 
 
 def check_reading(
@@ -78,8 +89,7 @@ def check_reading(
         and _is_steady(model, images[:BATCH_SIZE], logits[:BATCH_SIZE])
     ):
         doubts = chain(
-            _doubt_about_normalization(model, judgment, normalize, alternatives),
-            _doubt_about_reading(model, judgment, logits),
+            _doubt_about_reading(model, judgment, logits, data, normalize, alternatives),
             _doubt_about_size(model, judgment, _own_side(data)),
             _doubt_about_statistics(model, judgment),
             doubt_about_order(model, judgment, logits, data),
@@ -108,28 +118,37 @@ def _is_steady(model: WrappedModel, images: Tensor, logits: Tensor) -> bool:
     return is_equal and states[0] == states[1]
 
 
-def _doubt_about_normalization(
-    model: WrappedModel, judgment: Judgment, normalize: str, alternatives: Mapping[str, Statistics]
+def _doubt_about_reading(
+    model: WrappedModel,
+    judgment: Judgment,
+    logits: Tensor,
+    data: Dataset,
+    normalize: str,
+    alternatives: Mapping[str, Statistics],
 ) -> Iterator[str]:
-    """Yield the end of a sentence where more images are right under other normalizations."""
-    rights = _judge_normalizations(model, judgment.images, judgment.labels, alternatives)
-    better = {name: float(other.mean()) for name, other in rights.items() if is_better(other, judgment)}
-    if better:
-        names = sorted(better, key=better.__getitem__)[: -MOST_NAMES - 1 : -1]
-        listing = ", ".join(f"{better[name]:.0%} with {name}" for name in names)
-        yield f" with --normalize {normalize}, and on {listing}: give --normalize as the network was trained."
+    """Yield the end of a sentence where more images are right if they are asked, or their logits read, otherwise.
+
+    The best way is named: a normalization, unless another way is significantly better than all of these.
+    """
+    ways = [way for way in _judge_normalizations(model, judgment, alternatives) if is_better(way.right, judgment)]
+    best = max(ways, key=Way.accuracy, default=None)
+    rival = judgment if best is None else judgment._replace(right=best.right)
+    others = [way for way in _judge_readings(model, judgment, logits) if is_better(way.right, rival)]
+    if others:
+        way = max(others, key=Way.accuracy)
+        yield f", and on {way.accuracy():.0%} {way.end or describe_order(model, judgment, logits, data)}"
+    elif best is not None:
+        yield f" with --normalize {normalize}, and on {_list_normalizations(ways)}"
 
 
-def _doubt_about_reading(model: WrappedModel, judgment: Judgment, logits: Tensor) -> Iterator[str]:
-    """Yield the end of a sentence where more images are right if answers (N, classes) are read otherwise: the best."""
-    readings = [
-        (float(other.mean()), condition)
-        for other, condition in _try_other_readings(model, judgment.images, judgment.labels, logits)
-        if is_better(other, judgment)
-    ]
-    if readings:
-        accuracy, condition = max(readings, key=itemgetter(0))
-        yield f", and on {accuracy:.0%} {condition}"
+def _list_normalizations(ways: list[Way]) -> str:
+    """Return the best normalizations, one of each remedy among equally good ones, and their remedies."""
+    ranking = sorted(ways, key=Way.accuracy, reverse=True)
+    equals = {way.end: way for way in reversed(ranking) if way.accuracy() == ranking[0].accuracy()}
+    shown = ranking[:MOST_NAMES]
+    names = dict.fromkeys((way.accuracy(), way.name) for way in (*shown, *equals.values()))
+    listing = ", ".join(f"{accuracy:.0%} with {name}" for accuracy, name in names)
+    return f"{listing}: {', or '.join(sorted(equals))}."
 
 
 def _own_side(data: Dataset) -> int | None:
@@ -194,57 +213,45 @@ def _other_sizes(side: int, count: int, own_side: int | None) -> Iterator[tuple[
 
 
 def _judge_normalizations(
-    model: WrappedModel, images: Tensor, labels: Labels, alternatives: Mapping[str, Statistics]
-) -> dict[str, Right]:
-    """Return which images are right under each normalization that is another than the model's."""
-    rights = {}
+    model: WrappedModel, judgment: Judgment, alternatives: Mapping[str, Statistics]
+) -> Iterator[Way]:
+    """Yield each normalization that is another than the model's, and each image's own."""
+    images = judgment.images
     for name, (mean, deviation) in alternatives.items():
         other = Preprocess(mean, deviation, model.preprocess.size).to(images.device)
         if len(mean) in (1, images.shape[1]) and not other.is_like(model.preprocess):
-            rights[name] = classify(ask(model, images, other)) == labels
-    return rights
+            right = _judge(model, judgment, images, other)
+            yield Way(right, "give --normalize as the network was trained", name)
+    plain = Preprocess((0.0,), (1.0,), model.preprocess.size).to(images.device)
+    for standardized_images, name in list_standardized(images):
+        right = _judge(model, judgment, standardized_images, plain)
+        yield Way(right, "let its forward standardize each image, with --normalize none", name)
 
 
-def _try_other_readings(
-    model: WrappedModel, images: Tensor, labels: Labels, logits: Tensor
-) -> Iterator[tuple[Right, str]]:
-    """Yield which images are right where the model is asked or read otherwise, and how, as the end of a sentence."""
-    yield (
-        classify(-logits) == labels,
+def _judge_readings(model: WrappedModel, judgment: Judgment, logits: Tensor) -> Iterator[Way]:
+    """Yield each other form of images, and each way to read the answers to them (N, classes).
+
+    That of another order of the classes has an empty end: more images are needed to name it.
+    """
+    yield Way(
+        classify(-logits) == judgment.labels,
         "if the smallest number counts: does it answer with distances? Return their negative.",
     )
-    if images.shape[1] > 1:
-        yield (
-            classify(ask(model, images.flip(1), model.preprocess)) == labels,
-            "with the colors in reverse order: was it trained on BGR? Let its forward flip the channels.",
-        )
-    yield from reorder(logits, labels)
-    for rearranged_images, condition in _rearrange(images):
-        yield classify(ask(model, rearranged_images, model.preprocess)) == labels, condition
+    for other_images, condition in list_colors(judgment.images):
+        yield Way(_judge(model, judgment, other_images, model.preprocess), condition)
+    yield from (Way(right, "") for right in reorder(logits, judgment.labels))
+    for other_images, condition in list_forms(judgment.images):
+        yield Way(_judge(model, judgment, other_images, model.preprocess), condition)
 
 
-def _rearrange(images: Tensor) -> Iterator[tuple[Tensor, str]]:
-    """Yield images (N, C, H, W) with other brightness or other places of pixels, and how, as the end of a sentence."""
-    yield 1 - images, "with bright and dark exchanged: was it trained on such images? Let its forward take 1 - pixels."
-    yield (
-        images.flip(2),
-        "upside down, as formats have them whose first row is the lowest: were the images of its training, or are "
-        "these? Turn them in the data, or in its forward.",
-    )
-    if images.shape[2] == images.shape[3]:
-        yield (
-            images.transpose(2, 3),
-            "with rows and columns exchanged, as files of MATLAB have them: were the images of its training, or are "
-            "these? Exchange them in the data, or in its forward.",
-        )
-    count, channels, height, width = images.shape
-    if channels > 1:
-        for other_images in (
-            images.permute(0, 2, 3, 1).reshape(images.shape),
-            images.reshape(count, height, width, channels).permute(0, 3, 1, 2),
-        ):
-            yield (
-                other_images,
-                "with the numbers of an image read in another order of its axes: were the images of its training, or "
-                "these, reshaped from channels first to channels last, or back? Move the axes, as numpy.moveaxis does.",
-            )
+def _judge(model: WrappedModel, judgment: Judgment, images: Tensor, preprocess: Preprocess) -> Right:
+    """Return which images (N,) are right if they are asked in another form or behind another preprocessing.
+
+    Where the first half has fewer right than the model as it is, the second is not asked, and counts as wrong.
+    """
+    half, right = (len(images) + 1) // 2, np.zeros(len(images), np.bool_)
+    for part in (slice(0, half), slice(half, None)):
+        right[part] = classify(ask(model, images[part], preprocess)) == judgment.labels[part]
+        if right[:half].sum() < judgment.right[:half].sum():
+            break
+    return right

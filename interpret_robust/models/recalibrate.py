@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,32 +12,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.random_numbers import preserve_random_numbers, seed_all
+from interpret_robust.models.moments import Moments
 
 Batches = Callable[[], Iterable[Tensor]]
 """Gives the same images (N, C, H, W) in [0, 1] at every call, in batches of any size."""
-
-
-class _Moments:
-    """Count, sums and sums of squares by channel, in float64, of what enters a batch norm."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.first: Tensor | float = 0.0
-        self.second: Tensor | float = 0.0
-
-    def add(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        """Add the input (N, C, ...) of one forward pass; a forward pre-hook."""
-        values = inputs[0].transpose(0, 1).flatten(1).double()
-        self.count += values.shape[1]
-        self.first = self.first + values.sum(1)
-        self.second = self.second + values.square().sum(1)
-
-    def put_into(self, norm: _BatchNorm) -> None:
-        """Make mean and variance over all values the running statistics of `norm`."""
-        assert norm.running_mean is not None and norm.running_var is not None
-        mean = torch.as_tensor(self.first) / self.count
-        norm.running_mean.copy_(mean)
-        norm.running_var.copy_((torch.as_tensor(self.second) / self.count - mean.square()).clamp_(min=0))
 
 
 @torch.no_grad()
@@ -88,12 +67,19 @@ def _list_keeping_norms(network: nn.Module) -> list[_BatchNorm]:
 def _measure(network: nn.Module, batches: Batches) -> None:
     """Put the statistics of images into the batch norms of a network, one after the other."""
     for norm in _list_norms(network, batches):
-        moments = _Moments()
-        hook = norm.register_forward_pre_hook(moments.add)
+        moments = Moments()
+        hook = norm.register_forward_pre_hook(partial(_add_input, moments))
         for images in batches():
             network(images)
         hook.remove()
-        moments.put_into(norm)
+        assert norm.running_mean is not None and norm.running_var is not None
+        norm.running_mean.copy_(moments.mean)
+        norm.running_var.copy_(moments.variance)
+
+
+def _add_input(moments: Moments, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    """Add what enters a layer; behind its moments, a forward pre-hook."""
+    moments.add(inputs[0])
 
 
 TRIED_IMAGES = 8

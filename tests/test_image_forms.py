@@ -1,0 +1,93 @@
+"""Forms of images that a network is tried with: closed forms, and networks that were made for one form each."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from interpret_robust.datasets import Dataset, Split
+from interpret_robust.models.card import Card
+from interpret_robust.models.external import bring
+from interpret_robust.models.image_forms import LEAST_DEVIATION, list_colors, list_forms, list_standardized
+
+N, C, H, W = 5, 3, 4, 6
+
+
+def test_each_form_holds_the_same_numbers_in_other_places_or_changed_one_by_one() -> None:
+    images = torch.rand(N, C, H, W, generator=torch.Generator().manual_seed(0))
+    forms = [*list_colors(images), *list_forms(images)]
+    assert len({condition.split(":")[0] for _, condition in forms}) == len(forms) - 1  # two orders of the axes
+    for form, condition in forms:
+        assert form.shape == images.shape
+        changed = 1 - images if "exchanged: was" in condition else images
+        if "power" in condition:
+            changed = images ** (2.2 if "2.2" in condition else 1 / 2.2)
+        for before, after in zip(changed, form, strict=True):
+            assert torch.equal(before.flatten().sort().values, after.flatten().sort().values), condition
+    assert len(list(list_colors(images[:, :1]))) == 0
+    assert len(list(list_colors(images[:, :2]))) == 1
+
+
+def test_standardized_images_have_mean_0_and_deviation_1_and_those_without_contrast_are_zero() -> None:
+    images = torch.rand(N, C, H, W, generator=torch.Generator().manual_seed(0))
+    images[0] = 0.3
+    (whole, _), (by_channel, _) = list_standardized(images)
+    for image, one, other in zip(images[1:].numpy(), whole[1:].numpy(), by_channel[1:].numpy(), strict=True):
+        np.testing.assert_allclose(one, (image - image.mean()) / image.std(), atol=1e-5)
+        for channel, standardized in zip(image, other, strict=True):
+            np.testing.assert_allclose(standardized, (channel - channel.mean()) / channel.std(), atol=1e-5)
+    assert float(whole[0].abs().max()) < 1e-6 / LEAST_DEVIATION
+
+
+def standardize(images: Tensor, axes: Any = (1, 2, 3)) -> Tensor:
+    return (images - images.mean(axes, keepdim=True)) / images.std(axes, correction=0, keepdim=True)
+
+
+FORMS: dict[str, Callable[[Tensor], Tensor]] = {
+    "with the colors in reverse order": lambda images: images.flip(1),
+    "with the colors in the order RBG": lambda images: images[:, [0, 2, 1]],
+    "with the colors in the order GBR": lambda images: images[:, [1, 2, 0]],
+    "with pixels to the power of 2.2: were the images of its training darker": lambda images: images**2.2,
+    "with pixels to the power of 0.45: were the images of its training brighter": lambda images: images ** (1 / 2.2),
+    "% with each image standardized by its own mean and deviation": standardize,
+    "% with each channel of an image standardized by its own mean and deviation": lambda images: standardize(
+        images, (2, 3)
+    ),
+}
+
+
+@pytest.mark.parametrize("sentence", [*FORMS, None])
+def test_the_form_that_a_network_was_made_for_is_named(sentence: str | None) -> None:
+    """Six random images, each with 20 noisy copies; the network knows them in one form, and calls the nearest one.
+
+    Where it standardizes them, their contrast differs from copy to copy, or from channel to channel.
+    """
+    random = np.random.default_rng(0)
+    patterns = random.uniform(20, 235, (6, 8, 8, 3)).round()
+    labels = np.arange(120) % 6
+    copies = patterns[labels] + random.normal(0, 3, (120, 8, 8, 3))
+    if sentence and "standardized" in sentence:
+        copies = 20 + (copies - 20) * random.uniform(0.3, 1, (120, 1, 1, 3 if "channel" in sentence else 1))
+    pixels = copies.clip(0, 255).astype(np.uint8)
+    split = Split(pixels, labels)
+    change = FORMS[sentence] if sentence else Tensor.clone
+    centers = change(torch.tensor(patterns / 255, dtype=torch.float32).permute(0, 3, 1, 2)).flatten(1)
+
+    class Nearest(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.tap = nn.Identity()
+
+        def forward(self, images: Tensor) -> Tensor:
+            values = self.tap(images).flatten(1)
+            near = 0.35 * float((centers[0] - centers[1]).norm())  # and no answer but the first class farther away
+            distances = (values[:, None] - centers).norm(dim=2)
+            logits = (near - distances).clamp(min=-1)
+            return torch.cat([logits[:, :1].clamp(min=-0.5), logits[:, 1:]], 1)
+
+    data = Dataset("patterns", split, split, tuple("abcdef"))
+    doubts = [doubt for doubt in bring(Nearest(), Card("mine:net", label="mine"), data, "p").doubts if "right" in doubt]
+    assert [f"{sentence}" in doubt for doubt in doubts] == [True] * (sentence is not None), doubts
