@@ -377,6 +377,7 @@ MISTAKES = [
     ("torchvision:", {}, "unknown torchvision model ''"),
     ("timm:vit_tinny_patch16_224", {}, r"unknown timm model .* did you mean 'vit_tiny_patch16_224'\?"),
     ("torchvison:resnet18", {}, "torchvison:resnet18: module 'torchvison' cannot be imported"),
+    ("mine_of_tests.py:net", {}, "mine_of_tests.py' cannot be imported .*: give mine_of_tests:net, without .py."),
     ("a b:c", {}, "'a b:c' names nothing that can be imported: give package.module:name"),
     ("mine_of_tests:", {}, "names nothing that can be imported"),
     ("mine_of_tests:nett", {}, r"mine_of_tests:nett: mine_of_tests has no 'nett', but 'net'\."),
@@ -682,7 +683,7 @@ class Answers(nn.Module):
         (
             Convolutions(channels=1),
             noise(),
-            "mine:net takes images of 1 channels, and those of noise have 3: give a --dataset of such images (pictures "
+            "mine:net takes images of 1 channel, and those of noise have 3: give a --dataset of such images (pictures "
             "on disk have three, a .npz of gray ones has one), or let forward change them.",
         ),
         (

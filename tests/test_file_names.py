@@ -75,7 +75,9 @@ def test_commands_write_nothing_outside_the_root_for_a_hostile_label(
     words = ["--model", "anyone:Convolutions", "--dataset", "mine.npz", "--label", "../../x/y"]
     irt.main(["analyze", "alignment", *words], standalone_mode=False)
     (answer,) = root.glob("analyses/*")
-    assert hdf5.read(answer).config["checkpoint"]["job"]["variant"] == "../../x/y"
+    result = hdf5.read(answer)
+    assert result.config["checkpoint"]["job"]["variant"] == "../../x/y"
+    assert result.model_name == "mine-../../x/y", "tables show the label as it is"
     irt.main(["figure", "alignment"], standalone_mode=False)
     irt.main(["export", str(answer)], standalone_mode=False)
     paths = [path for path in tmp_path.rglob("*") if path.is_file()]

@@ -60,19 +60,19 @@ def test_copies() -> None:
 
 def test_mirror_images_are_copies() -> None:
     """Of the pixels drawn and of the bytes of a split alike; an image upside down is another one."""
-    mirrored, turned = (torch.cat([images()[:50], images()[:50].flip(axis)]) for axis in (3, 2))
-    for all_images in (mirrored, images()):
-        drawn_images = images() if all_images is mirrored else mirrored
+    mirror_images, flips = (torch.cat([images()[:50], images()[:50].flip(axis)]) for axis in (3, 2))
+    for all_images in (mirror_images, images()):
+        drawn_images = images() if all_images is mirror_images else mirror_images
         doubts = doubts_about_images(drawn_images, all_images)
         assert [doubt.startswith("only 50 of 100 test images are distinct, mirror") for doubt in doubts] == [True] * (
-            all_images is mirrored
+            all_images is mirror_images
         )
-    assert doubts_about_images(turned) == []
-    pictures = list(image_check.doubts_about_images(mirrored, Split(cast(Any, Opened()), np.arange(N))))
+    assert doubts_about_images(flips) == []
+    pictures = list(image_check.doubts_about_images(mirror_images, Split(cast(Any, Pictures()), np.arange(N))))
     assert [doubt.startswith("only 50 of 100") for doubt in pictures] == [True]
 
 
-class Opened:
+class Pictures:
     """Images that are opened when they are asked for, and not compared as a whole."""
 
     shape = (N, H, W, C)

@@ -22,11 +22,11 @@ def test_each_form_holds_the_same_numbers_in_other_places_or_changed_one_by_one(
     assert len({condition.split(":")[0] for _, condition in forms}) == len(forms) - 1  # two orders of the axes
     for form, condition in forms:
         assert form.shape == images.shape
-        changed = 1 - images if "exchanged: was" in condition else images
+        numbers = 1 - images if "exchanged: was" in condition else images
         if "power" in condition:
-            changed = images ** (2.2 if "2.2" in condition else 1 / 2.2)
-        for before, after in zip(changed, form, strict=True):
-            assert torch.equal(before.flatten().sort().values, after.flatten().sort().values), condition
+            numbers = images ** (2.2 if "2.2" in condition else 1 / 2.2)
+        for image, other_image in zip(numbers, form, strict=True):
+            assert torch.equal(image.flatten().sort().values, other_image.flatten().sort().values), condition
     assert len(list(list_colors(images[:, :1]))) == 0
     assert len(list(list_colors(images[:, :2]))) == 1
 
@@ -35,10 +35,10 @@ def test_standardized_images_have_mean_0_and_deviation_1_and_those_without_contr
     images = torch.rand(N, C, H, W, generator=torch.Generator().manual_seed(0))
     images[0] = 0.3
     (whole, _), (by_channel, _) = list_standardized(images)
-    for image, one, other in zip(images[1:].numpy(), whole[1:].numpy(), by_channel[1:].numpy(), strict=True):
-        np.testing.assert_allclose(one, (image - image.mean()) / image.std(), atol=1e-5)
-        for channel, standardized in zip(image, other, strict=True):
-            np.testing.assert_allclose(standardized, (channel - channel.mean()) / channel.std(), atol=1e-5)
+    for image, first, second in zip(images[1:].numpy(), whole[1:].numpy(), by_channel[1:].numpy(), strict=True):
+        np.testing.assert_allclose(first, (image - image.mean()) / image.std(), atol=1e-5)
+        for channel, values in zip(image, second, strict=True):
+            np.testing.assert_allclose(values, (channel - channel.mean()) / channel.std(), atol=1e-5)
     assert float(whole[0].abs().max()) < 1e-6 / LEAST_DEVIATION
 
 
@@ -83,9 +83,9 @@ def test_the_form_that_a_network_was_made_for_is_named(sentence: str | None) -> 
 
         def forward(self, images: Tensor) -> Tensor:
             values = self.tap(images).flatten(1)
-            near = 0.35 * float((centers[0] - centers[1]).norm())  # and no answer but the first class farther away
+            radius = 0.35 * float((centers[0] - centers[1]).norm())  # and no answer but the first class farther away
             distances = (values[:, None] - centers).norm(dim=2)
-            logits = (near - distances).clamp(min=-1)
+            logits = (radius - distances).clamp(min=-1)
             return torch.cat([logits[:, :1].clamp(min=-0.5), logits[:, 1:]], 1)
 
     data = Dataset("patterns", split, split, tuple("abcdef"))

@@ -82,11 +82,11 @@ def test_runs_of_one_norm_share_the_average_of_their_statistics() -> None:
     assert measure_distance(norm, values, values + 4) < 0.05
     assert measure_distance(norm, values) == 1
     assert norm.momentum == 0.1
-    trained = nn.BatchNorm2d(C, momentum=0.01)
+    other_norm = nn.BatchNorm2d(C, momentum=0.01)
     for _ in range(1000):
-        trained(values)
-        trained(values + 4)
-    assert measure_distance(trained.eval(), values, values + 4) < 0.05
+        other_norm(values)
+        other_norm(values + 4)
+    assert measure_distance(other_norm.eval(), values, values + 4) < 0.05
 
 
 def test_sampling_alone_is_no_distance() -> None:
@@ -148,12 +148,12 @@ def test_networks_whose_answers_do_not_tell(network: Gray, count: int, doubt: st
 
 
 def test_norms_are_watched_no_longer_than_asked_and_whatever_size_a_network_takes() -> None:
-    class Fixed(Gray):
+    class TwoSizes(Gray):
         def forward(self, pixels: Tensor) -> Tensor:
             assert len(pixels) in {1, 25, 50}
             return super().forward(pixels)
 
-    network, images = Fixed(second_offset=0.5), torch.rand(2 * 25, C, H, W)
+    network, images = TwoSizes(second_offset=0.5), torch.rand(2 * 25, C, H, W)
     expected = network(images)
     assert [*measure_norms(network, network, images)] == ["first", "second"]
     assert torch.equal(network(images), expected)
@@ -162,11 +162,11 @@ def test_norms_are_watched_no_longer_than_asked_and_whatever_size_a_network_take
 
 
 def test_a_norm_that_runs_for_some_images_alone_is_left_out() -> None:
-    class Some(Gray):
+    class Branch(Gray):
         def forward(self, pixels: Tensor) -> Tensor:
             return super().forward(pixels) if bool(pixels[0].mean() > 0.5) else self.first(pixels).mean((2, 3))[:, :2]
 
-    network = Some()
+    network = Branch()
     images = torch.cat([torch.ones(25, C, H, W), torch.zeros(25, C, H, W)])
     assert [*measure_norms(network, network, images)] == ["first"]
 

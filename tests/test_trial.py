@@ -1435,11 +1435,11 @@ def test_each_class_of_a_model_that_is_often_wrong_is_named_by_more_images() -> 
     labels = np.where(is_known, data.test.labels, random.integers(0, 10, 500))
     split = Split(data.test.images, labels)
 
-    class Rolled(Levels):
+    class Roll(Levels):
         def forward(self, images: Tensor) -> Tensor:
             return super().forward(images).roll(1, 1)
 
-    doubts = bring(Rolled(10), Card("m:n", label="mine"), replace(data, train=split, test=split), "levels").doubts
+    doubts = bring(Roll(10), Card("m:n", label="mine"), replace(data, train=split, test=split), "levels").doubts
     moves = ", ".join(f"{label} as {(label + 1) % 10}" for label in range(10))
     assert any(f"if its classes are read in another order ({moves})" in doubt for doubt in doubts), doubts
 

@@ -70,7 +70,8 @@ def import_object(reference: str) -> Any:
     try:
         target: Any = importlib.import_module(module)
     except (Exception, SystemExit) as error:
-        raise UserError(f"{reference}: module '{module}' cannot be imported ({first_words(error)}).") from error
+        hint = f": give {module.removesuffix('.py')}:{name}, without .py" if module.endswith(".py") else ""
+        raise UserError(f"{reference}: module '{module}' cannot be imported ({first_words(error)}){hint}.") from error
     for part in name.split("."):
         if not hasattr(target, part):
             nearest = find_nearest(part, [other for other in dir(target) if not other.startswith("_")])

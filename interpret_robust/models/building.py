@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from interpret_robust.core.errors import UserError
+from interpret_robust.core.parsing import format_count
 from interpret_robust.core.plugins import first_words, import_object
 from interpret_robust.models.card import Card
 from interpret_robust.models.copying import copy_of, unwrap
@@ -164,8 +165,8 @@ def preprocess_of(card: Card, network: nn.Module, channels: int) -> Preprocess:
         mean, deviation = STATISTICS["none"]  # a file's weights may be for images of other channels than the library's
     if len(mean) not in (1, channels):
         raise UserError(
-            f"{card.model} takes images of {len(mean)} channels, and these have {channels}: give a --dataset of such "
-            "images, or --normalize mean,std."
+            f"{card.model} takes images of {format_count(len(mean), 'channel')}, and these have {channels}: give a "
+            "--dataset of such images, or --normalize mean,std."
         )
     return Preprocess(mean, deviation, card.resize)
 

@@ -61,18 +61,20 @@ def list_standardized(images: Tensor) -> Iterator[Form]:
         >>> name
         'each image standardized by its own mean and deviation'
     """
-    for axes, whose in (((1, 2, 3), "each image"), ((2, 3), "each channel of an image")):
+    for axes, unit in (((1, 2, 3), "each image"), ((2, 3), "each channel of an image")):
         deviation = images.std(axes, correction=0, keepdim=True).clamp_min(LEAST_DEVIATION)
-        standardized = (images - images.mean(axes, keepdim=True)) / deviation
-        yield standardized, f"{whose} standardized by its own mean and deviation"
+        yield (
+            (images - images.mean(axes, keepdim=True)) / deviation,
+            f"{unit} standardized by its own mean and deviation",
+        )
 
 
 def _change_brightness(images: Tensor) -> Iterator[Form]:
     yield 1 - images, "with bright and dark exchanged: was it trained on such images? Let its forward take 1 - pixels."
-    for power, what in ((GAMMA, "darker, as linear light is"), (1 / GAMMA, "brighter, as if these were linear light")):
+    for power, look in ((GAMMA, "darker, as linear light is"), (1 / GAMMA, "brighter, as if these were linear light")):
         yield (
             images.pow(power),
-            f"with pixels to the power of {power:.2g}: were the images of its training {what}? Let its forward take "
+            f"with pixels to the power of {power:.2g}: were the images of its training {look}? Let its forward take "
             f"pixels ** {power:.2g}.",
         )
 

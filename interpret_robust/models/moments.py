@@ -28,13 +28,13 @@ class Moments:
 
     def __add__(self, other: "Moments") -> "Moments":
         """Return the moments of both sets of values."""
-        both = Moments()
-        both.count, both.first, both.second = (
+        result = Moments()
+        result.count, result.first, result.second = (
             self.count + other.count,
             self.first + other.first,
             self.second + other.second,
         )
-        return both
+        return result
 
     @property
     def mean(self) -> Tensor:

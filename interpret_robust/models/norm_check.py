@@ -105,7 +105,7 @@ def measure_distance(norm: _BatchNorm, first: Sequence[Moments], second: Sequenc
     (first_mean, first_deviation), (second_mean, second_deviation) = (_average(runs) for runs in (first, second))
     share = first[0].count / (first[0].count + second[0].count)
     noise = share * (1 - share) * ((first_mean - second_mean).square() + (first_deviation - second_deviation).square())
-    own_mean, own_deviation = _average([one + other for one, other in zip(first, second, strict=True)])
+    own_mean, own_deviation = _average([sum(pair, Moments()) for pair in zip(first, second, strict=True)])
     squares = ((own_mean - mean).square() + (own_deviation - deviation).square() - noise) / deviation.square()
     square = squares.clamp(max=1).mean()
     return float(square.clamp_min(0).sqrt())

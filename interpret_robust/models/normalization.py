@@ -34,7 +34,7 @@ def statistics(text: str, channels: int) -> Statistics:
     mean, deviation = _statistics(text)
     if len(mean) not in (1, channels):
         problem = (
-            f"is for images of {len(mean)} channels, and these have {channels}"
+            f"is for images of {format_count(len(mean), 'channel')}, and these have {channels}"
             if text in STATISTICS
             else f"has {2 * len(mean)} numbers, and these images have {format_count(channels, 'channel')}"
         )

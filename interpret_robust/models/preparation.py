@@ -12,6 +12,7 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrizations, parametrize
 
 from interpret_robust.core.errors import UserError
+from interpret_robust.core.parsing import format_count
 from interpret_robust.core.plugins import first_words
 from interpret_robust.core.random_numbers import seed_all
 from interpret_robust.datasets import Dataset
@@ -201,9 +202,9 @@ def locate_logits(network: nn.Module, preprocess: Preprocess, image: Tensor, car
     except Exception as error:
         if match := re.search(rf"to have (\d+) channels, but got {channels} channels", str(error)):
             raise UserError(
-                f"{card.model} takes images of {match[1]} channels, and those of {data.name} have {channels}: "
-                "give a --dataset of such images (pictures on disk have three, a .npz of gray ones has one), or let "
-                "forward change them."
+                f"{card.model} takes images of {format_count(int(match[1]), 'channel')}, and those of {data.name} have "
+                f"{channels}: give a --dataset of such images (pictures on disk have three, a .npz of gray ones has one), "
+                "or let forward change them."
             ) from error
         if re.search(r"Half|BFloat16|Double|dtype", str(error)):
             raise UserError(

@@ -133,9 +133,9 @@ def _doubt_about_reading(
     ways = [way for way in _judge_normalizations(model, judgment, alternatives) if is_better(way.right, judgment)]
     best = max(ways, key=Way.accuracy, default=None)
     rival = judgment if best is None else judgment._replace(right=best.right)
-    others = [way for way in _judge_readings(model, judgment, logits) if is_better(way.right, rival)]
-    if others:
-        way = max(others, key=Way.accuracy)
+    other_ways = [way for way in _judge_readings(model, judgment, logits) if is_better(way.right, rival)]
+    if other_ways:
+        way = max(other_ways, key=Way.accuracy)
         yield f", and on {way.accuracy():.0%} {way.end or describe_order(model, judgment, logits, data)}"
     elif best is not None:
         yield f" with --normalize {normalize}, and on {_list_normalizations(ways)}"
@@ -145,8 +145,8 @@ def _list_normalizations(ways: list[Way]) -> str:
     """Return the best normalizations, one of each remedy among equally good ones, and their remedies."""
     ranking = sorted(ways, key=Way.accuracy, reverse=True)
     equals = {way.end: way for way in reversed(ranking) if way.accuracy() == ranking[0].accuracy()}
-    shown = ranking[:MOST_NAMES]
-    names = dict.fromkeys((way.accuracy(), way.name) for way in (*shown, *equals.values()))
+    best_ways = ranking[:MOST_NAMES]
+    names = dict.fromkeys((way.accuracy(), way.name) for way in (*best_ways, *equals.values()))
     listing = ", ".join(f"{accuracy:.0%} with {name}" for accuracy, name in names)
     return f"{listing}: {', or '.join(sorted(equals))}."
 

@@ -24,6 +24,7 @@ import numpy as np
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.configs import config_sha256
 from interpret_robust.core.errors import UserError, reason_in_brackets
+from interpret_robust.core.file_names import file_part
 from interpret_robust.core.files import check_present, check_readable, stamp
 from interpret_robust.core.spelling import SCHEMAS, american, british, current_recipes
 from interpret_robust.models.traits import traits
@@ -95,6 +96,17 @@ class ModelEntry(NamedTuple):
     def id(self) -> str:
         """Return what tells it from other models, see `model_id`."""
         return model_id(self.sha256, self.job)
+
+    @property
+    def title(self) -> str:
+        """Return what tables call it: its name, but with the label of one from elsewhere as it was given.
+
+        Example:
+            >>> ModelEntry("cifar10-.._mine-9f4f0b7e", "b5bb9d80", {"dataset": "cifar10", "variant": "../mine"}).title
+            'cifar10-../mine'
+        """
+        title = f"{self.job.get('dataset')}-{self.job.get('variant')}"
+        return title if file_part(title) == self.name else self.name
 
 
 def evaluators_of(config: Mapping[str, Any]) -> list[ModelEntry]:
@@ -204,8 +216,8 @@ class Result:
 
     @property
     def model_name(self) -> str:
-        """Return what tables call its model: its name in files, and what tells it from others of that name."""
-        return f"{self.model.name} ({self.distinction})" if self.distinction else self.model.name
+        """Return what tables call its model, and what tells it from others of that name."""
+        return f"{self.model.title} ({self.distinction})" if self.distinction else self.model.title
 
     @property
     def model_id(self) -> str:
