@@ -6,11 +6,12 @@
 Each run is a process of its own that gives its commands to the `irt` of one checkout, one after the other, and what is
 timed is the whole of it with all processes that come from it, start-up included. Linux only: a process whose parent has
 ended, as of workers that a server forks, becomes a child of this one. The older build must read the checkpoints, so
-that they are those of its time. Medians over rounds, ratios with bootstrap intervals over rounds. Exit status 1 where
-the images' own values in the files that both wrote differ, but for the number of gradients that were taken. Three
-cases have to be asked for, with `--rounds 1`: "quick study" takes ten minutes a build, "audit of three seeds" an hour,
-and "audit of one seed" a third of it. The audits are not the same work: since 51033aa they also attack with APGD. What
-is measured is written after each case.
+that they are those of its time: `irt train` of that build makes those of the digits. Medians over rounds, ratios with
+bootstrap intervals over rounds. Exit status 1 where the images' own values in the files that both wrote differ, but for
+the number of gradients that were taken. Four cases have to be asked for, with `--rounds 1`: "quick study" takes ten
+minutes a build, "audit of three seeds" an hour, and "audit of one seed" a third of it. The audits are not the same
+work: since 51033aa they also attack with APGD. "questions of an audit of one seed" are those of both, without APGD and
+without training. What is measured is written after each case.
 
 Torch is imported when all is measured: a process counts the memory of the one that started it as its own.
 """
@@ -34,6 +35,7 @@ import numpy as np
 
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.files import replace_file
+from interpret_robust.core.spelling import british
 from interpret_robust.results import hdf5
 from interpret_robust.results.tables import render
 
@@ -82,6 +84,32 @@ FOUR = tuple(
         "analyze feature-deletion",
     )
 )
+ADVERSARIAL = " ".join(
+    f"{{checkpoints}}/cluttered-digits-small-{variant}-seed0.safetensors"
+    for variant in ("at-att-reg", "at-att", "at", "at-reg")
+)
+NATURAL = " ".join(
+    f"{{checkpoints}}/cluttered-digits-small-{variant}-seed0.safetensors"
+    for variant in ("natural-att", "natural-linear-att", "natural")
+)
+WITH_ATTENTION, UP_TO_AT = (" ".join(ADVERSARIAL.split()[:count]) for count in (2, 3))
+OF_TABLE_4 = " ".join(ADVERSARIAL.split()[:3:2])
+READERS = " ".join(
+    f"--evaluator {{checkpoints}}/cluttered-digits-{model}.safetensors"
+    for model in ("small-natural-seed1", "small-natural-seed2", "cnn-natural-seed1")
+)
+AUDIT = (
+    f"evaluate {ADVERSARIAL}",
+    f"evaluate {NATURAL} --pgd 20 --cw none",
+    f"analyze masking {ADVERSARIAL}",
+    f"analyze attention-rank {WITH_ATTENTION}",
+    f"analyze feature-deletion {WITH_ATTENTION}",
+    f"analyze localisation {UP_TO_AT}",
+    f"gradmap-score {OF_TABLE_4} {READERS}",
+    f"analyze alignment {OF_TABLE_4}",
+)
+"""The questions of `irt reproduce audit --seeds 1` at 51033aa, of all test images, with fewer evaluators."""
+
 CASES = (
     Case("attack table, digits", (f"evaluate {DIGITS} --limit {{images}}",)),
     Case("attack table, CIFAR-10", (f"evaluate {CIFAR} --limit {{images}}",)),
@@ -95,6 +123,7 @@ CASES = (
     Case("irt evaluate --help", ("evaluate --help",)),
     Case("irt plan audit", ("plan audit",)),
     Case("quick study", ("reproduce quick",), is_long=True),
+    Case("questions of an audit of one seed", AUDIT, is_long=True),
     Case("audit of one seed", ("reproduce audit --seeds 1",), is_long=True),
     Case("audit of three seeds", ("reproduce audit --seeds 3",), is_long=True),
 )
@@ -170,9 +199,12 @@ def measure(case: Case, builds: dict[str, Build], checkpoints: Path, rounds: int
 
 
 def compare(our_root: Path, old_root: Path) -> Iterator[str]:
-    """Name each column of the images' own values that differs between files of one name, format 1 rounded as it is."""
+    """Name each column of the images' own values that differs between files of one name, format 1 rounded as it is.
+
+    The older build's files have the old name of an analysis, see `core.spelling`; no checkpoint has a word of these.
+    """
     for path in sorted((our_root / "analyses").glob("*.h5")):
-        old_path = old_root / "analyses" / path.name
+        old_path = old_root / "analyses" / british(path.name)
         if not old_path.exists():
             yield f"{path.name} is missing"
             continue

@@ -173,6 +173,19 @@ def test_a_card_comes_back_as_it_was_written(card: Card, tmp_path: Path) -> None
     assert [path.name for path in tmp_path.iterdir()] == ["card.json"]
 
 
+def test_weights_beside_a_card_are_found_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "sent"
+    folder.mkdir()
+    card = Card("mine:net", weights="net.pt")
+    card.write(folder / "card.json")
+    monkeypatch.chdir(tmp_path)
+    assert Card.read(Path("sent/card.json")) == card, "without a file there, the path stays as it was written"
+    (folder / "net.pt").touch()
+    assert Card.read(Path("sent/card.json")).weights == str(Path("sent/net.pt"))
+    Path("net.pt").touch()
+    assert Card.read(Path("sent/card.json")) == card, "the folder where one is comes first"
+
+
 def test_a_card_read_back_can_be_asked_for_again(tmp_path: Path) -> None:
     """Cards are keys of what is kept in memory, also those with a list among their arguments."""
     card = Card("timm:convnext_atto", arguments=(("depths", (1, 1, 2, 1)),))
@@ -678,13 +691,13 @@ class Answers(nn.Module):
             Convolutions(),
             noise("gray", (1, H, W)),
             "mine:net takes images of 3 channels, and those of gray have 1: give a --dataset of such images (pictures "
-            "on disk have three, a .npz of gray ones has one), or let forward change them.",
+            "on disk have three, a .npz of gray ones one), or let forward change them.",
         ),
         (
             Convolutions(channels=1),
             noise(),
             "mine:net takes images of 1 channel, and those of noise have 3: give a --dataset of such images (pictures "
-            "on disk have three, a .npz of gray ones has one), or let forward change them.",
+            "on disk have three, a .npz of gray ones one), or let forward change them.",
         ),
         (
             Convolutions(classes=9),

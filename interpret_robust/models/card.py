@@ -102,7 +102,11 @@ class Card:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Return a card that `write` wrote. Raises UserError for a file that is missing or of another kind."""
+        """Return a card that `write` wrote.
+
+        Its file of weights may also lie where the card does, as in a folder of both that was moved. Raises UserError
+        for a file that is missing or of another kind.
+        """
         check_present(path, "model card", "`irt model card` makes them")
         try:
             entries = json.loads(path.read_text(encoding="utf-8"))
@@ -117,7 +121,11 @@ class Card:
             )
         if problem := _problem(entries):
             raise UserError(f"{path} is no model card that this irt knows: {problem}.")
-        return cls.from_entries(entries)
+        card = cls.from_entries(entries)
+        if card.weight_file is None or card.weight_file.exists():
+            return card
+        neighbor = path.parent / card.weight_file
+        return replace(card, weights=str(neighbor)) if neighbor.exists() else card
 
     @classmethod
     def from_entries(cls, entries: Mapping[str, Any]) -> Self:

@@ -203,7 +203,7 @@ def locate_logits(network: nn.Module, preprocess: Preprocess, image: Tensor, car
         if match := re.search(rf"to have (\d+) channels, but got {channels} channels", str(error)):
             raise UserError(
                 f"{card.model} takes images of {format_count(int(match[1]), 'channel')}, and those of {data.name} have "
-                f"{channels}: give a --dataset of such images (pictures on disk have three, a .npz of gray ones has one), "
+                f"{channels}: give a --dataset of such images (pictures on disk have three, a .npz of gray ones one), "
                 "or let forward change them."
             ) from error
         if re.search(r"Half|BFloat16|Double|dtype", str(error)):
