@@ -6,7 +6,8 @@ All contenders of a case have the same network, data, batch, settings and thread
 others do, `speed_cases.py` what is compared, and `known_cases.py` what of ours is not computed again. Times are medians
 over rounds, ratios have bootstrap intervals over rounds, memory is the growth of one run in a process of its own. Exit
 status 1 where a contender's answer is not the same. Alternatives that are not installed are left out; all but Quantus
-and adv-lib come with the extra `bench`. The case `narrow` needs `irt data get cifar10`.
+and adv-lib come with the extra `bench`. The case `narrow` needs `irt data get cifar10`, and the shipped network of `at`
+in the same folder of checkpoints.
 """
 
 import argparse

@@ -13,6 +13,7 @@ import pytest
 from interpret_robust import figures
 from interpret_robust.core.folders import Folders
 from interpret_robust.figures import drawing, style
+from interpret_robust.models.image_forms import GAMMA
 from interpret_robust.models.loss_check import LEAST_MEDIAN, LEAST_QUARTILE
 from interpret_robust.models.norm_check import LARGEST_DISTANCE
 
@@ -59,6 +60,7 @@ OF_PAGES = {
         str(LARGEST_DISTANCE): "the constant of the check of batch norms",
         "0.2": "docs/choices/norm_check.json, rounded up",
     }
+    | {str(GAMMA): "the constant of linear light"}
     | {"0.25": "the step of the check of steps", "40": "its bound", "90": "docs/choices/step_check.json, rounded down"},
 }
 
