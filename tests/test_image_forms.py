@@ -91,3 +91,26 @@ def test_the_form_that_a_network_was_made_for_is_named(sentence: str | None) -> 
     data = Dataset("patterns", split, split, tuple("abcdef"))
     doubts = [doubt for doubt in bring(Nearest(), Card("mine:net", label="mine"), data, "p").doubts if "right" in doubt]
     assert [f"{sentence}" in doubt for doubt in doubts] == [True] * (sentence is not None), doubts
+
+
+def test_a_network_that_refuses_pixels_outside_of_0_to_1_is_tried_with_what_it_takes() -> None:
+    """Three colors; a network of BGR."""
+    labels = np.arange(60) % 3
+    pixels = np.zeros((60, H, W, C), np.uint8)
+    pixels[np.arange(60), :, :, labels] = 200
+    split = Split(pixels, labels)
+
+    class Strict(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.tap = nn.Identity()
+
+        def forward(self, images: Tensor) -> Tensor:
+            if not bool(((images >= 0) & (images <= 1)).all()):
+                raise ValueError("pixels lie outside of 0 to 1")
+            gray: Tensor = self.tap(images).mean((2, 3))
+            return 2 * gray.flip(1)
+
+    data = Dataset("colors", split, split, ("red", "green", "blue"))
+    (doubt,) = [doubt for doubt in bring(Strict(), Card("m:n", label="mine"), data, "c").doubts if "right" in doubt]
+    assert "right on 33% of 60 test images, and on 100% with the colors in reverse order" in doubt

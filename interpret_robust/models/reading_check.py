@@ -247,11 +247,13 @@ def _judge_readings(model: WrappedModel, judgment: Judgment, logits: Tensor) -> 
 def _judge(model: WrappedModel, judgment: Judgment, images: Tensor, preprocess: Preprocess) -> Right:
     """Return which images (N,) are right if they are asked in another form or behind another preprocessing.
 
-    Where the first half has fewer right than the model as it is, the second is not asked, and counts as wrong.
+    Where the first half has fewer right than the model as it is, the second is not asked, and counts as wrong; so does
+    what a model refuses, as numbers outside of [0, 1].
     """
     half, right = (len(images) + 1) // 2, np.zeros(len(images), np.bool_)
-    for part in (slice(0, half), slice(half, None)):
-        right[part] = classify(ask(model, images[part], preprocess)) == judgment.labels[part]
-        if right[:half].sum() < judgment.right[:half].sum():
-            break
+    with suppress(Exception):
+        for part in (slice(0, half), slice(half, None)):
+            right[part] = classify(ask(model, images[part], preprocess)) == judgment.labels[part]
+            if right[:half].sum() < judgment.right[:half].sum():
+                break
     return right
