@@ -104,7 +104,7 @@ AUDIT = (
     f"analyze masking {ADVERSARIAL}",
     f"analyze attention-rank {WITH_ATTENTION}",
     f"analyze feature-deletion {WITH_ATTENTION}",
-    f"analyze localisation {UP_TO_AT}",
+    f"analyze {british('localization')} {UP_TO_AT}",
     f"gradmap-score {OF_TABLE_4} {READERS}",
     f"analyze alignment {OF_TABLE_4}",
 )

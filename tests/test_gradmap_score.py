@@ -768,6 +768,34 @@ def test_pairs_are_compared_by_exact_mcnemar_tests_corrected_by_holm(tmp_path: P
     assert [row["rule"] for row in compare(files, "raw")[0]] == ["raw"] * 3
 
 
+class Overwrite:
+    """A file, one column of which has other values."""
+
+    def __init__(self, result: Result, path: str, values: AnyArray) -> None:
+        self._result, self._path, self._values = result, path, values
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._result, name)
+
+    def __getitem__(self, path: str) -> AnyArray:
+        return self._values if path == self._path else self._result[path]
+
+
+@pytest.mark.parametrize(("count", "cell"), [(14, "x, for 70%"), (13, None), (20, "x, for 100%")])
+def test_a_table_says_where_an_evaluator_gives_most_maps_one_class(
+    count: int, cell: str | None, tmp_path: Path
+) -> None:
+    """Of 20 maps; answers that are no class count among all."""
+    result = file_of(tmp_path, "at", 0, THREE["at"])
+    assert "one class" not in headline(result)
+    path, place = "per_image/evaluator_prediction", RULES.index("clip")
+    answers = result[path].copy()
+    answers[:, 0, 0, place, 0] = [1] * count + [-1] * (IMAGES - count)
+    assert IMAGES == 20
+    row = headline(cast(Result, Overwrite(result, path, answers)))
+    assert row.get("one class") == cell
+
+
 def test_evaluators_are_those_that_read_both_with_the_same_weights(tmp_path: Path) -> None:
     right, other = THREE["at"], THREE["at-reg"]
     subset = {name: other[name] for name in (READERS[2], READERS[1])} | {"toy-small-at-seed1": ("", "")}

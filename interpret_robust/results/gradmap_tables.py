@@ -14,6 +14,9 @@ from interpret_robust.results.names import VIEWS, job, label, places, short_name
 
 Rows = list[dict[str, str]]
 
+LEAST_NAMED = 0.7
+"""Share of maps called one class from which on a table says so: an accuracy then says little about maps."""
+
 
 def headline(result: Result, *views: str) -> dict[str, str]:
     """Return the headline at both signs, and the mean and deviation between evaluators where there are several."""
@@ -26,7 +29,19 @@ def headline(result: Result, *views: str) -> dict[str, str]:
         if len(evaluators) > 1:
             mean, deviation = (100 * result[f"headline/{name}"][place, 0] for name in ("mean", "deviation"))
             row[f"{view} -g, {len(evaluators)} evaluators"] = format_number(mean, ".1f", f" \u00b1 {deviation:.1f} %")
-    return row | {"gray maps": str(result["degenerate/count"][0]), "images": str(result.count)}
+    return row | _most_named(result) | {"gray maps": str(result["degenerate/count"][0]), "images": str(result.count)}
+
+
+def _most_named(result: Result) -> dict[str, str]:
+    """Return the class that the first evaluator gives most maps minus gradient, clipped; nothing for less than
+    LEAST_NAMED of them.
+    """
+    answers = result["per_image/evaluator_prediction"][:, 0, 0, places(result, "rule").index(VIEWS["clip"]), 0]
+    classes, counts = np.unique(answers[answers >= 0], return_counts=True)
+    if not len(counts) or counts.max() < LEAST_NAMED * len(answers):
+        return {}
+    name = job(result)["class_names"][classes[counts.argmax()]]
+    return {"one class": f"{name}, for {counts.max() / len(answers):.0%}"}
 
 
 def comparison_tables(results: Sequence[Result], *views: str) -> list[Rows]:
