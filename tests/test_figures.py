@@ -26,7 +26,7 @@ from interpret_robust.analyses.engine.work import Work
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
 from interpret_robust.datasets import Dataset, Split
-from interpret_robust.figures import contact_sheet, drawing, style
+from interpret_robust.figures import attention_rank, contact_sheet, drawing, style
 from interpret_robust.models import checkpoint
 from interpret_robust.results import hdf5
 from interpret_robust.results import names as labels
@@ -254,7 +254,18 @@ def test_curves_by_outcome_are_drawn_where_there_are_enough_images(analyses_fold
             np.testing.assert_array_equal(line.get_ydata(), result[f"curve/{outcome}"][:, 0])
             assert line.get_linestyle() == {"attack_failed": "-", "attack_succeeded": ":"}[outcome]
             count += 1
+        assert [text.get_text() for text in axes.texts] == ([] if enough else ["fewer than 10\nimages of each"])
     assert count > 0
+
+
+def test_a_panel_without_enough_images_of_any_outcome_says_so(
+    analyses_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = [hdf5.read(path) for path in files(analyses_folder, "attention-rank")]
+    monkeypatch.setattr(attention_rank, "FEWEST", 1000)
+    for axes in figures.plots("attention-rank")["outcomes"](results).figure.axes:
+        assert [text.get_text() for text in axes.texts] == ["fewer than 1000\nimages of each"]
+        assert len(axes.lines) == 1
 
 
 def test_example_maps_are_those_stored_on_one_color_scale(analyses_folder: Path, digits: Dataset) -> None:

@@ -200,6 +200,9 @@ def _draw_outcome(axes: Axes, result: Result) -> None:
     for count, (outcome, (_, dash)) in zip(counts, OUTCOMES.items(), strict=True):
         if count >= FEWEST:
             _draw_band(axes, result[f"curve/{outcome}"], color=color(variant(result)), linestyle=dash)
+    if max(counts) < FEWEST:
+        text = f"fewer than {FEWEST}\nimages of each"
+        axes.text(0.5, 0.75, text, transform=axes.transAxes, ha="center", va="center", color="0.4", fontsize=6.5)
     axes.axhline(float(result["curve/uniform"]), color="0.5", linestyle="--", linewidth=0.8)
     name = label(result).replace(" seed", "\nseed")
     axes.set_title("{}\n{} / {} images".format(name, *counts), fontsize=6.5)
