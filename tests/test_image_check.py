@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from interpret_robust.datasets import Split
+from interpret_robust.datasets.base import Labels
 from interpret_robust.models import image_check
 from interpret_robust.models.image_check import LEAST_IMAGES
 
@@ -20,11 +21,17 @@ def images() -> torch.Tensor:
     return pixels / 255
 
 
-def doubts_about_images(drawn_images: torch.Tensor, all_images: torch.Tensor | None = None) -> list[str]:
-    """Ask about images, and the split that they were drawn from: just these, if no others are given."""
+def doubts_about_images(
+    drawn_images: torch.Tensor, all_images: torch.Tensor | None = None, labels: Labels | None = None
+) -> list[str]:
+    """Ask about images, and the split that they were drawn from: just these, if no others are given.
+
+    All have one label, if none are given.
+    """
     pixels = drawn_images if all_images is None else all_images
     array = np.rint(255 * pixels.numpy()).astype(np.uint8).transpose(0, 2, 3, 1)
-    return list(image_check.doubts_about_images(drawn_images, Split(array, np.arange(len(array)))))
+    split = Split(array, np.zeros(len(array), int) if labels is None else labels)
+    return list(image_check.doubts_about_images(drawn_images, np.zeros(len(drawn_images), int), split))
 
 
 def test_plain_images_are_not_doubted() -> None:
@@ -68,8 +75,13 @@ def test_mirror_images_are_copies() -> None:
             all_images is mirror_images
         )
     assert doubts_about_images(flips) == []
-    pictures = list(image_check.doubts_about_images(mirror_images, Split(cast(Any, Pictures()), np.arange(N))))
+    split = Split(cast(Any, Pictures()), np.arange(N))
+    pictures = list(image_check.doubts_about_images(mirror_images, np.zeros(N, int), split))
     assert [doubt.startswith("only 50 of 100") for doubt in pictures] == [True]
+    sides = np.arange(N) // 50
+    assert doubts_about_images(mirror_images, labels=sides) == [], "left and right are two classes"
+    (doubt,) = doubts_about_images(torch.cat([images()[:50]] * 2), labels=sides)
+    assert doubt.startswith("only 50 of 100"), "exact copies are copies, whatever they are called"
 
 
 class Pictures:

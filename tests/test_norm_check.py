@@ -199,3 +199,65 @@ def test_norms_that_never_saw_a_training_and_uneven_labels_are_not_judged() -> N
 def list_watched(network: nn.Module) -> list[str]:
     """Return the batch norms that are measured."""
     return [*measure_norms(network, network, torch.rand(2 * 25, C, H, W))]
+
+
+def count_doubts(network: nn.Module, data: Dataset) -> int:
+    """Return how many doubts there are about batch norms."""
+    doubts = bring(network, Card("mine:net", label="mine"), data, "g").doubts
+    return sum("enters its batch norm" in doubt for doubt in doubts)
+
+
+class Calls(Gray):
+    """Calls its first batch norm with what it takes by name."""
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        values = self.first(input=pixels)
+        gray = self.second(input=values).mean((1, 2, 3)) + self.second_offset
+        return torch.stack([-gray, gray], 1)
+
+
+class Batches(Gray):
+    """Computes the mean of an image and its mirror image by one call."""
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        mean: Tensor = torch.func.vmap(super().forward)(torch.stack([pixels, pixels.flip(3)])).mean(0)
+        return mean
+
+
+class Filler(Gray):
+    """Fills its batches with zeros up to 64 images."""
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        zeros = pixels.new_zeros(-len(pixels) % 64, *pixels.shape[1:])
+        return super().forward(torch.cat([pixels, zeros]))[: len(pixels)]
+
+
+@pytest.mark.parametrize(("kind", "count"), [(Gray, 1), (Calls, 1), (Batches, 0), (Filler, 0)])
+def test_norms_are_measured_where_they_see_the_images_and_nothing_else(kind: type[Gray], count: int) -> None:
+    """None of them is refused. The second batch norm keeps statistics half a deviation away."""
+    assert count_doubts(kind(second_offset=0.5), grays(100)) == count
+    assert count_doubts(kind(), grays(100)) == 0
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.3, 1), (0.5, 0)])
+def test_uneven_classes_are_judged_unless_one_has_many_of_the_images(share: float, count: int) -> None:
+    """Of eight classes, by name alone, the first has a share of the images; half of the images are of another class."""
+    network, data = Gray(second_offset=0.5), grays(100)
+
+    class Eight(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, pixels: Tensor) -> Tensor:
+            gray = self.network(pixels)
+            return torch.cat([gray, gray.new_full((len(gray), 6), -9.0)], 1)
+
+    places = np.arange(100)
+    names = np.where(places < 60, data.test.labels, 2 + places % 6)
+    if share == 0.5:
+        names = np.where((places < 70) & (places % 7 > 0), 0, names)
+    split = Split(data.test.images, names)
+    largest = np.bincount(names).max() / 100
+    assert largest == share if share == 0.3 else largest >= share
+    assert count_doubts(Eight(), Dataset("eight", split, split, tuple("abcdefgh"))) == count

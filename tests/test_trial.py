@@ -86,6 +86,82 @@ def doubts_about(network: nn.Module, **card: Any) -> list[str]:
 # --- answers
 
 
+class TwoHeads(nn.Module):
+    """Answers with what two networks do, or with what one does beside a head on its first layer."""
+
+    def __init__(self, *, is_auxiliary: bool = False) -> None:
+        super().__init__()
+        self.first, self.second = seed_network(Convolutions), seed_network(Convolutions, seed=1)
+        self.head = seed_network(nn.Linear, 4, K)
+        self.is_auxiliary = is_auxiliary
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        second = self.second(images)
+        if not self.is_auxiliary:
+            return {"main": second, "other": self.first(images)}
+        return {"main": second, "other": self.head(self.second.stem(images).mean((2, 3)))}
+
+
+@pytest.mark.parametrize("is_auxiliary", [False, True])
+def test_local_features_are_those_of_the_part_that_has_the_logits(*, is_auxiliary: bool) -> None:
+    """Whichever part of the answer comes last."""
+    model = try_network(TwoHeads(is_auxiliary=is_auxiliary), logits="main")
+    assert [doubt for doubt in model.doubts if " is right on " not in doubt] == []
+    assert model.wrapper.local_layer == "second.rectify_again"
+    images = pixels(3, C, H, W)
+    torch.testing.assert_close(model.wrapper(images), seed_network(Convolutions, seed=1)(images))
+
+
+def test_a_named_layer_on_which_the_answer_does_not_rest_is_refused() -> None:
+    with pytest.raises(UserError, match=r"the answer does not depend on what layer 'first\.body' gives"):
+        try_network(TwoHeads(), logits="main", local_layer="first.body")
+    model = try_network(TwoHeads(), logits="main", local_layer="second.rectify_again")
+    assert [doubt for doubt in model.doubts if " is right on " not in doubt] == []
+
+
+def test_a_network_that_takes_a_batch_in_parts_has_no_local_features() -> None:
+    class Parts(Convolutions):
+        def forward(self, images: Tensor) -> Tensor:
+            return torch.cat([super(Parts, self).forward(part) for part in torch.split(images, 4)])
+
+    model = try_network(seed_network(Parts))
+    assert model.wrapper.local_layer is None
+    assert model.wrapper(pixels(9, C, H, W)).shape == (9, K)
+
+
+def test_sparse_weights_are_refused() -> None:
+    network = ChangedLogits(lambda logits: logits)
+    network.register_buffer("mask", torch.eye(K).to_sparse())
+    with pytest.raises(UserError, match="mine:net keeps 'mask' as a sparse tensor, which has no checksum here"):
+        try_network(network)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_a_cross_entropy_without_gradient_on_a_few_images_is_told(count: int) -> None:
+    """Of 100 images, so many have logits 200 apart; none of the first eight does."""
+    data = levels(10)
+    images = data.test.images.copy()
+    images[20 : 20 + count, 0, 0, 0] = 255
+
+    class Sure(Levels):
+        def forward(self, images: Tensor) -> Tensor:
+            factor = 1 + 1e5 * (images[:, 0, 0, 0] == 1).float()
+            return super().forward(images) * factor[:, None]
+
+    split = Split(images, data.test.labels)
+    doubts = bring(Sure(10), Card("m:n", label="mine"), replace(data, train=split, test=split), "levels").doubts
+    sentence = f"mine has a cross-entropy without any gradient on {count} of 100 test images"
+    assert [sentence in doubt for doubt in doubts if "cross-entropy without" in doubt] == [True] * (count == 3)
+
+
+def test_labels_that_begin_at_1_are_named_as_such() -> None:
+    data = levels(10)
+    split = Split(data.test.images, data.test.labels + 1)
+    names = tuple(f"class {label}" for label in range(11))
+    with pytest.raises(UserError, match="answers with 10 classes, and labels of levels reach 10, though none is 0"):
+        bring(Levels(10), Card("m:n", label="mine"), Dataset("levels", split, split, names), "levels")
+
+
 def test_a_plain_network_raises_no_doubt() -> None:
     assert doubts_about(ChangedLogits(lambda logits: logits)) == []
 
@@ -1428,6 +1504,25 @@ def test_a_model_that_is_often_wrong_has_its_order_of_classes_tried(share: float
     assert any("if its classes are read in another order (0 as 9, 1 as 8, 2 as 7" in doubt for doubt in doubts)
 
 
+def test_names_stand_beside_labels_where_they_say_more() -> None:
+    """Of folders named 1 to 10, the second one is 10."""
+    names = sorted(str(number) for number in range(1, 11))
+    data = replace(levels(10), class_names=tuple(names))
+
+    class Numbers(Levels):
+        def forward(self, images: Tensor) -> Tensor:
+            return super().forward(images)[:, [names.index(str(number)) for number in range(1, 11)]]
+
+    doubts = bring(Numbers(10), Card("m:n", label="mine"), data, "levels").doubts
+    assert any(
+        "another order (1 ('10') as 9, 2 as 1, 3 as 2," in doubt and "sorted as text have '10' before '2'." in doubt
+        for doubt in doubts
+    ), doubts
+    cats = replace(data, class_names=("cat", *names[1:]))
+    doubts = bring(Numbers(10), Card("m:n", label="mine"), cats, "levels").doubts
+    assert any("(1 ('10') as 9" in doubt and "sorted as text" not in doubt for doubt in doubts)
+
+
 def test_each_class_of_a_model_that_is_often_wrong_is_named_by_more_images() -> None:
     """Classes are rolled by one, and 60 % of the images known: of a class about 6 among 100 images, 30 among 500."""
     data, random = levels(10, 500), np.random.default_rng(1)
@@ -1776,6 +1871,18 @@ def test_layers_that_were_in_training_mode_on_purpose_are_said() -> None:
         doubt for doubt in bring(network, Card("mine:net", label="mine"), DATA, "noise").doubts if "mode" in doubt
     ]
     assert doubt.startswith("mine was given in eval mode but for '1', in training mode")
+
+
+def test_layers_without_a_mode_may_be_in_training_mode() -> None:
+    """As a head that was replaced behind `eval`."""
+    network = seed_network(Convolutions)
+    network.answer = copy.deepcopy(network.answer).train()
+    network.rectify, network.extra = nn.ReLU().train(), nn.Sequential(nn.Identity()).train()
+    doubts = bring(network, Card("mine:net", label="mine"), DATA, "noise").doubts
+    assert not any("mode" in doubt for doubt in doubts)
+    network.norm.train()
+    doubts = bring(network, Card("mine:net", label="mine"), DATA, "noise").doubts
+    assert any("eval mode but for 'norm', in training mode" in doubt for doubt in doubts)
 
 
 class Adapted(Convolutions):

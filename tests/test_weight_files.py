@@ -1027,3 +1027,17 @@ def test_an_archive_without_checksums_is_read(tmp_path: Path) -> None:
     finally:
         torch.serialization.set_crc32_options(True)
     assert all(torch.equal(read_content(path)[name], tensor) for name, tensor in weights(1).items())
+
+
+def test_a_batch_norm_of_two_names_may_lack_its_counters_in_a_file(tmp_path: Path) -> None:
+    class TwoNames(Convolutions):
+        def __init__(self) -> None:
+            super().__init__()
+            self.sequence = nn.Sequential(self.stem, self.norm)
+
+    network = seed_network(TwoNames, seed=1)
+    path = tmp_path / "net.pt"
+    torch.save(without_counters(network.state_dict()), path)
+    other = seed_network(TwoNames)
+    load_weights(other, "mine", path)
+    torch.testing.assert_close(other(pixels(3, C, H, W)), network(pixels(3, C, H, W)))

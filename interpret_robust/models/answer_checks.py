@@ -50,6 +50,9 @@ LEAST_MISSING, FLOAT32_MISSING = 0.05, 0.5
 HALF_BITS = {torch.bfloat16: 8, torch.float16: 11}
 """Bits of a number in each half precision, the coarser first."""
 
+FLAT = "has a cross-entropy without any gradient"
+"""What is said of a model whose attacks by it stand still."""
+
 BLIND_SHARE = 0.05
 """Share of a side that strides may cut off."""
 
@@ -302,11 +305,7 @@ def doubts_about_gradients(model: Classifier, images: Tensor) -> Iterator[str]:
     if logits.shape[1] == 1:
         yield "has one class: every image is right, attacked or not, whatever it answers. Give images of two or more."
     elif zero_count:
-        yield (
-            f"has a cross-entropy without any gradient on {zero_count} of {len(images)} test images, though "
-            "its logits have one, as where they are so large that the loss is zero in float32: attacks by it fail. "
-            "Trust the margin's (CW) and APGD-T, and see `irt flags`."
-        )
+        yield describe_flat(zero_count, len(images))
     yield from _doubt_about_batches(model, images[has_slope][:1])
     if border := _blind_border(model, images):
         yield (
@@ -319,6 +318,19 @@ def doubts_about_gradients(model: Classifier, images: Tensor) -> Iterator[str]:
     count = _attack_count(images)
     adversarial = attack_briefly(model, images[:count], logits[:count].argmax(1))
     yield from _doubt_about_slopes(model, differentiate(model, adversarial), f"images after {STEPS} steps of PGD")
+
+
+def describe_flat(count: int, images: int) -> str:
+    """Return a sentence that begins with FLAT, on so many of some images without a gradient of the cross-entropy.
+
+    Example:
+        >>> describe_flat(5, 8).split(",")[0]
+        'has a cross-entropy without any gradient on 5 of 8 test images'
+    """
+    return (
+        f"{FLAT} on {count} of {images} test images, though its logits have one, as where they are so large that the "
+        "loss is zero in float32: attacks by it fail. Trust the margin's (CW) and APGD-T, and see `irt flags`."
+    )
 
 
 def _attack_count(images: Tensor) -> int:

@@ -19,6 +19,7 @@ from interpret_robust.models.layers import (
     prefix_tokens,
     probe_answer,
     sample_positions,
+    use_part,
 )
 from interpret_robust.models.wrapper import WrappedModel
 
@@ -89,7 +90,7 @@ def _answer(model: WrappedModel, images: Tensor, change: Change) -> tuple[Tensor
 
     layer = model.backbone.get_submodule(str(model.attention_layer))
     seed_all(0, 0)  # the same draws each time
-    with hooks([(layer, replace)]), probe_answer(model.backbone) as answers:
+    with hooks([(layer, replace)]), use_part(model.backbone, model.part), probe_answer(model.backbone) as answers:
         model.backbone(model.preprocess(images).clone())
     return answers[-1], attentions[0]
 

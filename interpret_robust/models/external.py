@@ -34,7 +34,7 @@ from interpret_robust.models.building import build_network, preprocess_of
 from interpret_robust.models.card import Card, Reference
 from interpret_robust.models.copying import unwrap_layers
 from interpret_robust.models.file_classes import doubts_about_order, lists_of_network
-from interpret_robust.models.layers import Choice, default_layer, hooks, layer_of, reading
+from interpret_robust.models.layers import Choice, default_layer, layer_of, layers, reading, use_part
 from interpret_robust.models.library_settings import view
 from interpret_robust.models.logits import as_logits
 from interpret_robust.models.memory import Memory
@@ -195,7 +195,7 @@ def read(network: nn.Module, card: Card, data: Dataset, source: str, remarks: Se
 
         with _explain_failure(label, ask, data, device):
             remarks = tuple(f"{label} {remark}" for remark in (*remarks, *freeze(network, lambda: ask(image), label)))
-            with hooks([] if part is None else [(network, lambda _, __, answer: as_logits(answer, part, None))]):
+            with use_part(network, part):
                 layer = _layer(network, preprocess, image, card.local_layer)
         wrapper = WrappedModel(
             network,
@@ -274,6 +274,12 @@ def _layer(network: nn.Module, preprocess: Preprocess, image: Tensor, name: str 
     if name is None:
         return default_layer(network, preprocess, image)
     layer_of(network, name)
+    runs = [layer for layer in layers(network, preprocess, image) if layer.name == name and layer.runs == 1]
+    if any(layer.shape is not None and not layer.matters for layer in runs):
+        raise UserError(
+            f"the answer does not depend on what layer '{name}' gives: --local-layer names another, of those that "
+            "`irt model layers` lists."
+        )
     return reading(network, preprocess, image, name)
 
 

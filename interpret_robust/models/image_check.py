@@ -8,6 +8,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from interpret_robust.datasets import Split
+from interpret_robust.datasets.base import Labels
 
 LEAST_IMAGES = 30
 """Fewer images say too little of a dataset."""
@@ -22,15 +23,16 @@ LEAST_DISTINCT = 0.9
 """Share of images that have to differ from each other."""
 
 
-def doubts_about_images(images: Tensor, split: Split) -> Iterator[str]:
+def doubts_about_images(images: Tensor, labels: Labels, split: Split) -> Iterator[str]:
     """Yield what is doubtful about images, to be read behind a name and a colon.
 
     Args:
         images: (N, C, H, W) in [0, 1], drawn from the split.
+        labels: theirs, (N,).
         split: whose images, MOST_COMPARED at most, are compared where they are in memory.
 
     Example:
-        >>> list(doubts_about_images(images, data.test))
+        >>> list(doubts_about_images(images, labels, data.test))
         []
     """
     count, brightest = len(images), round(255 * float(images.max()))
@@ -42,9 +44,11 @@ def doubts_about_images(images: Tensor, split: Split) -> Iterator[str]:
             f"0 to 255: eps is in units of that scale, and 8/255 is {8 / brightest:.0%} of their range. Scale the "
             "images of the data, unless they are that dark."
         )
-    all_images = split.images[:MOST_COMPARED] if isinstance(split.images, np.ndarray) else images.cpu().numpy()
-    width_axis = -2 if isinstance(split.images, np.ndarray) else -1  # bytes are (N, H, W, C), pixels (N, C, H, W)
-    distinct_count = len({_hash(image, width_axis) for image in all_images})
+    if isinstance(split.images, np.ndarray):
+        all_images, labels = split.images[:MOST_COMPARED], split.labels[:MOST_COMPARED]
+    else:
+        all_images = images.permute(0, 2, 3, 1).cpu().numpy()
+    distinct_count = _count_distinct(all_images, labels)
     if distinct_count < LEAST_DISTINCT * len(all_images):
         yield (
             f"only {distinct_count} of {len(all_images)} test images are distinct, mirror images left out: intervals "
@@ -52,6 +56,8 @@ def doubts_about_images(images: Tensor, split: Split) -> Iterator[str]:
         )
 
 
-def _hash(image: npt.NDArray[Any], width_axis: int) -> int:
-    """Return a number that an image has in common with its mirror image alone."""
-    return hash(frozenset((image.tobytes(), np.flip(image, width_axis).tobytes())))
+def _count_distinct(images: npt.NDArray[Any], labels: Labels) -> int:
+    """Return how many images (N, H, W, C) there are but for copies, and mirror images of one label (N,)."""
+    hashes = [(hash(image.tobytes()), hash(image[:, ::-1].tobytes())) for image in images]
+    pairs = {(frozenset(pair), label) for pair, label in zip(hashes, labels.tolist(), strict=True)}
+    return min(len(pairs), len({first for first, _ in hashes}))

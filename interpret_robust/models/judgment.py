@@ -29,13 +29,15 @@ Right = npt.NDArray[np.bool_]
 class Judgment(NamedTuple):
     """Images (N, C, H, W) and labels (N,) that a model was asked, and which it has right.
 
-    `guesses` is the share that is right without looking at images.
+    `guesses` is the share that is right without looking at images, and `flat_count` how many images are right and have
+    no gradient of the cross-entropy.
     """
 
     images: Tensor
     labels: Labels
     right: Right
     guesses: float
+    flat_count: int = 0
 
     @property
     def accuracy(self) -> float:
@@ -71,6 +73,20 @@ def is_above_chance(count: int, images: int, chance: float) -> bool:
         (False, True)
     """
     return bool(scipy.special.bdtrc(count - 1, images, chance) <= SIGNIFICANT)
+
+
+def count_flat(logits: Tensor, right: Right) -> int:
+    """Return how many images are right with a softmax of their logits (N, classes) that is one and zeros in float32.
+
+    What the cross-entropy's gradient begins with is the softmax less one at the label.
+
+    Example:
+        >>> count_flat(torch.tensor([[200.0, 0.0], [20.0, 0.0], [0.0, 200.0]]), np.array([True, True, False]))
+        1
+    """
+    ordered = logits.softmax(1).sort(1, descending=True).values
+    is_flat = (ordered[:, 0] == 1) & (ordered[:, 1:] == 0).all(1) & (logits.shape[1] > 1)
+    return int((is_flat.cpu().numpy() & right).sum())
 
 
 def classify(logits: Tensor) -> npt.NDArray[np.int64]:

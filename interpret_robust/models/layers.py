@@ -5,8 +5,8 @@ Nothing of the network is changed. A layer is watched, or its output replaced, b
 
 import difflib
 import math
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from interpret_robust.core.errors import UserError
-from interpret_robust.models.logits import tensors_of
+from interpret_robust.models.logits import select, tensors_of
 from interpret_robust.models.preprocess import Preprocess
 from interpret_robust.models.recomputation import disable_recomputation
 
@@ -310,10 +310,10 @@ def default_layer(network: nn.Module, preprocess: Preprocess, image: Tensor) -> 
 
 
 def _keeps_images_apart(network: nn.Module, name: str, preprocess: Preprocess, image: Tensor) -> bool:
-    """Return whether a layer gives a row for each of a few images: some networks fold images into channels, and some
-    send bright ones another way than dark ones.
+    """Return whether a layer gives a row for each of a few images: some networks fold images into channels, some send
+    bright ones another way than dark ones, and some take a batch in parts.
     """
-    images = torch.cat([image, 1 - image, image / 2, (1 + image) / 2])
+    images = torch.cat([image, 1 - image, image / 2, (1 + image) / 2]).repeat(2, 1, 1, 1)
     with torch.no_grad():
         return _has_images(_output(network, preprocess, images, name), len(images))
 
@@ -760,28 +760,54 @@ def hooks(pairs: Iterable[tuple[nn.Module, Callable[..., Any]]]) -> Iterator[Non
             handle.remove()
 
 
+def use_part(network: nn.Module, part: str | None) -> AbstractContextManager[None]:
+    """Make a network answer with a part of its answer, see `logits.as_logits`, while this is entered.
+
+    Example:
+        >>> with use_part(network, "1"), probe_answer(network) as answers:
+        ...     network(pixels)
+    """
+    return hooks([] if part is None else [(network, lambda _, __, answer: select(answer, part))])
+
+
 @contextmanager
 def probe_answer(network: nn.Module) -> Iterator[list[Tensor]]:
     """Yield a number that depends on all that the answer does, the last of a list after a pass of the network.
 
-    It is made of what linear layers see, the one that answers or else the last: fresh transformers begin with an answer
-    of zero, which depends on nothing. Of an answer of several parts those that may be logits (N, classes) count.
+    It is made of what linear layers see, the one that answers or else the last on the way to the answer: fresh
+    transformers begin with an answer of zero, which depends on nothing. Of an answer of several parts those that may be
+    logits (N, classes) count.
     """
     answers: list[Tensor] = []
     linear_passes: list[tuple[Any, Tensor]] = []
 
     def record_input(_: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        if not is_inside(inputs[0]):
+        if inputs and not is_inside(inputs[0]):
             linear_passes.append((output, inputs[0].square().sum()))
 
     def record_answer(_: nn.Module, __: Any, answer: Any) -> None:
         tensors = tensors_of(answer)
         logits = [tensor for tensor in tensors if tensor.ndim == 2] or tensors
         own_numbers = [number for output, number in linear_passes if any(output is tensor for tensor in logits)]
-        start = sum(own_numbers or [number for _, number in linear_passes[-1:]], torch.zeros(()))
+        if not own_numbers:
+            nodes = _list_nodes(logits)
+            own_numbers = [number for output, number in linear_passes if output.grad_fn in nodes][-1:]
+        start = sum(own_numbers, torch.zeros(()))
         answers.append(sum((tensor.square().sum() for tensor in logits), start))
         linear_passes.clear()
 
     linear = [(module, record_input) for module in network.modules() if isinstance(module, nn.Linear)]
     with torch.enable_grad(), hooks([*linear, (network, record_answer)]):
         yield answers
+
+
+def _list_nodes(tensors: Sequence[Tensor]) -> set[Any]:
+    """Return the nodes of the graph from which tensors were computed."""
+    nodes: set[Any] = set()
+    rest = [tensor.grad_fn for tensor in tensors]
+    while rest:
+        node = rest.pop()
+        if node is not None and node not in nodes:
+            nodes.add(node)
+            rest += [parent for parent, _ in node.next_functions]
+    return nodes

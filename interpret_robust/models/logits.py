@@ -46,6 +46,16 @@ def as_logits(answer: Any, part: str | None, classes: int | None, dtype: torch.d
     return logits.to(dtype, copy=True)  # a network may write its next answer in their place
 
 
+def select(answer: Any, part: str | None) -> Any:
+    """Return a part of an answer by its number or name, see `as_logits`, as it is; the answer itself without one.
+
+    Example:
+        >>> select((1, 2), "1")
+        2
+    """
+    return answer if part is None else _parts(answer).get(part, answer)
+
+
 def _parts(answer: Any) -> dict[str, Any]:
     """Return what an answer of several parts holds, by name or number."""
     if isinstance(answer, Mapping):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from interpret_robust.models.judgment import BATCH_SIZE, LEAST_WRONG, Judgment
+from interpret_robust.models.layers import is_inside
 from interpret_robust.models.moments import Moments
 from interpret_robust.models.wrapper import WrappedModel
 
@@ -125,18 +126,27 @@ def _has_statistics(norm: _BatchNorm) -> bool:
 
 
 def _watch(model: nn.Module, norms: dict[str, _BatchNorm], batches: Sequence[Tensor]) -> dict[str, list[Moments]]:
-    """Return what enters each batch norm, for each of its runs in a pass over a batch of images."""
+    """Return what enters each batch norm, for each of its runs in a pass over a batch of images.
+
+    One that sees other rows than those of the images, as where a network fills its batch with zeros, is left out, and
+    one that runs inside of torch.func.vmap.
+    """
     moments: dict[str, list[Moments]] = {}
     runs: Counter[str] = Counter()
+    others: set[str] = set()
 
-    def see(name: str, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def see(name: str, _: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
+        values = args[0] if args else kwargs["input"]
+        if is_inside(values) or len(values) % len(images):
+            others.add(name)
+            return
         own_moments = moments.setdefault(name, [])
         if runs[name] == len(own_moments):
             own_moments.append(Moments())
-        own_moments[runs[name]].add(inputs[0])
+        own_moments[runs[name]].add(values)
         runs[name] += 1
 
-    hooks = [norm.register_forward_pre_hook(partial(see, name)) for name, norm in norms.items()]
+    hooks = [norm.register_forward_pre_hook(partial(see, name), with_kwargs=True) for name, norm in norms.items()]
     try:
         for images in batches:
             runs.clear()
@@ -144,4 +154,4 @@ def _watch(model: nn.Module, norms: dict[str, _BatchNorm], batches: Sequence[Ten
     finally:
         for hook in hooks:
             hook.remove()
-    return moments
+    return {name: own_moments for name, own_moments in moments.items() if name not in others}

@@ -1,6 +1,7 @@
 """Whether a model has its classes in the order of the data's labels."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -71,7 +72,8 @@ def describe_order(model: WrappedModel, judgment: Judgment, logits: Tensor, data
     """
     split, predicted = _ask_others(model, judgment, data)
     labels = np.concatenate([judgment.labels, split.labels])
-    return _describe(_best_order(np.concatenate([classify(logits), predicted]), labels, logits.shape[1]))
+    order = _best_order(np.concatenate([classify(logits), predicted]), labels, logits.shape[1])
+    return _describe(order, data.class_names)
 
 
 def doubt_about_order(model: WrappedModel, judgment: Judgment, logits: Tensor, data: Dataset) -> Iterator[str]:
@@ -116,7 +118,7 @@ def _doubt_about_few(model: WrappedModel, judgment: Judgment, logits: Tensor, da
     if right.mean() > LEAST_ORDERED and is_better(right, confirmation):
         yield (
             f". Of {len(others)} others it is right on {confirmation.accuracy:.0%}, and on {right.mean():.0%} "
-            f"{_describe(order)}"
+            f"{_describe(order, data.class_names)}"
         )
 
 
@@ -130,10 +132,20 @@ def _ask_others(model: WrappedModel, judgment: Judgment, data: Dataset) -> tuple
     return others, classify(ask(model, images, model.preprocess))
 
 
-def _describe(order: Classes) -> str:
-    """Return the end of a sentence: which class stands for each label that has another than its own, and a remedy."""
-    moves = ", ".join(f"{label} as {place}" for label, place in enumerate(order) if label != place)
-    return f"if its classes are read in another order ({moves}): {ORDER_REMEDY}"
+def _describe(order: Classes, names: Sequence[str]) -> str:
+    """Return the end of a sentence: which class stands for each label that has another than its own, and a remedy.
+
+    Labels have their names beside them where these do not end in their numbers.
+    """
+    numbers = [int(match[0]) if (match := re.search(r"\d+$", name)) else None for name in names]
+    texts = [
+        str(label) if number == label else f"{label} ('{name}')"
+        for label, (name, number) in enumerate(zip(names, numbers, strict=True))
+    ]
+    moves = ", ".join(f"{texts[label]} as {place}" for label, place in enumerate(order) if label != place)
+    is_text_order = list(names) == sorted(names) and 10 in numbers and numbers.index(10) != 10
+    sorting = " Names sorted as text have '10' before '2'." if is_text_order else ""
+    return f"if its classes are read in another order ({moves}): {ORDER_REMEDY}{sorting}"
 
 
 def _pairs(labels: Labels, is_wrong: Right, all_labels: Labels) -> list[tuple[int, int]]:

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
-from torch.nn.utils import parametrizations, parametrize
 
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.parsing import format_count
@@ -23,10 +22,18 @@ from interpret_robust.models.logits import as_logits, kind, logits_part
 from interpret_robust.models.preprocess import Preprocess
 from interpret_robust.models.recomputation import disable_recomputation
 
+WITH_MODE = (
+    *(nn.modules.dropout._DropoutNd, nn.modules.batchnorm._NormBase, nn.RReLU, nn.RNNBase),
+    *(nn.MultiheadAttention, nn.Transformer, nn.TransformerEncoderLayer, nn.TransformerDecoderLayer),
+    *(nn.FractionalMaxPool2d, nn.FractionalMaxPool3d),
+)
+"""Layers of torch.nn that compute something else in training mode, or draw random numbers in it."""
+
 
 def _is_same(layer: nn.Module) -> bool:
-    """Return whether a layer does the same in training mode: a container of parametrizations, or weight norm."""
-    return type(layer) in (nn.ModuleDict, parametrize.ParametrizationList, parametrizations._WeightNorm)
+    """Return whether a layer does the same in training mode: one of torch.nn without a mode, or weight norm."""
+    is_of_torch = type(layer).__module__.startswith(("torch.nn.modules.", "torch.nn.utils.parametriz"))
+    return is_of_torch and not isinstance(layer, WITH_MODE)
 
 
 def prepare(network: nn.Module, card: Card) -> Iterator[str]:
@@ -131,8 +138,13 @@ def freeze(network: nn.Module, ask: Callable[[], Tensor], label: str) -> Iterato
 
 
 def _check_numbers(network: nn.Module, card: Card) -> None:
-    """Raise UserError where tensors have a shape alone."""
+    """Raise UserError where tensors have a shape alone, or are sparse."""
     tensors = [*network.named_parameters(), *network.named_buffers()]
+    if sparse := [name for name, tensor in tensors if tensor.layout != torch.strided]:
+        raise UserError(
+            f"{card.model} keeps '{sparse[0]}' as a sparse tensor, which has no checksum here: keep it dense, as "
+            "to_dense() gives it, and let forward make it sparse."
+        )
     if empty := [name for name, tensor in tensors if tensor.is_meta]:
         raise UserError(
             f"{card.model} has no numbers in {len(empty)} of its {len(tensors)} tensors, which are on torch's meta "
@@ -234,6 +246,11 @@ def locate_logits(network: nn.Module, preprocess: Preprocess, image: Tensor, car
             remedy = f"let its forward return shape (1, {classes}) for one image"
         raise UserError(f"{card.model} does not answer with logits (N, classes) but with {kind(logits)}: {remedy}.")
     if logits.shape[1] != classes:
+        if logits.shape[1] == classes - 1 and min(data.train.labels.min(), data.test.labels.min()) > 0:
+            raise UserError(
+                f"{card.model} answers with {logits.shape[1]} classes, and labels of {data.name} reach "
+                f"{classes - 1}, though none is 0: do they begin at 1? Count them from 0 in the data."
+            )
         raise UserError(
             f"{card.model} answers with {logits.shape[1]} classes, and {data.name} has {classes}: give images of its "
             "classes, or --classes FILE, the names of all its classes in their order, with those of the images among "

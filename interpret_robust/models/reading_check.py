@@ -23,6 +23,7 @@ from interpret_robust.models.judgment import (
     Right,
     ask,
     classify,
+    count_flat,
     is_better,
 )
 from interpret_robust.models.normalization import Statistics
@@ -81,7 +82,8 @@ def check_reading(
     logits = ask(model, images, model.preprocess)
     chance, largest = 1 / len(data.class_names), float(np.bincount(data.test.labels).max() / len(data.test))
     is_even = largest <= UNEVEN * chance
-    judgment = Judgment(images, split.labels, classify(logits) == split.labels, chance if is_even else largest)
+    right = classify(logits) == split.labels
+    judgment = Judgment(images, split.labels, right, chance if is_even else largest, count_flat(logits, right))
     # Of fewer wrong images no other way could be significantly better.
     if (
         alternatives
@@ -138,14 +140,14 @@ def _doubt_about_reading(
         way = max(other_ways, key=Way.accuracy)
         yield f", and on {way.accuracy():.0%} {way.end or describe_order(model, judgment, logits, data)}"
     elif best is not None:
-        yield f" with --normalize {normalize}, and on {_list_normalizations(ways)}"
+        yield f" with --normalize {normalize}, and on {_list_normalizations(ways, data.name)}"
 
 
-def _list_normalizations(ways: list[Way]) -> str:
-    """Return the best normalizations, one of each remedy among equally good ones, and their remedies."""
+def _list_normalizations(ways: list[Way], data_name: str) -> str:
+    """Return the best normalizations, that of the data, and one of each remedy among equally good ones."""
     ranking = sorted(ways, key=Way.accuracy, reverse=True)
     equals = {way.end: way for way in reversed(ranking) if way.accuracy() == ranking[0].accuracy()}
-    best_ways = ranking[:MOST_NAMES]
+    best_ways = [way for place, way in enumerate(ranking) if place < MOST_NAMES or way.name == data_name]
     names = dict.fromkeys((way.accuracy(), way.name) for way in (*best_ways, *equals.values()))
     listing = ", ".join(f"{accuracy:.0%} with {name}" for accuracy, name in names)
     return f"{listing}: {', or '.join(sorted(equals))}."

@@ -68,7 +68,7 @@ def _measure(network: nn.Module, batches: Batches) -> None:
     """Put the statistics of images into the batch norms of a network, one after the other."""
     for norm in _list_norms(network, batches):
         moments = Moments()
-        hook = norm.register_forward_pre_hook(partial(_add_input, moments))
+        hook = norm.register_forward_pre_hook(partial(_add_input, moments), with_kwargs=True)
         for images in batches():
             network(images)
         hook.remove()
@@ -77,9 +77,9 @@ def _measure(network: nn.Module, batches: Batches) -> None:
         norm.running_var.copy_(moments.variance)
 
 
-def _add_input(moments: Moments, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+def _add_input(moments: Moments, _: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
     """Add what enters a layer; behind its moments, a forward pre-hook."""
-    moments.add(inputs[0])
+    moments.add(args[0] if args else kwargs["input"])
 
 
 TRIED_IMAGES = 8

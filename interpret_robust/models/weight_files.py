@@ -326,8 +326,8 @@ def _fill_in(weights: WeightSet, tied_names: Iterable[list[str]]) -> WeightSet:
 def _check_tied(path: Path, label: str, tensors: Mapping[str, Tensor], tied_names: Iterable[list[str]]) -> None:
     """Raise UserError where a file holds several tensors for one of the network."""
     for first, *more_names in tied_names:
-        for name in more_names:
-            if not torch.equal(tensors[first], tensors[name]):
+        for name in more_names:  # counters of batch norms may be left out of a file
+            if {first, name} <= tensors.keys() and not torch.equal(tensors[first], tensors[name]):
                 raise UserError(
                     f"{path} has other numbers at '{first}' than at '{name}', which are one tensor in {label}: build "
                     "it with a tensor for each."
