@@ -788,6 +788,14 @@ def test_a_file_without_a_seal_is_read_and_its_origin_checked(tmp_path: Path) ->
     with pytest.raises(UserError) as error:
         hdf5.read(path)
     assert_sentence(error, path, "damaged")
+    with h5py.File(path, "r+") as file:
+        del file.attrs["provenance_sha256"]
+    with pytest.raises(UserError) as error:
+        hdf5.read(path)
+    assert_sentence(error, path, "damaged")
+    with h5py.File(path, "r+") as file:
+        file.attrs["format_version"] = 1  # which had no checksum of its origin
+    assert np.array_equal(hdf5.read(path)["per_image/label"], made_rows()["per_image/label"])
 
 
 def test_an_analysis_that_ends_before_its_first_row_leaves_nothing(tmp_path: Path) -> None:

@@ -455,9 +455,11 @@ def content_sha256(file: h5py.File) -> str:
 
 
 def _is_intact(file: h5py.File) -> bool:
-    """Return whether a file without a seal is what was written, as far as its checksums cover it."""
+    """Return whether a file without a seal is what was written: one of the first format, but for its provenance."""
+    if content_sha256(file) != file.attrs["content_sha256"]:
+        return False
     origin = file.attrs.get("provenance_sha256")
-    return bool(content_sha256(file) == file.attrs["content_sha256"] and origin in (None, provenance_sha256(file)))
+    return file.attrs["format_version"] == 1 if origin is None else bool(origin == provenance_sha256(file))
 
 
 def _seal_of(path: Path) -> bool:
