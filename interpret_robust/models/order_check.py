@@ -9,7 +9,7 @@ import scipy
 from torch import Tensor
 
 from interpret_robust.core.statistics import mcnemar
-from interpret_robust.datasets import Dataset, Split
+from interpret_robust.datasets import Dataset
 from interpret_robust.datasets.base import Labels
 from interpret_robust.datasets.batches import to_device, to_pixels
 from interpret_robust.models.judgment import LEAST_WRONG, SIGNIFICANT, Judgment, Right, ask, classify, is_better
@@ -70,9 +70,9 @@ def describe_order(model: WrappedModel, judgment: Judgment, logits: Tensor, data
         >>> describe_order(model, judgment, logits, data)
         "if its classes are read in another order (0 as 1, 1 as 0): give them the order of the data's labels; ..."
     """
-    split, predicted = _ask_others(model, judgment, data)
-    labels = np.concatenate([judgment.labels, split.labels])
-    order = _best_order(np.concatenate([classify(logits), predicted]), labels, logits.shape[1])
+    images, labels = draw_more(model, judgment, data)
+    predicted = [classify(logits), *([classify(ask(model, images, model.preprocess))] if len(images) else [])]
+    order = _best_order(np.concatenate(predicted), np.concatenate([judgment.labels, labels]), logits.shape[1])
     return _describe(order, data.class_names)
 
 
@@ -112,24 +112,28 @@ def _doubt_about_few(model: WrappedModel, judgment: Judgment, logits: Tensor, da
     gain = (order[judgment.labels] == predicted).mean() - judgment.accuracy
     if gain < LEAST_GAIN or len(data.test) < 2 * count:
         return
-    others, predicted = _ask_others(model, judgment, data)
-    confirmation = Judgment(judgment.images, others.labels, predicted == others.labels, judgment.guesses)
-    right = order[others.labels] == predicted
+    images, labels = draw_more(model, judgment, data)
+    predicted = classify(ask(model, images, model.preprocess))
+    confirmation = judgment._replace(right=predicted == labels, labels=labels)
+    right = order[labels] == predicted
     if right.mean() > LEAST_ORDERED and is_better(right, confirmation):
         yield (
-            f". Of {len(others)} others it is right on {confirmation.accuracy:.0%}, and on {right.mean():.0%} "
+            f". Of {len(labels)} others it is right on {confirmation.accuracy:.0%}, and on {right.mean():.0%} "
             f"{_describe(order, data.class_names)}"
         )
 
 
-def _ask_others(model: WrappedModel, judgment: Judgment, data: Dataset) -> tuple[Split, Classes]:
-    """Return images that were not tried, and the classes (N,) that a model gives them."""
+def draw_more(model: WrappedModel, judgment: Judgment, data: Dataset) -> tuple[Tensor, Labels]:
+    """Return test images (N, C, H, W) that were not tried, MORE_IMAGES times as many with these, and labels (N,).
+
+    Example:
+        >>> images, labels = draw_more(model, judgment, data)
+    """
     count = len(judgment.labels)
-    others = data.test.draw(MORE_IMAGES * count).take(slice(count, None))
-    if len(others) == 0:
-        return others, np.zeros(0, np.int64)
-    images = to_pixels(to_device(others, model.preprocess.mean.device)[0])
-    return others, classify(ask(model, images, model.preprocess))
+    split = data.test.draw(MORE_IMAGES * count).take(slice(count, None))
+    if len(split) == 0:
+        return judgment.images[:0], split.labels
+    return to_pixels(to_device(split, model.preprocess.mean.device)[0]), split.labels
 
 
 def _describe(order: Classes, names: Sequence[str]) -> str:

@@ -1,6 +1,6 @@
 """Whether a model is right on more images where they are asked, or its answers read, in another way."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain, islice
 from typing import Any, NamedTuple
@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from interpret_robust.core.random_numbers import generator_states
+from interpret_robust.core.statistics import mcnemar
 from interpret_robust.datasets import Dataset
 from interpret_robust.datasets.batches import to_device, to_pixels
 from interpret_robust.datasets.pictures import PictureArray
 from interpret_robust.models.answer_checks import SMALL
-from interpret_robust.models.image_forms import list_colors, list_forms, list_standardized
+from interpret_robust.models.image_forms import Change, list_colors, list_forms, list_standardized
 from interpret_robust.models.judgment import (
     BATCH_SIZE,
     LEAST_WRONG,
@@ -27,7 +28,7 @@ from interpret_robust.models.judgment import (
     is_better,
 )
 from interpret_robust.models.normalization import Statistics
-from interpret_robust.models.order_check import describe_order, doubt_about_order, reorder
+from interpret_robust.models.order_check import LEAST_GAIN, describe_order, doubt_about_order, draw_more, reorder
 from interpret_robust.models.preprocess import Preprocess
 from interpret_robust.models.recalibrate import use_batch_statistics
 from interpret_robust.models.wrapper import WrappedModel
@@ -44,13 +45,24 @@ UNEVEN = 1.5
 LARGEST = 128
 """The largest size that smaller images are tried in."""
 
+HINT = 0.1
+"""The p of McNemar's test up to which another way that gains LEAST_GAIN is asked of more images."""
+
+Answer = Callable[[Tensor], Tensor]
+"""Gives logits (N, classes) of images (N, C, H, W)."""
+
 
 class Way(NamedTuple):
-    """Which images (N,) are right if they are asked or read in another way, and how, as the end of a sentence."""
+    """Which images (N,) are right if they are asked or read in another way.
+
+    `end` says how, as the end of a sentence, behind a `name` where it is a normalization. `answer` gives the logits of
+    other images asked so; it is None for another way to read answers.
+    """
 
     right: Right
     end: str
     name: str = ""
+    answer: Answer | None = None
 
     def accuracy(self) -> float:
         """Return the share of images that are right."""
@@ -90,10 +102,13 @@ def check_reading(
         and int((~judgment.right).sum()) >= LEAST_WRONG
         and _is_steady(model, images[:BATCH_SIZE], logits[:BATCH_SIZE])
     ):
+        normalizations = list(_judge_normalizations(model, judgment, alternatives))
+        readings = list(_judge_readings(model, judgment, logits))
         doubts = chain(
-            _doubt_about_reading(model, judgment, logits, data, normalize, alternatives),
+            _doubt_about_reading(model, judgment, logits, data, normalize, normalizations, readings),
             _doubt_about_size(model, judgment, _own_side(data)),
             _doubt_about_statistics(model, judgment),
+            _doubt_about_hints(model, judgment, data, [*normalizations, *readings]),
             doubt_about_order(model, judgment, logits, data),
         )
         for doubt in islice(doubts, 1):
@@ -126,21 +141,42 @@ def _doubt_about_reading(
     logits: Tensor,
     data: Dataset,
     normalize: str,
-    alternatives: Mapping[str, Statistics],
+    normalizations: Sequence[Way],
+    readings: Sequence[Way],
 ) -> Iterator[str]:
     """Yield the end of a sentence where more images are right if they are asked, or their logits read, otherwise.
 
     The best way is named: a normalization, unless another way is significantly better than all of these.
     """
-    ways = [way for way in _judge_normalizations(model, judgment, alternatives) if is_better(way.right, judgment)]
+    ways = [way for way in normalizations if is_better(way.right, judgment)]
     best = max(ways, key=Way.accuracy, default=None)
     rival = judgment if best is None else judgment._replace(right=best.right)
-    other_ways = [way for way in _judge_readings(model, judgment, logits) if is_better(way.right, rival)]
+    other_ways = [way for way in readings if is_better(way.right, rival)]
     if other_ways:
         way = max(other_ways, key=Way.accuracy)
         yield f", and on {way.accuracy():.0%} {way.end or describe_order(model, judgment, logits, data)}"
     elif best is not None:
         yield f" with --normalize {normalize}, and on {_list_normalizations(ways, data.name)}"
+
+
+def _doubt_about_hints(model: WrappedModel, judgment: Judgment, data: Dataset, ways: Sequence[Way]) -> Iterator[str]:
+    """Yield the end of a sentence where the images that were tried hint at another way, and more confirm it."""
+    hints = [way for way in ways if way.answer is not None and _is_hint(way, judgment)]
+    best = max(hints, key=Way.accuracy, default=None)
+    if best is None or best.answer is None or len(data.test) < 2 * len(judgment.labels):
+        return
+    images, labels = draw_more(model, judgment, data)
+    confirmation = judgment._replace(right=classify(ask(model, images, model.preprocess)) == labels, labels=labels)
+    right = classify(best.answer(images)) == labels
+    if is_better(right, confirmation):
+        how = f"with {best.name}: {best.end}." if best.name else best.end
+        yield f". Of {len(labels)} others it is right on {confirmation.accuracy:.0%}, and on {right.mean():.0%} {how}"
+
+
+def _is_hint(way: Way, judgment: Judgment) -> bool:
+    """Return whether another way may be better, though the images are too few to tell."""
+    is_more = way.accuracy() - judgment.accuracy >= LEAST_GAIN
+    return is_more and mcnemar(way.right, judgment.right).p_value < HINT
 
 
 def _list_normalizations(ways: list[Way], data_name: str) -> str:
@@ -222,12 +258,14 @@ def _judge_normalizations(
     for name, (mean, deviation) in alternatives.items():
         other = Preprocess(mean, deviation, model.preprocess.size).to(images.device)
         if len(mean) in (1, images.shape[1]) and not other.is_like(model.preprocess):
-            right = _judge(model, judgment, images, other)
-            yield Way(right, "give --normalize as the network was trained", name)
+            answer = _compose(model, Tensor.clone, other)
+            yield Way(_judge(judgment, answer), "give --normalize as the network was trained", name, answer)
     plain = Preprocess((0.0,), (1.0,), model.preprocess.size).to(images.device)
-    for standardized_images, name in list_standardized(images):
-        right = _judge(model, judgment, standardized_images, plain)
-        yield Way(right, "let its forward standardize each image, with --normalize none", name)
+    for change, name in list_standardized():
+        answer = _compose(model, change, plain)
+        yield Way(
+            _judge(judgment, answer), "let its forward standardize each image, with --normalize none", name, answer
+        )
 
 
 def _judge_readings(model: WrappedModel, judgment: Judgment, logits: Tensor) -> Iterator[Way]:
@@ -239,23 +277,32 @@ def _judge_readings(model: WrappedModel, judgment: Judgment, logits: Tensor) -> 
         classify(-logits) == judgment.labels,
         "if the smallest number counts: does it answer with distances? Return their negative.",
     )
-    for other_images, condition in list_colors(judgment.images):
-        yield Way(_judge(model, judgment, other_images, model.preprocess), condition)
+    shape = judgment.images.shape[1:]
+    for change, condition in list_colors(shape[0]):
+        answer = _compose(model, change, model.preprocess)
+        yield Way(_judge(judgment, answer), condition, answer=answer)
     yield from (Way(right, "") for right in reorder(logits, judgment.labels))
-    for other_images, condition in list_forms(judgment.images):
-        yield Way(_judge(model, judgment, other_images, model.preprocess), condition)
+    for change, condition in list_forms(shape):
+        answer = _compose(model, change, model.preprocess)
+        yield Way(_judge(judgment, answer), condition, answer=answer)
 
 
-def _judge(model: WrappedModel, judgment: Judgment, images: Tensor, preprocess: Preprocess) -> Right:
-    """Return which images (N,) are right if they are asked in another form or behind another preprocessing.
+def _compose(model: WrappedModel, change: Change, preprocess: Preprocess) -> Answer:
+    """Return what answers images in another form and behind another preprocessing."""
+    return lambda images: ask(model, change(images), preprocess)
+
+
+def _judge(judgment: Judgment, answer: Answer) -> Right:
+    """Return which images (N,) are right by other answers.
 
     Where the first half has fewer right than the model as it is, the second is not asked, and counts as wrong; so does
     what a model refuses, as numbers outside of [0, 1].
     """
+    images, labels = judgment.images, judgment.labels
     half, right = (len(images) + 1) // 2, np.zeros(len(images), np.bool_)
     with suppress(Exception):
         for part in (slice(0, half), slice(half, None)):
-            right[part] = classify(ask(model, images[part], preprocess)) == judgment.labels[part]
+            right[part] = classify(answer(images[part])) == labels[part]
             if right[:half].sum() < judgment.right[:half].sum():
                 break
     return right
