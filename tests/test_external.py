@@ -173,17 +173,34 @@ def test_a_card_comes_back_as_it_was_written(card: Card, tmp_path: Path) -> None
     assert [path.name for path in tmp_path.iterdir()] == ["card.json"]
 
 
-def test_weights_beside_a_card_are_found_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("weights", ["net.pt", "models/net.pt", "/elsewhere/models/net.pt"])
+def test_weights_beside_a_card_are_found_from_another_folder(
+    weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "sent"
     folder.mkdir()
-    card = Card("mine:net", weights="net.pt")
+    card = Card("mine:net", weights=weights)
     card.write(folder / "card.json")
     monkeypatch.chdir(tmp_path)
-    assert Card.read(Path("sent/card.json")) == card, "without a file there, the path stays as it was written"
-    (folder / "net.pt").touch()
+    assert Card.read(Path("sent/card.json")) == card, "without a file, the path stays as it was written"
+    (folder / "net.pt").write_text("weights")
     assert Card.read(Path("sent/card.json")).weights == str(Path("sent/net.pt"))
-    Path("net.pt").touch()
-    assert Card.read(Path("sent/card.json")) == card, "the folder where one is comes first"
+
+
+def test_a_card_that_may_mean_two_files_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("sent").mkdir()
+    Card("mine:net", weights="net.pt").write(Path("sent/card.json"))
+    for name in ("net.pt", "sent/net.pt"):
+        Path(name).write_text("weights")
+    assert Card.read(Path("sent/card.json")).weights == "net.pt", "a copy is no other file"
+    Path("net.pt").write_text("WEIGHTS")
+    with pytest.raises(UserError) as error:
+        Card.read(Path("sent/card.json"))
+    assert str(error.value) == (
+        f"{Path('sent/card.json')} may mean net.pt or {Path('sent/net.pt')}, which differ: move one of them away, or "
+        "rename it."
+    )
 
 
 def test_a_card_read_back_can_be_asked_for_again(tmp_path: Path) -> None:
@@ -238,7 +255,7 @@ def card_text(**fields: Any) -> str:
         (card_text(format="something else"), "is no model card: `irt model card` makes them"),
         (card_text(format_version=2), "is a model card of format 2, and this irt reads 1"),
         (card_text(format_version="gone"), "is a model card of format None"),
-        (card_text(color="red"), "is no model card that this irt knows: it holds model, arguments, color"),
+        (card_text(color="red"), "is no model card that this irt knows: it has no field 'color'"),
         (card_text(model="gone"), "is no model card that this irt knows"),
         (card_text(arguments="gone"), "is no model card that this irt knows"),
         (card_text(arguments=[1, 2]), "is no model card that this irt knows"),

@@ -781,19 +781,19 @@ class Overwrite:
         return self._values if path == self._path else self._result[path]
 
 
-@pytest.mark.parametrize(("count", "cell"), [(14, "x, for 70%"), (13, None), (20, "x, for 100%")])
+@pytest.mark.parametrize(("count", "cell"), [(14, "70% as x"), (13, None), (20, "100% as x")])
 def test_a_table_says_where_an_evaluator_gives_most_maps_one_class(
     count: int, cell: str | None, tmp_path: Path
 ) -> None:
     """Of 20 maps; answers that are no class count among all."""
     result = file_of(tmp_path, "at", 0, THREE["at"])
-    assert "one class" not in headline(result)
+    assert "read alike" not in headline(result)
     path, place = "per_image/evaluator_prediction", RULES.index("clip")
     answers = result[path].copy()
     answers[:, 0, 0, place, 0] = [1] * count + [-1] * (IMAGES - count)
     assert IMAGES == 20
     row = headline(cast(Result, Overwrite(result, path, answers)))
-    assert row.get("one class") == cell
+    assert row.get("read alike") == cell
 
 
 def test_evaluators_are_those_that_read_both_with_the_same_weights(tmp_path: Path) -> None:

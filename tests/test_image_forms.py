@@ -122,9 +122,8 @@ def test_a_form_that_a_hundred_images_hint_at_is_told_where_more_confirm_it(*, c
     """Of 20 images, three have a mark above, which misleads the network, and one has it below: 15 % against 5 %."""
     data, places = levels(10, count), np.arange(count)
     images = data.test.images.copy()
-    above, below = places % 20 // 2 >= 8.5, places % 20 == 3
-    above |= places % 20 == 11
-    images[above, 0, 5:9], images[below, -1, 5:9] = 255, 255
+    upper, lower = np.isin(places % 20, (11, 18, 19)), places % 20 == 3
+    images[upper, 0, 5:9], images[lower, -1, 5:9] = 255, 255
 
     class Marks(Levels):
         def forward(self, images: Tensor) -> Tensor:
@@ -134,7 +133,7 @@ def test_a_form_that_a_hundred_images_hint_at_is_told_where_more_confirm_it(*, c
             return torch.where((is_marked | is_colored)[:, None], logits.roll(1, 1), logits)
 
     split = Split(images, data.test.labels)
-    assert above[:100].sum() == 15 and below[:100].sum() == 5
+    assert upper[:100].sum() == 15 and lower[:100].sum() == 5
     doubts = bring(Marks(10), Card("m:n", label="mine"), replace(data, train=split, test=split), "levels").doubts
     sentence = (
         "mine is right on 85% of 100 test images. Of 400 others it is right on 85%, and on 95% upside down, as formats "

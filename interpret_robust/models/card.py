@@ -1,5 +1,6 @@
 """The card of a model from elsewhere: where it comes from and how its inputs and layers are read."""
 
+import filecmp
 import json
 import re
 from collections.abc import Mapping
@@ -7,7 +8,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
-from interpret_robust.core.errors import UserError, describe, unknown
+from interpret_robust.core.errors import UserError, describe, find_nearest, unknown
 from interpret_robust.core.file_names import is_printable_label
 from interpret_robust.core.files import check_present, replace_file
 from interpret_robust.models.checkpoint_file import check_checkpoint, is_safetensors
@@ -105,7 +106,7 @@ class Card:
         """Return a card that `write` wrote.
 
         Its file of weights may also lie where the card does, as in a folder of both that was moved. Raises UserError
-        for a file that is missing or of another kind.
+        for a file that is missing or of another kind, and where two files of other contents could be meant.
         """
         check_present(path, "model card", "`irt model card` makes them")
         try:
@@ -122,10 +123,7 @@ class Card:
         if problem := _problem(entries):
             raise UserError(f"{path} is no model card that this irt knows: {problem}.")
         card = cls.from_entries(entries)
-        if card.weight_file is None or card.weight_file.exists():
-            return card
-        neighbor = path.parent / card.weight_file
-        return replace(card, weights=str(neighbor)) if neighbor.exists() else card
+        return card if card.weight_file is None else replace(card, weights=str(_find_weights(path, card.weight_file)))
 
     @classmethod
     def from_entries(cls, entries: Mapping[str, Any]) -> Self:
@@ -163,10 +161,35 @@ class Card:
         return options + [word for name, value in self.arguments for word in ("--model-arg", f"{name}={_text(value)}")]
 
 
+def _find_weights(path: Path, weight_file: Path) -> Path:
+    """Return the file of weights that a card at `path` means: by its path from here or from the card, or by its name
+    beside the card.
+
+    Raises UserError where these are several files of other contents.
+    """
+    places = [weight_file, path.parent / weight_file, path.parent / weight_file.name]
+    first, *others = [place for place in dict.fromkeys(places) if place.is_file()] or [weight_file]
+    for other in others:
+        if not first.samefile(other) and not filecmp.cmp(first, other, shallow=False):
+            raise UserError(f"{path} may mean {first} or {other}, which differ: move one of them away, or rename it.")
+    return first
+
+
+def _problem_of_names(entries: Mapping[str, Any]) -> str | None:
+    """Return what is wrong with the names of a card's fields, or None."""
+    names = Card.__dataclass_fields__.keys()
+    if unknown_names := [name for name in entries if name not in names]:
+        nearest = find_nearest(unknown_names[0], list(names))
+        return f"it has no field '{unknown_names[0]}'" + (f", but '{nearest}'" if nearest else "")
+    if not {"model", "arguments"} <= entries.keys():
+        return f"it holds {', '.join(entries)}, and needs model and arguments"
+    return None
+
+
 def _problem(entries: Mapping[str, Any]) -> str | None:
     """Return what is wrong with the names or types of a card's fields, as JSON gives them, or None."""
-    if not {"model", "arguments"} <= entries.keys() <= Card.__dataclass_fields__.keys():
-        return f"it holds {', '.join(entries)}"
+    if problem := _problem_of_names(entries):
+        return problem
     for name, value in entries.items():
         text = json.dumps(value, default=repr)
         if name == "arguments":

@@ -28,6 +28,8 @@ def as_logits(answer: Any, part: str | None, classes: int | None, dtype: torch.d
     """
     if part is not None:
         parts = _parts(answer)
+        if isinstance(answer, Tensor):
+            raise UserError(f"the network answers with {kind(answer)}, which has no parts: leave --logits {part} out.")
         if part not in parts:
             raise UserError(f"the network answers with {kind(answer)}, without a part '{part}': {remedy(answer)}")
         answer = parts[part]

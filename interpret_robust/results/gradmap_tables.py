@@ -41,7 +41,7 @@ def _most_named(result: Result) -> dict[str, str]:
     if not len(counts) or counts.max() < LEAST_NAMED * len(answers):
         return {}
     name = job(result)["class_names"][classes[counts.argmax()]]
-    return {"one class": f"{name}, for {counts.max() / len(answers):.0%}"}
+    return {"read alike": f"{counts.max() / len(answers):.0%} as {name}"}
 
 
 def comparison_tables(results: Sequence[Result], *views: str) -> list[Rows]:

@@ -337,13 +337,23 @@ def is_finished(path: Path, schema: Schema, config: Mapping[str, Any], *, overwr
     if not path.exists() or overwrite:
         return False
     stored_config = read(path, schema.label).config
-    if config_sha256(stored_config) == config_sha256(config):
+    if _without_paths(stored_config) == _without_paths(config):
         do_if_free(path, lambda: _remove_leftovers(path, config))
         return True
     raise UserError(
         f"{path} holds another configuration ({differences(stored_config, config)}): "
         "use another --root, or --overwrite to replace it."
     )
+
+
+def _without_paths(config: Any) -> Any:
+    """Return a configuration as JSON has it, without the paths of files of weights, of which it has checksums."""
+    if isinstance(config, Mapping):
+        entries = {name: _without_paths(value) for name, value in config.items()}
+        if isinstance(card := entries.get("card"), dict) and card.get("weights") not in (None, "pretrained", "random"):
+            entries["card"] = {**card, "weights": "a file"}
+        return entries
+    return [_without_paths(item) for item in config] if isinstance(config, list | tuple) else config
 
 
 def _remove_leftovers(path: Path, config: Mapping[str, Any]) -> None:
