@@ -7,7 +7,8 @@ it finds is set against the stored rows of these images: answers (classes) by ho
 they are apart. Exit status 1 where fewer than LEAST_EQUAL of a file's answers are equal, or where a checkpoint has
 other tensors than those that were analyzed. Processors round differently: an image on a boundary may go the other way.
 Maps of gradmap-score that are scaled over the set (`clip-set`) depend on how many images there are. So does the other
-image that alignment pairs each image with: what is measured with it is compared only where all images are asked.
+image that alignment pairs each image with, and how many gradients an attack takes, by what else is in its batch: such
+columns are compared only where all images are asked.
 """
 
 import argparse
@@ -27,8 +28,8 @@ from interpret_robust.study.tasks import AnalysisTask
 LEAST_EQUAL = 0.99
 ZERO = 1e-5
 """Numbers of a column that are all smaller are zero but for rounding, as products that are zero by construction are."""
-PAIRED = ("partner", "cosine_shuffled", "alpha_shuffled", "edge_cosine_shuffled")
-"""Columns of alignment that are measured with another image, drawn from all."""
+OF_ALL = ("partner", "cosine_shuffled", "alpha_shuffled", "edge_cosine_shuffled", "gradients")
+"""Columns that depend on other images: those of alignment that are measured with another one, and costs."""
 
 
 def verify(path: Path, checkpoints: Path, limit: int, folder: Path) -> dict[str, str]:
@@ -62,7 +63,7 @@ def compare(original: hdf5.Result, repeat: hdf5.Result) -> dict[str, str]:
     equal, differences = [], []
     is_part = repeat.count < original.count
     for column in analyses.get(repeat.analysis).schema.per_image:
-        if is_part and column.path.rpartition("/")[2] in PAIRED:
+        if is_part and column.path.rpartition("/")[2] in OF_ALL:
             continue
         values = repeat[column.path]
         original_values: Any = original.first(column.path, len(values))
