@@ -305,6 +305,17 @@ def test_a_share_above_its_limit_by_chance_alone_is_too_few_images_to_tell(tmp_p
     assert lines[-1] == "no flag is raised"
 
 
+def test_models_that_were_not_checked_are_named(tmp_path: Path) -> None:
+    folder = tmp_path / "analyses"
+    folder.mkdir()
+    write_masking(folder, {"search": first(145)})
+    model_flags = flags.collect_flags(list(map(flags.read, folder.iterdir())))
+    assert not any("not checked" in line for line in flags.sentences(model_flags))
+    lines = flags.sentences({**model_flags, "first": [], "second": []})
+    assert lines[-1] == "not checked: first, second (`irt analyze masking` measures what a check needs)"
+    assert lines[-2] == "no flag is raised"
+
+
 def test_csv_has_a_row_for_each_flag_in_numbers(tmp_path: Path) -> None:
     folder = tmp_path / "analyses"
     folder.mkdir()

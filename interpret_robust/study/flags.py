@@ -299,7 +299,9 @@ def _cell(flag: Flag) -> str:
 
 
 def sentences(flags_by_model: Mapping[str, Sequence[Flag]]) -> list[str]:
-    """Return a sentence for each flag that is raised, and for each of which the images are too few to tell."""
+    """Return a sentence for each flag that is raised, for each of which the images are too few to tell, and for the
+    models that were not checked.
+    """
     flags = [(name, flag) for name, flags in flags_by_model.items() for flag in flags]
     lines = [
         f"{name}: {flag.id}: {100 * flag.share.value:.1f} % {flag.description}"
@@ -307,7 +309,11 @@ def sentences(flags_by_model: Mapping[str, Sequence[Flag]]) -> list[str]:
         for name, flag in flags
         if flag.is_raised or flag.is_open
     ]
-    return lines if any(flag.is_raised for _, flag in flags) else [*lines, "no flag is raised"]
+    if not any(flag.is_raised for _, flag in flags):
+        lines.append("no flag is raised")
+    if names := [name for name, model_flags in flags_by_model.items() if not model_flags]:
+        lines.append(f"not checked: {', '.join(names)} (`irt analyze masking` measures what a check needs)")
+    return lines
 
 
 def numbers(flags_by_model: Mapping[str, Sequence[Flag]]) -> list[dict[str, str]]:
