@@ -324,6 +324,23 @@ def test_a_finished_file_is_recognized(tmp_path: Path) -> None:
     assert not writer.is_finished(path, SCHEMA, CONFIG, overwrite=True)
 
 
+def test_a_finished_file_stays_one_where_a_file_of_weights_moved(tmp_path: Path) -> None:
+    """Of the model and of an evaluator; other numbers in it have another checksum, and weights of a library no path."""
+
+    def config(weights: str, sha256: str = "ab") -> dict[str, Any]:
+        job = {"card": {"model": "mine:net", "weights": weights}}
+        return CONFIG | {"checkpoint": {"sha256": sha256, "job": job}, "evaluators": {"jobs": {"reader": job}}}
+
+    path = tmp_path / "x.h5"
+    with start(path, config=config("net.pt")) as rows:
+        rows.append(made_rows())
+        rows.finish(summary(rows), {"seconds": 1.0})
+    assert writer.is_finished(path, SCHEMA, config("models/net.pt"))
+    for other_config in (config("net.pt", "cd"), config("pretrained")):
+        with pytest.raises(UserError, match="holds another configuration"):
+            writer.is_finished(path, SCHEMA, other_config)
+
+
 def test_what_a_kill_left_beside_the_finished_file_is_removed_if_it_is_of_the_same_run(tmp_path: Path) -> None:
     path, other_path = write(tmp_path / "x.h5"), tmp_path / "y.h5"
     for config, is_removed in ((CONFIG, True), (CONFIG | {"data": "photos"}, False)):

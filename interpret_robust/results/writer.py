@@ -337,7 +337,7 @@ def is_finished(path: Path, schema: Schema, config: Mapping[str, Any], *, overwr
     if not path.exists() or overwrite:
         return False
     stored_config = read(path, schema.label).config
-    if _without_paths(stored_config) == _without_paths(config):
+    if config_sha256(_without_paths(stored_config)) == config_sha256(_without_paths(config)):
         do_if_free(path, lambda: _remove_leftovers(path, config))
         return True
     raise UserError(
