@@ -61,7 +61,7 @@ OF_PAGES = {
         "0.2": "docs/choices/norm_check.json, rounded up",
     }
     | {str(GAMMA): "the constant of linear light"}
-    | {"0.25": "the step of the check of steps", "40": "its bound", "90": "docs/choices/step_check.json, rounded down"},
+    | {"0.25": "the step of the check of steps", "40": "its bound", "89": "docs/choices/step_check.json, rounded down"},
 }
 
 
