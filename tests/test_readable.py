@@ -69,5 +69,5 @@ def test_files_of_a_folder_are_those_that_match_by_name(tmp_path: Path) -> None:
 def test_a_plan_fetches_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IRT_DATA", str(tmp_path / "empty"))
     monkeypatch.setattr(sources, "fetch", lambda *_: pytest.fail("fetched"))
-    with pytest.raises(UserError, match="`irt data get cifar100` fetches them"):
+    with pytest.raises(UserError, match="`irt data get cifar100-sorted` fetches them"):
         irt.main(["plan", "table5", "--root", str(tmp_path)], standalone_mode=False)

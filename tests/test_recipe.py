@@ -97,6 +97,7 @@ def test_the_papers_rate_falls_at_the_challenges_steps() -> None:
     [
         ("cifar10", True),
         ("cifar100", True),
+        ("cifar100-sorted", True),
         ("mine.npz", True),
         ("svhn", False),
         ("mnist", False),

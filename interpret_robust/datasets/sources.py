@@ -42,6 +42,31 @@ def parse_cifar(*batches: bytes, label_bytes: int = 1) -> Pair:
     return np.ascontiguousarray(images), records[:, label_bytes - 1].copy()
 
 
+def parse_cifar100(*batches: bytes) -> Pair:
+    """Return images (N, 32, 32, 3), labels (N,) from records of a coarse label, a fine one (used) and pixels."""
+    return parse_cifar(*batches, label_bytes=2)
+
+
+def parse_cifar100_sorted(*batches: bytes) -> Pair:
+    """Return the same, in the order of `sort_by_content`."""
+    return sort_by_content(*parse_cifar100(*batches))
+
+
+def sort_by_content(images: Array, labels: Array) -> Pair:
+    """Return images (N, ...), labels (N,) in the order of the SHA-256 of each image's bytes, and where these are equal
+    of the label: so copies of a dataset in any order become the same arrays.
+
+    Example:
+        >>> images = np.array([[0], [1], [2]], np.uint8)
+        >>> images_sorted, labels = sort_by_content(images, np.array([5, 6, 7]))
+        >>> labels.tolist() == sort_by_content(images[::-1], np.array([7, 6, 5]))[1].tolist()
+        True
+    """
+    digests = [hashlib.sha256(image.tobytes()).digest() for image in images]
+    order = sorted(range(len(images)), key=lambda index: (digests[index], labels[index]))
+    return images[order], labels[order]
+
+
 def parse_mnist(images: bytes, labels: bytes) -> Pair:
     """Return images (N, H, W), labels (N,) from two idx files."""
     return _parse_idx(images), _parse_idx(labels)

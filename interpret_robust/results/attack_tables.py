@@ -183,7 +183,7 @@ def paper_sources(dataset: str, architecture: str) -> tuple[str, ...]:
 
     Table 2 and, for networks three times as wide, Table 3 are of CIFAR-10; they stand beside cluttered digits too.
     """
-    paper_tables = {"mnist": ("table1",), "cifar100": ("table5",), "svhn": ("table6",)}
+    paper_tables = {"mnist": ("table1",), "cifar100": ("table5",), "cifar100-sorted": ("table5",), "svhn": ("table6",)}
     if dataset in paper_tables:
         return paper_tables[dataset]
     if dataset != "cifar10" and not dataset.startswith("cluttered-digits"):
