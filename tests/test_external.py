@@ -54,6 +54,7 @@ def net(**arguments):
 
 number = 7
 text = lambda: "text"
+count = lambda: 3
 
 def fails():
     raise RuntimeError("no such thing.\\nat all")
@@ -411,6 +412,7 @@ MISTAKES = [
     ("a b:c", {}, "'a b:c' names nothing that can be imported: give package.module:name"),
     ("mine_of_tests:", {}, "names nothing that can be imported"),
     ("mine_of_tests:nett", {}, r"mine_of_tests:nett: mine_of_tests has no 'nett', but 'net'\."),
+    ("mine_of_tests:count", {}, "mine_of_tests:count gives an int, and a model is a torch.nn.Module"),
     ("mine_of_tests:text", {}, "mine_of_tests:text gives a str, and a model is a torch.nn.Module"),
     ("mine_of_tests:number", {}, r"mine_of_tests:number .*(gives|int)"),
     ("mine_of_tests:fails", {}, r"mine_of_tests:fails cannot be built \(no such thing\): --model-arg"),

@@ -18,7 +18,7 @@ from interpret_robust.api.help import settings_of_analyses, with_options
 from interpret_robust.api.model import Model
 from interpret_robust.api.wording import words_of_python
 from interpret_robust.core import device as devices
-from interpret_robust.core.errors import UserError, check_truth, describe, unknown
+from interpret_robust.core.errors import UserError, check_truth, describe, type_name, unknown
 from interpret_robust.core.plugins import import_object
 from interpret_robust.core.spelling import current
 from interpret_robust.datasets import Dataset
@@ -76,7 +76,7 @@ def no_model(value: Any) -> UserError:
         return UserError(f"{value} is the name of a model: give ir.load({str(value)!r}).")
     if isinstance(value, nn.Module):
         return UserError(
-            f"a {type(value).__name__} is a network: give ir.load(network, data), which tries it on a few images first."
+            f"{type_name(value)} is a network: give ir.load(network, data), which tries it on a few images first."
         )
     return UserError(f"{describe(value)} is no model: give what ir.load returns.")
 

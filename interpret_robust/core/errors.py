@@ -108,6 +108,17 @@ def describe(value: object) -> str:
     return text if len(text) <= LONGEST_VALUE and "\n" not in text else f"a value of type {type(value).__name__}"
 
 
+def type_name(value: object) -> str:
+    """Return the name of a value's type with its article.
+
+    Example:
+        >>> type_name({}), type_name(3)
+        ('a dict', 'an int')
+    """
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"
+
+
 LONGEST_VALUE = 80
 """Characters of a value that a sentence quotes."""
 

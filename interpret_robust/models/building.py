@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from interpret_robust.core.errors import UserError
+from interpret_robust.core.errors import UserError, type_name
 from interpret_robust.core.parsing import format_count
 from interpret_robust.core.plugins import first_words, import_object
 from interpret_robust.models.card import Card
@@ -147,7 +147,7 @@ def _call(card: Card) -> nn.Module:
         raise UserError(f"{card.model} has no pretrained weights to choose: give a file, or leave --weights out.")
     if not isinstance(network, nn.Module):
         raise UserError(
-            f"{card.model} gives a {type(network).__name__}, and a model is a torch.nn.Module: name a "
+            f"{card.model} gives {type_name(network)}, and a model is a torch.nn.Module: name a "
             "class or function that gives one."
         )
     return network

@@ -10,7 +10,7 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
-from interpret_robust.core.errors import UserError
+from interpret_robust.core.errors import UserError, type_name
 from interpret_robust.core.plugins import first_words
 
 DEEPEST = 3
@@ -55,7 +55,7 @@ def copy_of(network: nn.Module) -> nn.Module:
     def detach_and_copy(tensor: Tensor, memo: dict[int, Any]) -> Tensor:
         return original(tensor if tensor.is_leaf else tensor.detach(), memo)
 
-    check_python(unwrap(network), f"a {type(network).__name__}")
+    check_python(unwrap(network), type_name(network))
     _check_closures(unwrap(network))
     original: Callable[..., Tensor] = Tensor.__deepcopy__
     copies: dict[int, Any] = {}
@@ -67,7 +67,7 @@ def copy_of(network: nn.Module) -> nn.Module:
             return copy.deepcopy(unwrap(network), copies)
     except Exception as error:
         raise UserError(
-            f"a {type(network).__name__} cannot be copied ({first_words(error)}): remove its hooks, or save its "
+            f"{type_name(network)} cannot be copied ({first_words(error)}): remove its hooks, or save its "
             "state_dict and load it as --model package.module:callable --weights FILE."
         ) from error
 

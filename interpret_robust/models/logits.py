@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from interpret_robust.core.errors import UserError
+from interpret_robust.core.errors import UserError, type_name
 
 
 def as_logits(answer: Any, part: str | None, classes: int | None, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -95,7 +95,7 @@ def tensors_of(answer: Any) -> list[Tensor]:
 
 def kind(answer: Any) -> str:
     """Return what an answer is, in a few words."""
-    return f"a tensor of shape {tuple(answer.shape)}" if isinstance(answer, Tensor) else f"a {type(answer).__name__}"
+    return f"a tensor of shape {tuple(answer.shape)}" if isinstance(answer, Tensor) else type_name(answer)
 
 
 def remedy(answer: Any) -> str:
