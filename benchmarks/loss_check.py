@@ -2,7 +2,7 @@
 
     python benchmarks/loss_check.py checkpoints/*seed?.safetensors --out docs/choices/loss_check.json
 
-Each network's logits pass through a function, and the doubt of `interpret_robust.models.loss_check` is asked of its
+Each network's logits pass through a function, and the doubt of `interpret_robust.models.checks.losses` is asked of its
 first right images. Without a function no doubt is right: these networks are attacked as well by either loss.
 """
 
@@ -16,8 +16,8 @@ from torch import Tensor, nn
 import interpret_robust as ir
 from interpret_robust.core.device import exact
 from interpret_robust.models import Classifier
-from interpret_robust.models.loss_check import doubt_about_loss, shares_of_way
-from interpret_robust.models.trial import LOSS_IMAGES
+from interpret_robust.models.checks.losses import doubt_about_loss, shares_of_way
+from interpret_robust.models.checks.trial import LOSS_IMAGES
 
 FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "none": lambda logits: logits,

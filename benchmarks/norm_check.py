@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import interpret_robust as ir
 from interpret_robust.core.device import exact
 from interpret_robust.models import resnet
-from interpret_robust.models.norm_check import LARGEST_DISTANCE, measure_norms
+from interpret_robust.models.checks.norms import LARGEST_DISTANCE, measure_norms
 
 Function = Callable[[Tensor], Tensor]
 

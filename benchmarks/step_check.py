@@ -2,8 +2,9 @@
 
     python benchmarks/step_check.py checkpoints/*seed?.safetensors --out docs/choices/step_check.json
 
-`interpret_robust.models.step_check` doubts a network whose median image is off by LARGEST_ERROR or more. No doubt about
-these networks is right. Beside each stands the same network with waves added to its logits, which has to be doubted.
+`interpret_robust.models.checks.steps` doubts a network whose median image is off by LARGEST_ERROR or more. No doubt
+about these networks is right. Beside each stands the same network with waves added to its logits, which has to be
+doubted.
 """
 
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 import interpret_robust as ir
 from interpret_robust.core.device import exact
 from interpret_robust.models import Classifier
-from interpret_robust.models.step_check import LARGEST_ERROR, gains_by_promise
+from interpret_robust.models.checks.steps import LARGEST_ERROR, gains_by_promise
 
 IMAGES = 64
 

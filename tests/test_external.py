@@ -26,12 +26,12 @@ from interpret_robust.datasets.npz import write_npz
 from interpret_robust.models import external, libraries
 from interpret_robust.models.building import build_network, preprocess_of
 from interpret_robust.models.card import Card, reference
+from interpret_robust.models.checks.reading import MOST_NAMES
+from interpret_robust.models.checks.trial import Trial, try_out
 from interpret_robust.models.external import ExternalModel, bring, read, subject
 from interpret_robust.models.layer_table import layer_rows
 from interpret_robust.models.loose_pictures import bring_with_pictures
 from interpret_robust.models.normalization import STATISTICS
-from interpret_robust.models.reading_check import MOST_NAMES
-from interpret_robust.models.trial import Trial, try_out
 
 CPU = torch.device("cpu")
 FULL = Card(

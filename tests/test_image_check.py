@@ -7,8 +7,8 @@ import torch
 
 from interpret_robust.datasets import Split
 from interpret_robust.datasets.base import Labels
-from interpret_robust.models import image_check
-from interpret_robust.models.image_check import LEAST_IMAGES
+from interpret_robust.models.checks import images as image_check
+from interpret_robust.models.checks.images import LEAST_IMAGES
 
 N, C, H, W = 100, 3, 5, 4
 

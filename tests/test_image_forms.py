@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from interpret_robust.datasets import Dataset, Split
 from interpret_robust.models.card import Card
+from interpret_robust.models.checks.image_forms import LEAST_DEVIATION, list_colors, list_forms, list_standardized
 from interpret_robust.models.external import bring
-from interpret_robust.models.image_forms import LEAST_DEVIATION, list_colors, list_forms, list_standardized
 
 N, C, H, W = 5, 3, 4, 6
 

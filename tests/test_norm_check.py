@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from interpret_robust.datasets import Dataset, Split
-from interpret_robust.models import norm_check
 from interpret_robust.models.card import Card
+from interpret_robust.models.checks import norms as norm_check
+from interpret_robust.models.checks.norms import LARGEST_DISTANCE, LEAST_IMAGES, measure_norms
 from interpret_robust.models.external import bring
 from interpret_robust.models.moments import Moments
-from interpret_robust.models.norm_check import LARGEST_DISTANCE, LEAST_IMAGES, measure_norms
 
 N, C, H, W = 40, 3, 6, 5
 

@@ -13,9 +13,9 @@ import pytest
 from interpret_robust import figures
 from interpret_robust.core.folders import Folders
 from interpret_robust.figures import drawing, style
-from interpret_robust.models.image_forms import GAMMA
-from interpret_robust.models.loss_check import LEAST_MEDIAN, LEAST_QUARTILE
-from interpret_robust.models.norm_check import LARGEST_DISTANCE
+from interpret_robust.models.checks.image_forms import GAMMA
+from interpret_robust.models.checks.losses import LEAST_MEDIAN, LEAST_QUARTILE
+from interpret_robust.models.checks.norms import LARGEST_DISTANCE
 
 REPOSITORY = Path(__file__).parents[1]
 DOCS = REPOSITORY / "docs"

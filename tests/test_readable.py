@@ -13,8 +13,9 @@ from interpret_robust.core.errors import UserError
 from interpret_robust.core.files import list_files
 from interpret_robust.datasets import sources
 from interpret_robust.datasets.npz import load_arrays
-from interpret_robust.models import checkpoint, file_content
+from interpret_robust.models import checkpoint
 from interpret_robust.models.card import Card
+from interpret_robust.models.weights import content as file_content
 from interpret_robust.results import hdf5
 
 READERS: dict[str, Callable[[Path], Any]] = {

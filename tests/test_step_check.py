@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from interpret_robust.models.checks.steps import STEP, doubt_about_steps, gains_by_promise
 from interpret_robust.models.classifier import Classifier
-from interpret_robust.models.step_check import STEP, doubt_about_steps, gains_by_promise
 
 N, C, H, W = 20, 3, 5, 4
 

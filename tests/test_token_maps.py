@@ -26,9 +26,9 @@ from interpret_robust.datasets import load
 from interpret_robust.datasets.batches import to_pixels
 from interpret_robust.models import external
 from interpret_robust.models.card import Card
-from interpret_robust.models.layers import default_layer
+from interpret_robust.models.layers.choice import choose_layer
+from interpret_robust.models.layers.self_attention import attend, tokens, watch_attention
 from interpret_robust.models.preprocess import Preprocess
-from interpret_robust.models.self_attention import attend, tokens, watch_attention
 from interpret_robust.models.wrapper import WrappedModel
 from interpret_robust.results import hdf5
 
@@ -101,7 +101,7 @@ def images_of(name: str, count: int = N) -> Tensor:
 
 def wrap(network: nn.Module, image: Tensor) -> WrappedModel:
     network.eval().requires_grad_(False)
-    choice = default_layer(network, PLAIN, image)
+    choice = choose_layer(network, PLAIN, image)
     assert choice is not None
     return WrappedModel(network, PLAIN, choice.name, first_token=choice.first)
 

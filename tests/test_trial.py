@@ -36,26 +36,20 @@ from interpret_robust.datasets.base import Labels
 from interpret_robust.datasets.batches import Batch
 from interpret_robust.datasets.npz import write_npz
 from interpret_robust.figures.drawing import compose
-from interpret_robust.models import answer_checks
 from interpret_robust.models.card import Card
+from interpret_robust.models.checks import answers as answer_checks
+from interpret_robust.models.checks.order import MOSTLY_SAME, _is_moved
 from interpret_robust.models.classifier import Classifier
 from interpret_robust.models.copying import copy_of, unwrap
 from interpret_robust.models.external import ExternalModel, bring, trial_image
-from interpret_robust.models.layers import (
-    _stretch,
-    count_beyond,
-    default_layer,
-    depend,
-    locality,
-    reading,
-    sample_positions,
-)
+from interpret_robust.models.layers.choice import choose_layer, choose_reading
+from interpret_robust.models.layers.dependence import _stretch, locality, measure_dependence, sample_positions
+from interpret_robust.models.layers.hooks import count_beyond
+from interpret_robust.models.layers.self_attention import attend, tokens
 from interpret_robust.models.logits import as_logits, logits_part
 from interpret_robust.models.losses import cross_entropy
-from interpret_robust.models.order_check import MOSTLY_SAME, _is_moved
 from interpret_robust.models.preparation import prepare
 from interpret_robust.models.preprocess import Preprocess
-from interpret_robust.models.self_attention import attend, tokens
 from interpret_robust.models.wrapper import WrappedModel
 from interpret_robust.results import hdf5
 
@@ -564,7 +558,7 @@ def test_positions_that_see_far_are_told_from_those_in_another_order(change: Any
             logits: Tensor = self.body(change(images))
             return logits
 
-    choice = reading(Changed().eval(), PLAIN, pixels(1, 3, 32, 32), "body.backbone")
+    choice = choose_reading(Changed().eval(), PLAIN, pixels(1, 3, 32, 32), "body.backbone")
     assert choice.is_doubtful != is_in_order
 
 
@@ -2417,7 +2411,7 @@ class Inner(Transformer):
 
 def test_a_block_without_the_class_token_that_the_network_has_is_read_whole() -> None:
     network, images = seed_network(Inner), pixels(2, C, H, W)
-    choice = reading(network, PLAIN, images[:1], "low")
+    choice = choose_reading(network, PLAIN, images[:1], "low")
     assert choice.first is None and not choice.is_doubtful
     output = network.low(network.patches(images).flatten(2).transpose(1, 2))
     local = WrappedModel(network, PLAIN, "low").features(images).local
@@ -2649,7 +2643,7 @@ SNAKE = torch.cat([row.flip(0) if number % 2 else row for number, row in enumera
 def test_tokens_of_which_a_part_lies_elsewhere_are_doubted(
     network: Any, share: float | None, grid: tuple[int, int] | None
 ) -> None:
-    choice = reading(seed_network(network), PLAIN, pixels(1, C, 32, 32), "mixed")
+    choice = choose_reading(seed_network(network), PLAIN, pixels(1, C, 32, 32), "mixed")
     assert choice.is_doubtful == (share != 0) and choice.other_grid == grid
     assert share is None or choice.astray_share == pytest.approx(share, abs=0.15)
     card = Card("mine:net", label="mine", local_layer="mixed")
@@ -2715,9 +2709,9 @@ def test_a_slope_without_end_is_no_way_around_a_layer() -> None:
 
 def test_channels_are_not_taken_for_positions() -> None:
     network, image = seed_network(Flat), pixels(1, C, H, W)
-    choice = default_layer(network, PLAIN, image)
+    choice = choose_layer(network, PLAIN, image)
     assert choice is not None and choice.name == "body"
-    assert reading(network, PLAIN, image, "flat").is_doubtful
+    assert choose_reading(network, PLAIN, image, "flat").is_doubtful
     (doubt,) = doubts_about(network, local_layer="flat")
     assert doubt.startswith("mine: a position of layer 'flat' depends more on its own pixels than on")
 
@@ -2726,8 +2720,8 @@ def test_a_position_of_patches_depends_on_its_own_alone() -> None:
     network = seed_network(Transformer)
     output = torch.zeros(1, 7, 10)  # of its shape: the class token's and six of the image
     image = pixels(1, C, H, W)
-    assert locality(depend(network, PLAIN, image, "low", output, 1)) == 1.0
-    assert locality(depend(network, PLAIN, image, "low", output, 0)) < 0.75
+    assert locality(measure_dependence(network, PLAIN, image, "low", output, 1)) == 1.0
+    assert locality(measure_dependence(network, PLAIN, image, "low", output, 0)) < 0.75
 
 
 # --- attention layers

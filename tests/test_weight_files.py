@@ -22,13 +22,13 @@ from interpret_robust.core.errors import DoubtWarning, UserError
 from interpret_robust.datasets.base import Dataset, Split, numbered
 from interpret_robust.models.building import build_network
 from interpret_robust.models.card import Card
+from interpret_robust.models.checks.file_accuracy import find_accuracies
 from interpret_robust.models.copying import unwrap
 from interpret_robust.models.external import bring
-from interpret_robust.models.file_accuracy import find_accuracies
-from interpret_robust.models.file_classes import doubts_about_order
-from interpret_robust.models.file_content import read_content
 from interpret_robust.models.normalization import STATISTICS
-from interpret_robust.models.weight_files import count_rows, load_weights
+from interpret_robust.models.weights.classes import doubts_about_order
+from interpret_robust.models.weights.content import read_content
+from interpret_robust.models.weights.files import count_rows, load_weights
 
 Weights = dict[str, Tensor]
 

@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from interpret_robust.attribution.gradients import position_weights
 from interpret_robust.core.errors import UserError
 from interpret_robust.models.folding import fold
-from interpret_robust.models.layers import as_map, default_layer, layers
+from interpret_robust.models.layers.choice import choose_layer
+from interpret_robust.models.layers.listing import list_layers
+from interpret_robust.models.layers.maps import as_map
 from interpret_robust.models.normalization import statistics
 from interpret_robust.models.preprocess import Preprocess
 from interpret_robust.models.wrapper import WrappedModel, as_weights
@@ -304,8 +306,8 @@ def test_the_network_the_images_and_the_random_state_are_left_as_found() -> None
         with torch.set_grad_enabled(grad), assert_unchanged(model, point, local):
             model.features(point)
             model.rest(point, local)
-            layers(model.backbone, PLAIN, point[:1])
-            default_layer(model.backbone, PLAIN, point[:1])
+            list_layers(model.backbone, PLAIN, point[:1])
+            choose_layer(model.backbone, PLAIN, point[:1])
 
 
 class BrokenHead(Convolutions):
@@ -322,7 +324,7 @@ def test_hooks_are_removed_after_an_exception() -> None:
             model.rest(images(), pixels(N, 8, 6, 9))
         assert hooks(model) == 0
     bad_network = seed_network(BrokenHead)
-    for look in (layers, default_layer):
+    for look in (list_layers, choose_layer):
         with pytest.raises(RuntimeError, match="out of order"):
             look(bad_network, PLAIN, images(1))
         assert hooks(bad_network) == 0
@@ -506,12 +508,12 @@ def test_attention_is_what_its_layer_gives_before_it_is_changed_in_place() -> No
 
 
 def layer_taken(network: nn.Module, preprocess: Preprocess, image: Tensor) -> str | None:
-    choice = default_layer(network, preprocess, image)
+    choice = choose_layer(network, preprocess, image)
     return None if choice is None else choice.name
 
 
 def test_layers_are_told_in_their_order_with_their_shapes() -> None:
-    candidates = layers(convolutions(), PLAIN, images(1))
+    candidates = list_layers(convolutions(), PLAIN, images(1))
     assert [(layer.name, layer.kind, layer.shape, layer.runs, layer.matters) for layer in candidates] == [
         ("stem", "Conv2d", (4, 6, 9), 1, True),
         ("norm", "BatchNorm2d", (4, 6, 9), 1, True),
@@ -530,7 +532,7 @@ def test_layers_are_told_in_their_order_with_their_shapes() -> None:
 
 
 def test_a_layer_that_runs_twice_or_never_cannot_be_taken() -> None:
-    by_name = {layer.name: layer for layer in layers(seed_network(Twice), PLAIN, images(1))}
+    by_name = {layer.name: layer for layer in list_layers(seed_network(Twice), PLAIN, images(1))}
     assert list(by_name) == ["stem", "common", "answer"]
     assert (by_name["common"].runs, by_name["common"].is_local) == (2, False)
     assert layer_taken(seed_network(Twice), PLAIN, images(1)) == "stem"
@@ -541,7 +543,7 @@ def test_by_default_the_last_layer_is_taken_that_all_passes_through() -> None:
 
 
 def test_local_features_are_taken_before_a_gate_and_not_the_gate() -> None:
-    candidates = layers(seed_network(GatedNetwork), PLAIN, images(1))
+    candidates = list_layers(seed_network(GatedNetwork), PLAIN, images(1))
     assert [layer.name for layer in candidates if layer.is_local] == ["body", "score", "gate"]
     assert layer_taken(seed_network(GatedNetwork), PLAIN, images(1)) == "body"
 
@@ -574,7 +576,7 @@ def test_the_last_tokens_are_taken_that_the_class_token_still_reads(zero: bool) 
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         network = Transformer(zero=zero).eval()
-    by_name = {layer.name: layer for layer in layers(network, PLAIN, images(1))}
+    by_name = {layer.name: layer for layer in list_layers(network, PLAIN, images(1))}
     assert by_name["high"].shape == (10, 2, 3) and not by_name["high"].matters
     assert by_name["low"].matters
     assert layer_taken(network, PLAIN, images(1)) == "low"
@@ -582,8 +584,8 @@ def test_the_last_tokens_are_taken_that_the_class_token_still_reads(zero: bool) 
 
 def test_a_network_without_positions_has_no_default_layer() -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(C * H * W, K)).eval()
-    assert default_layer(network, PLAIN, images(1)) is None
-    assert [layer.is_local for layer in layers(network, PLAIN, images(1))] == [False, False]
+    assert choose_layer(network, PLAIN, images(1)) is None
+    assert [layer.is_local for layer in list_layers(network, PLAIN, images(1))] == [False, False]
 
 
 class InPlace(nn.Module):

@@ -22,9 +22,9 @@ from interpret_robust.core.parsing import format_count
 from interpret_robust.datasets import Dataset
 from interpret_robust.models import card as cards
 from interpret_robust.models import external
-from interpret_robust.models.answer_checks import differentiate, differs_in_slope, is_same
 from interpret_robust.models.building import build_network
 from interpret_robust.models.card import Card
+from interpret_robust.models.checks.answers import differentiate, differs_in_slope, is_same
 from interpret_robust.models.classifier import Classifier, Features
 from interpret_robust.models.copying import copy_of
 from interpret_robust.models.external import ExternalModel

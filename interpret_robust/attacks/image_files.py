@@ -20,7 +20,7 @@ from interpret_robust.core.errors import UserError, reason_in_brackets
 from interpret_robust.core.files import check_readable
 from interpret_robust.core.plugins import first_words
 from interpret_robust.datasets.npz import UNREADABLE
-from interpret_robust.models.file_content import check_archive, read_tensors
+from interpret_robust.models.weights.content import check_archive, read_tensors
 from interpret_robust.results.hdf5 import FORMAT
 
 Arrays = Mapping[str, Any]

@@ -24,9 +24,9 @@ from interpret_robust.core.files import file_sha256
 from interpret_robust.core.statistics import Interval, rate
 from interpret_robust.datasets import Dataset, Split
 from interpret_robust.datasets.batches import batch_places, make_batch
+from interpret_robust.models.checks.watch import watch
 from interpret_robust.models.classifier import predicted_classes
 from interpret_robust.models.subject import Subject, check_fit
-from interpret_robust.models.watch import watch
 from interpret_robust.results.attack_outcomes import Outcomes
 from interpret_robust.results.names import length
 

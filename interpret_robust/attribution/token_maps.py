@@ -11,7 +11,7 @@ of the beginning, which says nothing.
 The BLOCK `last` is the last one.
 
 All are read in the row of the token that the answer is read from. Of several, such as two class tokens or all tokens
-of an image whose mean is classified, it is the mean row; which they are is measured (`models.self_attention`).
+of an image whose mean is classified, it is the mean row; which they are is measured (`models.layers.self_attention`).
 
 A network may end in a pool by attention, whose queries are no tokens (timm's `AttentionPoolLatent`), or which is a
 softmax of one score a token (`SeqPool` of CCT). Its weights are those of `head:last`. In the blocks before it tokens
@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from interpret_robust.core.errors import UserError
 from interpret_robust.models import Classifier
-from interpret_robust.models.self_attention import Tokens, attend, is_pool, tokens
+from interpret_robust.models.layers.self_attention import Tokens, attend, is_pool, tokens
 
 RULES = ("rollout", "relevance", "head:BLOCK.HEAD", "head:BLOCK", "head:last")
 

@@ -22,7 +22,7 @@ class UserError(Exception):
 
 
 class DoubtWarning(UserWarning):
-    """What is said in a program of a model whose answers are doubtful, see `models.trial`.
+    """What is said in a program of a model whose answers are doubtful, see `models.checks.trial`.
 
     Example:
         >>> import warnings

@@ -14,12 +14,12 @@ from interpret_robust.core.parsing import format_count
 from interpret_robust.core.plugins import first_words, import_object
 from interpret_robust.models.card import Card
 from interpret_robust.models.copying import copy_of, unwrap
-from interpret_robust.models.file_classes import doubts_about_order
 from interpret_robust.models.libraries import BUILDERS, build, check_call, is_offline
 from interpret_robust.models.model_names import explain
 from interpret_robust.models.normalization import STATISTICS, Statistics, statistics
 from interpret_robust.models.preprocess import Preprocess
-from interpret_robust.models.weight_files import Rest, count_rows, load_weights
+from interpret_robust.models.weights.classes import doubts_about_order
+from interpret_robust.models.weights.files import Rest, count_rows, load_weights
 
 
 def build_network(card: Card, class_names: Sequence[str]) -> tuple[nn.Module, list[str]]:

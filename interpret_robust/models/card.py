@@ -36,7 +36,7 @@ class Card:
             the means of all channels and then their standard deviations. `ir.load` takes lists of them too.
             None: what a library says of the network, else, and for random weights, `none`.
         resize: side that images are resized to before the network, None for as they are.
-        local_layer: the layer whose output are the local features. None: see `models.layers.default_layer`.
+        local_layer: the layer whose output are the local features. None: see `models.layers.choice.choose_layer`.
         attention_layer: a layer that gives attention over these positions, None for none.
         weights_key: where the weights lie in a file that holds several sets of them, such as `model_ema`.
         logits: the number or name of the part of the network's answer that are the logits. None: the answer itself, or

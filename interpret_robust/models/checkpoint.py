@@ -26,8 +26,8 @@ from interpret_robust.datasets.base import Dataset
 from interpret_robust.datasets.class_names import renumber
 from interpret_robust.models import Classifier, build, checkpoint_file
 from interpret_robust.models.architectures import ARCHITECTURES
-from interpret_robust.models.judgment import is_above_chance
-from interpret_robust.models.trial import ANSWER_IMAGES, doubts_about_answers
+from interpret_robust.models.checks.judgment import is_above_chance
+from interpret_robust.models.checks.trial import ANSWER_IMAGES, doubts_about_answers
 from interpret_robust.models.variants import VARIANTS, Head, variant
 
 Tensors = dict[str, Tensor]
@@ -63,7 +63,7 @@ class Checkpoint:
         """Return what is doubtful: a training that taught nothing, and what a network from elsewhere answers to noise.
 
         Those of installed architectures and variants are tried, not ours. Raises UserError where answers mean nothing,
-        see `models.trial`.
+        see `models.checks.trial`.
         """
         return (*self._doubts_about_training(), *self._doubts_about_network())
 

@@ -29,20 +29,22 @@ from interpret_robust.core.random_numbers import preserve_random_numbers
 from interpret_robust.datasets import Dataset, catalogue, load
 from interpret_robust.datasets.batches import to_device, to_pixels
 from interpret_robust.models import Classifier, checkpoint
-from interpret_robust.models.attention_check import read_attention
 from interpret_robust.models.building import build_network, preprocess_of
 from interpret_robust.models.card import Card, Reference
+from interpret_robust.models.checks.attention import read_attention
+from interpret_robust.models.checks.memory import Memory
+from interpret_robust.models.checks.trial import Trial, try_out
 from interpret_robust.models.copying import unwrap_layers
-from interpret_robust.models.file_classes import doubts_about_order, lists_of_network
-from interpret_robust.models.layers import Choice, default_layer, layer_of, layers, reading, use_part
+from interpret_robust.models.layers.choice import Choice, choose_layer, choose_reading
+from interpret_robust.models.layers.hooks import find_layer, use_part
+from interpret_robust.models.layers.listing import list_layers
 from interpret_robust.models.library_settings import view
 from interpret_robust.models.logits import as_logits
-from interpret_robust.models.memory import Memory
 from interpret_robust.models.model_names import explain
 from interpret_robust.models.preparation import freeze, locate_logits, make_float32, prepare
 from interpret_robust.models.preprocess import Preprocess
 from interpret_robust.models.subject import Subject
-from interpret_robust.models.trial import Trial, try_out
+from interpret_robust.models.weights.classes import doubts_about_order, lists_of_network
 from interpret_robust.models.wrapper import WrappedModel
 
 
@@ -106,7 +108,7 @@ class ExternalModel:
     def trial(self) -> Trial:
         """Return how it did on a few images: tried when this, its doubts or the model itself are first asked for.
 
-        Raises UserError where its answers would mean nothing (`models.trial`).
+        Raises UserError where its answers would mean nothing (`models.checks.trial`).
         """
         card, data = self.card, self.data
         label, is_trained = card.label or card.model, card.weights != "random"
@@ -272,15 +274,15 @@ def _find_reason(ask: Callable[[Tensor], Tensor], images: Tensor, words: str) ->
 def _layer(network: nn.Module, preprocess: Preprocess, image: Tensor, name: str | None) -> Choice | None:
     """Return the layer of local features, the default one or that of a name; None for a network without."""
     if name is None:
-        return default_layer(network, preprocess, image)
-    layer_of(network, name)
-    runs = [layer for layer in layers(network, preprocess, image) if layer.name == name and layer.runs == 1]
+        return choose_layer(network, preprocess, image)
+    find_layer(network, name)
+    runs = [layer for layer in list_layers(network, preprocess, image) if layer.name == name and layer.runs == 1]
     if any(layer.shape is not None and not layer.matters for layer in runs):
         raise UserError(
             f"the answer does not depend on what layer '{name}' gives: --local-layer names another, of those that "
             "`irt model layers` lists."
         )
-    return reading(network, preprocess, image, name)
+    return choose_reading(network, preprocess, image, name)
 
 
 AS_IT_IS = "0,1"

@@ -3,8 +3,8 @@
 from interpret_robust.core.errors import UserError
 from interpret_robust.models.card import Reference
 from interpret_robust.models.external import ExternalModel, subject, trial_image
-from interpret_robust.models.layers import Layer, layers
-from interpret_robust.models.self_attention import tokens
+from interpret_robust.models.layers.listing import Layer, list_layers
+from interpret_robust.models.layers.self_attention import tokens
 
 
 def layer_rows(reference: Reference, source: str, *, with_all: bool = False) -> list[dict[str, str]]:
@@ -12,7 +12,7 @@ def layer_rows(reference: Reference, source: str, *, with_all: bool = False) -> 
     model = subject(reference, source)
     if not isinstance(model, ExternalModel):
         raise UserError(f"{model.location} is a checkpoint of `irt train`: its local features are those of the paper.")
-    candidates = layers(model.wrapper.backbone, model.wrapper.preprocess, trial_image(model.data))
+    candidates = list_layers(model.wrapper.backbone, model.wrapper.preprocess, trial_image(model.data))
     default_layer = model.wrapper.local_layer
     return [
         {

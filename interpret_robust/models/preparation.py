@@ -15,8 +15,8 @@ from interpret_robust.core.parsing import format_count
 from interpret_robust.core.plugins import first_words
 from interpret_robust.core.random_numbers import seed_all
 from interpret_robust.datasets import Dataset
-from interpret_robust.models.answer_checks import is_same
 from interpret_robust.models.card import Card
+from interpret_robust.models.checks.answers import is_same
 from interpret_robust.models.copying import check_python
 from interpret_robust.models.logits import as_logits, kind, logits_part
 from interpret_robust.models.preprocess import Preprocess

@@ -11,7 +11,8 @@ from interpret_robust.core import progress
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.random_numbers import preserve_random_numbers, seed_all
 from interpret_robust.models.classifier import Classifier, Features
-from interpret_robust.models.layers import as_map, check_outside, hooks, layer_of, prefix_tokens
+from interpret_robust.models.layers.hooks import check_outside, find_layer, register_hooks
+from interpret_robust.models.layers.maps import as_map, prefix_tokens
 from interpret_robust.models.logits import as_logits, kind
 from interpret_robust.models.preprocess import Preprocess
 from interpret_robust.models.recomputation import disable_recomputation
@@ -58,7 +59,7 @@ class WrappedModel(Classifier):
         self.preprocess = preprocess
         for name in (local_layer, attention_layer):
             if name is not None:
-                layer_of(network, name)
+                find_layer(network, name)
         self.local_layer, self.attention_layer = local_layer, attention_layer
         self.first_token, self.is_last = first_token, is_last
         self.part, self.classes, self.draws = part, classes, draws
@@ -122,7 +123,7 @@ class WrappedModel(Classifier):
             check_outside(name, output)
             outputs.append(_copy(output))
 
-        with hooks([(self.backbone.get_submodule(name), keep)]):
+        with register_hooks([(self.backbone.get_submodule(name), keep)]):
             local, logits = self._pass_through(images, lambda local: local)
         _check_runs(name, len(outputs))
         count, _, height, width = local.shape
@@ -166,7 +167,7 @@ class WrappedModel(Classifier):
             # A copy goes on, since the next layer may compute in its place.
             return feature_map.put_back(change(local).to(feature_map.local.dtype)).clone()
 
-        with hooks([(self.local_module(), replace)]):
+        with register_hooks([(self.local_module(), replace)]):
             logits = self._logits(pixels, images)
         _check_runs(self.local_layer, len(captures))
         return captures[0], logits

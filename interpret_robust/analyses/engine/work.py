@@ -30,14 +30,14 @@ from interpret_robust.core.locks import Lock
 from interpret_robust.datasets import Dataset
 from interpret_robust.datasets.batches import Batch, default_batch_size, make_batch, read_batches, to_numpy
 from interpret_robust.models import Classifier, checkpoint
+from interpret_robust.models.checks.trial import ANSWER_IMAGES
+from interpret_robust.models.checks.watch import watch
 from interpret_robust.models.classifier import NO_CLASS
 from interpret_robust.models.folding import fold
 from interpret_robust.models.reinitialize import doubt_about_random
 from interpret_robust.models.subject import Subject, check_fit, doubt_about_classes
 from interpret_robust.models.traits import OF_OTHERS_THAN_LOGITS, traits
-from interpret_robust.models.trial import ANSWER_IMAGES
 from interpret_robust.models.variants import is_brought
-from interpret_robust.models.watch import watch
 from interpret_robust.models.wrapper import WrappedModel
 from interpret_robust.results import hdf5, writer
 from interpret_robust.results.hdf5 import Columns, Places

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
-from interpret_robust.models.file_rest import COUNTER, DEEPEST, EXTRA, is_progress, join
+from interpret_robust.models.weights.rest import COUNTER, DEEPEST, EXTRA, is_progress, join
 
 COMPILER_PREFIX = re.compile(r"(?<![^.])_orig_mod\.")
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from interpret_robust.core.random_numbers import preserve_random_numbers
-from interpret_robust.models.answer_checks import is_same
+from interpret_robust.models.checks.answers import is_same
 from interpret_robust.models.classifier import Classifier
 
 _OF_TORCH = vars(nn.Module()).keys() - {"_buffers"}

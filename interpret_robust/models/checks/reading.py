@@ -14,9 +14,9 @@ from interpret_robust.core.statistics import mcnemar
 from interpret_robust.datasets import Dataset
 from interpret_robust.datasets.batches import to_device, to_pixels
 from interpret_robust.datasets.pictures import PictureArray
-from interpret_robust.models.answer_checks import SMALL
-from interpret_robust.models.image_forms import Change, list_colors, list_forms, list_standardized
-from interpret_robust.models.judgment import (
+from interpret_robust.models.checks.answers import SMALL
+from interpret_robust.models.checks.image_forms import Change, list_colors, list_forms, list_standardized
+from interpret_robust.models.checks.judgment import (
     BATCH_SIZE,
     LEAST_WRONG,
     SIGNIFICANT,
@@ -27,8 +27,8 @@ from interpret_robust.models.judgment import (
     count_flat,
     is_better,
 )
+from interpret_robust.models.checks.order import LEAST_GAIN, describe_order, doubt_about_order, draw_more, reorder
 from interpret_robust.models.normalization import Statistics
-from interpret_robust.models.order_check import LEAST_GAIN, describe_order, doubt_about_order, draw_more, reorder
 from interpret_robust.models.preprocess import Preprocess
 from interpret_robust.models.recalibrate import use_batch_statistics
 from interpret_robust.models.wrapper import WrappedModel

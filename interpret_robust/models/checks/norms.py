@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from interpret_robust.models.judgment import BATCH_SIZE, LEAST_WRONG, Judgment
-from interpret_robust.models.layers import is_inside
+from interpret_robust.models.checks.judgment import BATCH_SIZE, LEAST_WRONG, Judgment
+from interpret_robust.models.layers.hooks import is_inside
 from interpret_robust.models.moments import Moments
 from interpret_robust.models.wrapper import WrappedModel
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from interpret_robust.core.random_numbers import preserve_random_numbers
-from interpret_robust.models.answer_checks import (
+from interpret_robust.models.checks.answers import (
     count_blind,
     differentiate,
     differs_in_slope,

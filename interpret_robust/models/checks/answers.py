@@ -12,9 +12,9 @@ from torch.func import functional_call
 
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.random_numbers import generator_states
+from interpret_robust.models.checks.losses import STEPS, attack_briefly, loss_gradient
+from interpret_robust.models.checks.own_numbers import list_changes, sum_up
 from interpret_robust.models.classifier import Classifier, precisions, predicted_classes
-from interpret_robust.models.loss_check import STEPS, attack_briefly, loss_gradient
-from interpret_robust.models.own_numbers import list_changes, sum_up
 
 BATCH, SMALL_BATCH = 64, 8
 """Copies of images in the batch whose answers are compared with those of single images; of large images fewer.

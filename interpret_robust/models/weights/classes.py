@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from interpret_robust.datasets.class_names import Outputs, find, parse
-from interpret_robust.models.file_rest import join, mappings_in, words_of
+from interpret_robust.models.weights.rest import join, mappings_in, words_of
 
 CLASSES = words_of("class classes label labels category categories target targets names")
 """Words of names under which programs keep those of their classes, such as `class_to_idx` or `id2label`."""

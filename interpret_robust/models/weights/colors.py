@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from interpret_robust.models.file_rest import CURVES, DEEPEST, WORD, items_of, join, words_of
+from interpret_robust.models.weights.rest import CURVES, DEEPEST, WORD, items_of, join, words_of
 
 MEANS, DEVIATIONS = {"mean", "means"}, {"std", "stds", "stdev", "stddev"}
 """Words of the normalization of colors."""

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from interpret_robust.models.answer_checks import is_coarse, is_same
+from interpret_robust.models.checks.answers import is_coarse, is_same
+from interpret_robust.models.checks.losses import loss_gradient
 from interpret_robust.models.classifier import Classifier
-from interpret_robust.models.loss_check import loss_gradient
 from interpret_robust.models.losses import margin_loss
 
 STEP = 0.25 / 255

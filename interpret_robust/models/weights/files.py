@@ -15,10 +15,11 @@ from torch.nn.parameter import is_lazy
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.plugins import first_words
 from interpret_robust.datasets.class_names import Outputs
-from interpret_robust.models.file_classes import find_class_names
-from interpret_robust.models.file_colors import find_normalization
-from interpret_robust.models.file_content import read_content
-from interpret_robust.models.file_rest import (
+from interpret_robust.models.normalization import Statistics
+from interpret_robust.models.weights.classes import find_class_names
+from interpret_robust.models.weights.colors import find_normalization
+from interpret_robust.models.weights.content import read_content
+from interpret_robust.models.weights.rest import (
     COUNTER,
     EXTRA,
     find_copies,
@@ -30,7 +31,7 @@ from interpret_robust.models.file_rest import (
     tensors_in,
     words_of,
 )
-from interpret_robust.models.file_sets import (
+from interpret_robust.models.weights.sets import (
     Target,
     WeightSet,
     are_equal,
@@ -44,7 +45,6 @@ from interpret_robust.models.file_sets import (
     sets_at,
     target_of,
 )
-from interpret_robust.models.normalization import Statistics
 
 
 class Rest(NamedTuple):

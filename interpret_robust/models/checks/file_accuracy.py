@@ -8,9 +8,9 @@ from typing import Any
 import scipy
 from torch import Tensor
 
-from interpret_robust.models.file_content import read_content
-from interpret_robust.models.file_rest import join, mappings_in
-from interpret_robust.models.judgment import SIGNIFICANT, Judgment
+from interpret_robust.models.checks.judgment import SIGNIFICANT, Judgment
+from interpret_robust.models.weights.content import read_content
+from interpret_robust.models.weights.rest import join, mappings_in
 
 ACCURACY = re.compile(r"((best|top|val|valid|validation|test|eval)_?)*(acc(uracy)?[@_]?1?|(top|prec)[@_]?1)")
 """What programs call the accuracy on images that were not trained on, in lower case."""

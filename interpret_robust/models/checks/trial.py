@@ -16,7 +16,7 @@ from interpret_robust.core.errors import UserError
 from interpret_robust.core.random_numbers import preserve_random_numbers, seed_all
 from interpret_robust.datasets import Dataset
 from interpret_robust.datasets.batches import to_device, to_pixels
-from interpret_robust.models.answer_checks import (
+from interpret_robust.models.checks.answers import (
     FLAT,
     SMALL,
     describe_flat,
@@ -24,19 +24,21 @@ from interpret_robust.models.answer_checks import (
     doubts_about_logits,
     is_same,
 )
-from interpret_robust.models.attention_check import doubts_about_attention
+from interpret_robust.models.checks.attention import doubts_about_attention
+from interpret_robust.models.checks.file_accuracy import doubt_about_accuracy
+from interpret_robust.models.checks.images import doubts_about_images
+from interpret_robust.models.checks.judgment import Judgment
+from interpret_robust.models.checks.losses import doubt_about_loss
+from interpret_robust.models.checks.memory import Memory
+from interpret_robust.models.checks.norms import doubt_about_norms
+from interpret_robust.models.checks.own_numbers import list_changes, sum_up
+from interpret_robust.models.checks.reading import check_reading
+from interpret_robust.models.checks.steps import doubt_about_steps
 from interpret_robust.models.classifier import Classifier, predicted_classes
-from interpret_robust.models.file_accuracy import doubt_about_accuracy
-from interpret_robust.models.image_check import doubts_about_images
-from interpret_robust.models.judgment import Judgment
-from interpret_robust.models.layers import LEAST_OF_FEW, Choice, count_beyond, count_turned, use_part
-from interpret_robust.models.loss_check import doubt_about_loss
-from interpret_robust.models.memory import Memory
-from interpret_robust.models.norm_check import doubt_about_norms
+from interpret_robust.models.layers.choice import Choice
+from interpret_robust.models.layers.dependence import LEAST_OF_FEW, count_turned
+from interpret_robust.models.layers.hooks import count_beyond, use_part
 from interpret_robust.models.normalization import STATISTICS
-from interpret_robust.models.own_numbers import list_changes, sum_up
-from interpret_robust.models.reading_check import check_reading
-from interpret_robust.models.step_check import doubt_about_steps
 from interpret_robust.models.wrapper import WrappedModel
 
 MOST_CELLS = 0.6

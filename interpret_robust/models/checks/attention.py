@@ -10,17 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from interpret_robust.core.random_numbers import seed_all
-from interpret_robust.models.attention_trace import Trace, are_alike
-from interpret_robust.models.layers import (
-    LEAST_LOCALITY,
-    LEAST_POSITIONS,
-    Dependence,
-    hooks,
-    prefix_tokens,
-    probe_answer,
-    sample_positions,
-    use_part,
-)
+from interpret_robust.models.layers.attention_trace import Trace, are_alike
+from interpret_robust.models.layers.dependence import LEAST_LOCALITY, LEAST_POSITIONS, Dependence, sample_positions
+from interpret_robust.models.layers.hooks import probe_answer, register_hooks, use_part
+from interpret_robust.models.layers.maps import prefix_tokens
 from interpret_robust.models.wrapper import WrappedModel
 
 Change = Callable[[Tensor], Tensor]
@@ -90,7 +83,11 @@ def _answer(model: WrappedModel, images: Tensor, change: Change) -> tuple[Tensor
 
     layer = model.backbone.get_submodule(str(model.attention_layer))
     seed_all(0, 0)  # the same draws each time
-    with hooks([(layer, replace)]), use_part(model.backbone, model.part), probe_answer(model.backbone) as answers:
+    with (
+        register_hooks([(layer, replace)]),
+        use_part(model.backbone, model.part),
+        probe_answer(model.backbone) as answers,
+    ):
         model.backbone(model.preprocess(images).clone())
     return answers[-1], attentions[0]
 
@@ -147,6 +144,6 @@ def _is_what_weighs(model: WrappedModel, image: Tensor) -> bool:
 
     layer = model.backbone.get_submodule(str(model.attention_layer))
     trace.see(pixels)
-    with hooks([(layer, start)]), trace:
+    with register_hooks([(layer, start)]), trace:
         model.backbone(pixels)
     return any(are_alike(use.weights, outputs[0]) for use in trace.uses)

@@ -17,9 +17,11 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from interpret_robust.core.errors import UserError
-from interpret_robust.models.attention_trace import Trace, Use, are_alike
 from interpret_robust.models.classifier import Classifier
-from interpret_robust.models.layers import LEAST_LOCALITY, hooks, prefix_tokens, sample_positions
+from interpret_robust.models.layers.attention_trace import Trace, Use, are_alike
+from interpret_robust.models.layers.dependence import LEAST_LOCALITY, sample_positions
+from interpret_robust.models.layers.hooks import register_hooks
+from interpret_robust.models.layers.maps import prefix_tokens
 from interpret_robust.models.recomputation import disable_recomputation
 
 SOFTMAX = (torch.softmax, torch.Tensor.softmax, F.softmax)
@@ -272,7 +274,7 @@ def _waken(model: nn.Module) -> AbstractContextManager[None]:
         return output + inputs[0].square().sum(-1, keepdim=True)
 
     layers = [module for module in model.modules() if isinstance(module, nn.Linear) and not module.weight.any()]
-    return hooks((layer, add_squares) for layer in layers)
+    return register_hooks((layer, add_squares) for layer in layers)
 
 
 def _check(blocks: list[Tensor], height: int, width: int) -> None:

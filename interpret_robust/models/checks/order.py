@@ -12,7 +12,7 @@ from interpret_robust.core.statistics import mcnemar
 from interpret_robust.datasets import Dataset
 from interpret_robust.datasets.base import Labels
 from interpret_robust.datasets.batches import to_device, to_pixels
-from interpret_robust.models.judgment import LEAST_WRONG, SIGNIFICANT, Judgment, Right, ask, classify, is_better
+from interpret_robust.models.checks.judgment import LEAST_WRONG, SIGNIFICANT, Judgment, Right, ask, classify, is_better
 from interpret_robust.models.wrapper import WrappedModel
 
 Classes = npt.NDArray[np.int64]
