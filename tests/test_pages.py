@@ -54,14 +54,15 @@ SIMULATION = {"2": "", "6": "", "10": ""}
 OF_PAGES = {
     "choices.md": SIMULATION,
     "traps.md": SIMULATION
-    | dict.fromkeys(("0.67", "0.72", "0.61"), "an untrained transformer, of which the page says how")
-    | {str(LEAST_MEDIAN): "constants of the check of the loss", str(LEAST_QUARTILE): ""}
+    | dict.fromkeys(("0.67", "0.72", "0.61"), "an untrained transformer, of which the page says how"),
+    "trial.md": {str(LEAST_MEDIAN): "constants of the check of the loss", str(LEAST_QUARTILE): ""}
     | {
         str(LARGEST_DISTANCE): "the constant of the check of batch norms",
         "0.2": "docs/choices/norm_check.json, rounded up",
     }
     | {str(GAMMA): "the constant of linear light"}
-    | {"0.25": "the step of the check of steps", "40": "its bound", "89": "docs/choices/step_check.json, rounded down"},
+    | {"0.25": "the step of the check of steps", "40": "its bound", "89": "docs/choices/step_check.json, rounded down"}
+    | {"6": "docs/choices/step_check.json, rounded up"},
 }
 
 
