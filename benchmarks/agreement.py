@@ -6,7 +6,8 @@ PGD-20 and CW-30 of the attack table against torchattacks.PGD and foolbox's Linf
 steps and random start, each library with its own random numbers. Neither library has the margin as a loss of PGD: for
 CW, foolbox's LinfPGD is given it by overriding its `get_loss_fn`. Pairs are tested by McNemar's exact test, corrected
 by Holm over all of them. Then AutoAttack, by torchattacks, against our worst case over all readings of PGD-200 and
-CW-100. Exit status 1 where two libraries differ, or where AutoAttack is stronger by more than TOLERANCE.
+CW-100, and APGD-CE and APGD-T of 100 steps. Exit status 1 where two libraries differ, or where AutoAttack is stronger
+by more than TOLERANCE.
 """
 
 import argparse
@@ -47,6 +48,9 @@ TOLERANCE = 0.02
 """Accuracy by which AutoAttack may be stronger than our worst case."""
 
 BATCH = 250
+SETTINGS = {"robustness": {"apgd": "100"}}
+"""What is not the default: without APGD the worst case is too high on CIFAR-10."""
+
 Attack = Callable[[nn.Module, Tensor, Tensor, float, float], Tensor]
 """Model, images, labels, eps and step size give adversarial images."""
 
@@ -92,10 +96,16 @@ LIBRARIES: dict[str, dict[str, Attack]] = {
 
 
 def analyze(name: str, path: Path, folder: Path, device: torch.device, limit: int) -> tuple[Work, Result]:
-    """Run one of our analyses, with its default settings, on a checkpoint and the first images of its test split."""
+    """Run one of our analyses on a checkpoint and the first images of its test split."""
     subject = checkpoint.read(path)
     analysis, dataset = analyses.get(name), load(subject.about["source"])
-    options = {"settings": analysis.settings(), "split": "test", "limit": limit, "batch_size": BATCH, "device": device}
+    options = {
+        "settings": analysis.settings(**SETTINGS.get(name, {})),
+        "split": "test",
+        "limit": limit,
+        "batch_size": BATCH,
+        "device": device,
+    }
     work = Work(analysis, subject, dataset, folder, **options)
     if not work.is_done(overwrite=False):
         work.run()
@@ -172,7 +182,15 @@ def main() -> None:
         print("\nAutoAttack (standard, by torchattacks) against our worst case on the same images")
         print(render([{"model": name, **comparison.cells()} for name, comparison in comparisons]))
     if arguments.json:
-        report = {"pairs": pairs, "worst case": {name: comparison._asdict() for name, comparison in comparisons}}
+        names = [path.stem for path in paths]
+        counts = {"images": arguments.images, "images of AutoAttack": arguments.autoattack_images}
+        report = {
+            "checkpoints": names,
+            "commit": provenance.code_version()["commit"],
+            **counts,
+            "pairs": pairs,
+            "worst case": {name: comparison._asdict() for name, comparison in comparisons},
+        }
         arguments.json.write_text(
             json.dumps(report | {"machine": describe_setup(device)}, indent=1) + "\n", encoding="utf-8"
         )
