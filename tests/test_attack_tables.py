@@ -17,6 +17,7 @@ from interpret_robust.results.attack_comparison import comparison_tables
 from interpret_robust.results.attack_outcomes import fullest, right_in_worst_case
 from interpret_robust.results.attack_tables import attack_tables, numbers, paper_sources
 from interpret_robust.results.hdf5 import Result
+from interpret_robust.results.names import radius
 from interpret_robust.results.paper_numbers import read_reported
 
 VARIANTS = ("at-att", "at")
@@ -260,6 +261,14 @@ def test_the_papers_figures_stand_beside_ours(
             assert (row["table"], float(row["paper_percent"])) == (table, paper[key])
         else:
             assert (row["attack"], row["table"], row["paper_percent"]) == ("worst-case", "", "")
+
+
+@pytest.mark.parametrize(
+    ("eps", "text"),
+    [(8 / 255, "8/255"), (0.3, "0.3"), (0.6, "0.6"), (0.2, "0.2"), (0, "0"), (1.0, "1"), (0.25, "0.25")],
+)
+def test_a_radius_is_written_as_people_write_it(eps: float, text: str) -> None:
+    assert radius(eps) == text
 
 
 @pytest.mark.parametrize(

@@ -187,6 +187,11 @@ def test_statistics_are_those_of_slow_loops_without_the_images_that_lack_a_map()
         assert statistics[f"entropy/{name}"].value == pytest.approx(entropy, rel=1e-6)
 
 
+def test_a_single_image_is_not_compared_with_itself() -> None:
+    arrays = {name: values[:1] for name, values in known_rows().items()}
+    assert np.isnan(summary(arrays)["distance/other_image"]).all()
+
+
 def test_a_model_without_any_map_has_no_statistics() -> None:
     arrays = known_rows()
     holes = {name: np.full_like(arrays[name], np.nan) for name in PER_IMAGE if arrays[name].dtype.kind == "f"}

@@ -253,6 +253,7 @@ def test_a_claim_that_is_not_tested_says_what_it_needs(tmp_path: Path) -> None:
     assert reasons["mnist-regularization"] == "The paper says this of MNIST."
     assert "of the architecture small-wide3 too" in reasons["wide-robustness"]
     assert "`irt reproduce table3 --scale quick`" in reasons["wide-robustness"]
+    assert " --root FOLDER` (of at-att-reg weight_att_reg), a folder for each lambda" in reasons["lambda-range"]
     assert "lambda 0.01 and with 0.1: `irt train at-reg --set weight_reg=0.01" in reasons["lambda-range"]
     assert reasons["alignment"].startswith("Needs `irt analyze alignment` of at-att-reg and at, with one seed")
     audit_of_cifar10 = audit._replace(dataset="cifar10", architecture="small-wide3")

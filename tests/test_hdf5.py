@@ -705,6 +705,17 @@ def test_parts_are_joined_to_the_content_of_one_process(tmp_path: Path) -> None:
     assert sorted(file.name for file in tmp_path.iterdir()) == ["[x].h5", "whole.h5"]
 
 
+def test_rows_of_one_process_stay_in_their_batches_where_there_are_no_parts(tmp_path: Path) -> None:
+    with start(tmp_path / "x.h5") as rows:
+        for first in range(0, COUNT, 4):
+            rows.append(made_rows(first, min(first + 4, COUNT)))
+        with h5py.File(rows.partial, "r") as file:
+            ends = file[ENDS][...]
+        rows.join()
+        with h5py.File(rows.partial, "r") as file:
+            np.testing.assert_array_equal(file[ENDS][...], ends)
+
+
 def test_parts_count_only_for_their_own_configuration(tmp_path: Path) -> None:
     path, other = tmp_path / "x.h5", tmp_path / "xx.h5"
     other_part = part_of(other, [0, 1], 2)

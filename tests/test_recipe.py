@@ -32,6 +32,12 @@ def test_learning_rate_at_known_shares(values: dict[str, Any], rates: dict[float
     assert [candidate.rate(share) for share in rates] == pytest.approx(list(rates.values()), abs=1e-12)
 
 
+@pytest.mark.parametrize("field", ["optimizer", "schedule"])
+def test_a_truth_is_no_name_of_a_choice(field: str) -> None:
+    with pytest.raises(UserError, match=f"unknown {field} 'True'.* known are "):
+        recipe(**{field: True})
+
+
 @pytest.mark.parametrize("warm_up", [0.0, 0.1, 0.25, 0.4, 0.9])
 def test_one_cycle_peaks_once_at_the_learning_rate(warm_up: float) -> None:
     candidate = recipe(warm_up=warm_up)

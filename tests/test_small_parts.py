@@ -253,7 +253,7 @@ def test_the_folder_of_datasets_is_the_one_asked_for(fresh: Path, monkeypatch: p
 
 def test_each_name_stands_for_a_file(fresh: Path) -> None:
     paths = {name: catalogue.file_of(name) for name in RECORDS}
-    assert len(set(paths.values())) == len(paths) == 6
+    assert len(set(paths.values())) == len(paths) == 7
     assert all(path.parent == fresh for path in paths.values())
     assert paths["cifar10"].name == "cifar10.npz"
     assert paths["cluttered-digits"].name.startswith("cluttered-digits-v")

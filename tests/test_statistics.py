@@ -184,6 +184,16 @@ def test_column_means_of_one_row_are_that_row_without_an_interval() -> None:
     assert np.isnan([low, high])[:, :2].all() and (low[2:] <= high[2:]).all()
 
 
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_a_column_of_few_values_among_many_rows_has_an_interval(count: int) -> None:
+    rows = random(60, 3)
+    rows[count:, 1] = np.nan
+    mean, low, high = finite_column_means(rows)[1]
+    assert mean == pytest.approx(rows[:count, 1].mean())
+    assert rows[:count, 1].min() <= low < mean < high <= rows[:count, 1].max()
+    np.testing.assert_allclose(finite_column_means(rows)[[0, 2]], column_means(rows[:, [0, 2]]))
+
+
 def test_column_means_are_reproducible() -> None:
     rows = random(20, 3)
     assert np.array_equal(column_means(rows), column_means(rows))

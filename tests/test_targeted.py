@@ -48,6 +48,11 @@ def test_random_targets_are_uniform_over_the_others_and_by_image() -> None:
     assert torch.equal(part, targets[40:47])
 
 
+def test_there_is_no_random_target_among_one_class() -> None:
+    with pytest.raises(UserError, match="the model has one class only"):
+        choose_targets("random", torch.zeros(3, 1), torch.zeros(3, dtype=torch.long), 0, range(3))
+
+
 def test_a_linear_model_says_the_target_where_the_ball_reaches_it() -> None:
     """Two classes in L2: the aim's lead grows by eps times the norm of the difference of weights."""
     model, images = Linear(60), pixels(50, 3, 4, 5, seed=1, low=0.4, high=0.6)

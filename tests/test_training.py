@@ -220,6 +220,14 @@ def test_the_average_is_the_running_mean_of_the_weights(digits: Dataset) -> None
     torch.testing.assert_close(run.final_tensors()["backbone.norm.running_mean"], run.model.backbone.norm.running_mean)  # type: ignore[union-attr]
 
 
+def test_running_means_are_of_the_images_that_were_counted(digits: Dataset) -> None:
+    run = Run(job(digits, "natural"), CPU)
+    run.advance()
+    means = run.running_means()
+    run.totals = Totals(3 * run.totals.sums, 3 * run.totals.predictions)  # as those of three ranks that one has taken
+    assert run.running_means() == means
+
+
 def test_a_checkpoint_says_how_it_was_made(tmp_path: Path, digits: Dataset) -> None:
     header = checkpoint.read(train(job(digits, "natural"), tmp_path, source="here.npz", device=CPU)).about
     assert header["job"]["dataset_sha256"] == digits.train.sha256

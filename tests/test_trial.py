@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -32,13 +33,14 @@ from interpret_robust.core.random_numbers import generator_states, streams
 from interpret_robust.core.statistics import mcnemar
 from interpret_robust.datasets import Dataset, Split
 from interpret_robust.datasets import load as load_dataset
-from interpret_robust.datasets.base import Labels
+from interpret_robust.datasets.base import Labels, PictureDataset
 from interpret_robust.datasets.batches import Batch
 from interpret_robust.datasets.npz import write_npz
 from interpret_robust.figures.drawing import compose
 from interpret_robust.models.card import Card
 from interpret_robust.models.checks import answers as answer_checks
-from interpret_robust.models.checks.order import MOSTLY_SAME, _is_moved
+from interpret_robust.models.checks.judgment import Judgment
+from interpret_robust.models.checks.order import MOSTLY_SAME, _is_moved, draw_more
 from interpret_robust.models.classifier import Classifier
 from interpret_robust.models.copying import copy_of, unwrap
 from interpret_robust.models.external import ExternalModel, bring, trial_image
@@ -148,12 +150,15 @@ def test_a_cross_entropy_without_gradient_on_a_few_images_is_told(count: int) ->
     assert [sentence in doubt for doubt in doubts if "cross-entropy without" in doubt] == [True] * (count == 3)
 
 
-def test_labels_that_begin_at_1_are_named_as_such() -> None:
+@pytest.mark.parametrize("is_for_tests", [False, True])
+def test_labels_that_begin_at_1_are_named_as_such(is_for_tests: bool) -> None:
     data = levels(10)
     split = Split(data.test.images, data.test.labels + 1)
     names = tuple(f"class {label}" for label in range(11))
+    both = Dataset("levels", split, split, names)
+    alone = PictureDataset("levels", {"test": lambda: split}, names)
     with pytest.raises(UserError, match="answers with 10 classes, and labels of levels reach 10, though none is 0"):
-        bring(Levels(10), Card("m:n", label="mine"), Dataset("levels", split, split, names), "levels")
+        bring(Levels(10), Card("m:n", label="mine"), alone if is_for_tests else both, "levels")
 
 
 def test_a_plain_network_raises_no_doubt() -> None:
@@ -576,7 +581,7 @@ def test_a_network_that_crops_its_images_is_doubted() -> None:
     assert doubt.startswith("mine does not see the outer pixels of an image (1 above, 2 below, 3 left, 1 right): ")
     # Columns lie a pixel apart, and 18 / 14 of one in a grid over the image: 13 / 2 (1 - 14 / 18) cells.
     assert stretch.startswith("mine: positions at the edge of layer 'body' lie 1.4 cells away")
-    assert locality.startswith("mine: a position of layer 'body' depends more on its own pixels than on ")
+    assert "of the other cells of the image matter less to a position of layer 'body' than its own" in locality
 
 
 @pytest.mark.parametrize(
@@ -1560,6 +1565,22 @@ def test_two_exchanged_classes_are_told_by_more_images(order: list[int], count: 
     )
     assert any(sentence in doubt for doubt in doubts) == is_told
     assert any("order" in doubt for doubt in doubts) == is_told, doubts
+
+
+@pytest.mark.parametrize("count", [101, 300, 700])
+def test_more_images_of_a_sorted_split_are_others_than_those_that_were_tried(count: int) -> None:
+    labels = np.arange(count) * 10 // count
+    images = np.arange(count)[:, None, None, None] // np.array([256, 1, 256]) % 256  # each has its number in its colors
+    split = Split(images.astype(np.uint8), labels)
+    data = Dataset("sorted", split, split, tuple("0123456789"))
+    tried = data.test.draw(100)
+    judgment = Judgment(torch.zeros(100, 3, 1, 1), tried.labels, tried.labels > 4, 0.1)
+    others, other_labels = draw_more(SimpleNamespace(preprocess=PLAIN), judgment, data)  # type: ignore[arg-type]
+    numbers = (255 * others[:, :2, 0, 0]).round().int().numpy() @ [256, 1]
+    tried_numbers = tried.images[:, 0, 0, :2] @ np.array([256, 1])
+    assert len(numbers) == len(set(numbers)) == min(400, count - 100) and not set(numbers) & set(tried_numbers)
+    np.testing.assert_array_equal(labels[numbers], other_labels)
+    assert count == 101 or len(set(other_labels)) == 10
 
 
 @pytest.mark.parametrize(
@@ -2713,7 +2734,7 @@ def test_channels_are_not_taken_for_positions() -> None:
     assert choice is not None and choice.name == "body"
     assert choose_reading(network, PLAIN, image, "flat").is_doubtful
     (doubt,) = doubts_about(network, local_layer="flat")
-    assert doubt.startswith("mine: a position of layer 'flat' depends more on its own pixels than on")
+    assert "of the other cells of the image matter less to a position of layer 'flat' than its own" in doubt
 
 
 def test_a_position_of_patches_depends_on_its_own_alone() -> None:
@@ -2763,7 +2784,7 @@ def subtract(weights: Tensor, scores: Tensor) -> Tensor:
         (Tensor.clone, same, None),
         (Tensor.clone, lambda weights, _: 3 * weights, None),
         (lambda local: local.transpose(2, 3), same, "such as column by column"),
-        (lambda local: local.flip(3), same, "what a position of attention layer 'softmax' weighs depends more on"),
+        (lambda local: local.flip(3), same, "matter less to what a position of attention layer 'softmax' weighs than"),
         (lambda local: local.roll(9, 3), same, "may be in another order than those of layer 'body'"),
         (Tensor.clone, sharpen, "the numbers that attention layer 'softmax' gives weigh nothing as they are"),
         (Tensor.clone, subtract, "the numbers that attention layer 'softmax' gives weigh nothing as they are"),

@@ -23,7 +23,7 @@ from interpret_robust.attribution.gradients import position_weights
 from interpret_robust.attribution.regions import mean_map
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.parsing import format_number
-from interpret_robust.core.statistics import Interval, bootstrap_mean
+from interpret_robust.core.statistics import UNKNOWN, Interval, bootstrap_mean
 from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import Batch, to_numpy
 from interpret_robust.models import Classifier
@@ -57,7 +57,7 @@ SCHEMA = Schema(
         interval("distance/attack_succeeded", "mean distance, of images that the attack turns from right to wrong"),
         interval(
             "distance/other_image",
-            "mean distance between the clean attention of an image and of the next image: the scale",
+            "mean distance between the clean attention of an image and of the next image: the scale; NaN for one image",
         ),
         Column(
             "count/attack_failed",
@@ -136,12 +136,19 @@ def total_variation_distance(first: AnyArray, second: AnyArray) -> AnyArray:
     return distance
 
 
+def _distance_between_images(attention: AnyArray) -> Interval:
+    """Return how far the attention (N, P) of each image lies from that of the next one; unknown for a single image."""
+    if len(attention) < 2:
+        return UNKNOWN
+    return bootstrap_mean(total_variation_distance(attention, np.roll(attention, -1, axis=0)))
+
+
 def summarize(columns: Columns, _: Split) -> dict[str, Any]:
     """Return how far attention moves, with and without success of the attack, and the mean maps."""
     clean, adversarial_weights = columns["per_image/attention"], columns["per_image/attention_adversarial"]
     return {
         **_distances(columns),
-        "distance/other_image": bootstrap_mean(total_variation_distance(clean, np.roll(clean, -1, axis=0))),
+        "distance/other_image": _distance_between_images(clean),
         "mean_map/clean": mean_map(clean),
         "mean_map/adversarial": mean_map(adversarial_weights),
         "entropy/clean": bootstrap_mean(columns["per_image/entropy"]),

@@ -32,7 +32,8 @@ class RandomSearch:
 
     It starts from vertical stripes of +-eps. A proposal sets one square, at a random place, to +-eps in each color,
     and is kept where it lowers the margin. In L2 and L1 it starts from tiles, and a proposal moves the change of one
-    window into another (see `attacks.proposals`). An image that is misclassified is left as it is. Unlike in the
+    window into another (see `attacks.proposals`). An image whose start or proposal is misclassified is
+    searched no further; the natural image is not asked. Unlike in the
     authors' code, the squares of images in one batch lie apart, and they reach the last row and column.
 
     Attributes:

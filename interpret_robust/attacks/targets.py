@@ -22,7 +22,11 @@ def check_rule(rule: str) -> None:
 def draw_others(labels: Tensor, indices: Sequence[int], classes: int, seed: int, purpose: int) -> Tensor:
     """Return for each image a class (N,) other than its label, all others being as likely: a function of the seed, the
     index and the purpose.
+
+    Raises UserError where there is only one class.
     """
+    if classes < 2:
+        raise UserError("the model has one class only, and a random target is another class than the true one.")
     steps = [int(stream.integers(1, classes)) for stream in streams(seed, indices, purpose)]
     return (labels + torch.tensor(steps, device=labels.device)) % classes
 

@@ -143,7 +143,10 @@ def finite_column_means(rows: Array) -> Array:
     halves = np.hstack([np.where(finite, flat, 0), finite]).astype(np.float64)
     sums, shares = np.hsplit(np.vstack([halves.mean(0), _resampled_means(halves, 0, RESAMPLES)]), 2)
     means = np.divide(sums, shares, out=np.full(sums.shape, np.nan), where=shares > 0)
-    return _intervals(means[0], means[1:], finite.sum(0), rows)
+    intervals = _intervals(means[0], means[1:], finite.sum(0), rows)
+    for column in np.flatnonzero(np.isnan(means[1:]).any(0) & (finite.sum(0) > 1)):  # resamples that drew no value
+        intervals.reshape(-1, 3)[column, 1:] = np.nanquantile(means[1:, column], TAILS)
+    return intervals
 
 
 def _flat(rows: Array) -> Array:

@@ -50,7 +50,8 @@ class Split:
 
         They are the first ones, unless the split is in the order of its classes: then they are drawn from all classes
         in proportion, the first of each class first (image r of a class of m, counted from 0, comes at (r + 1/2) / m).
-        What a smaller limit draws is the beginning of what a larger one does.
+        What a smaller limit draws is the beginning of what a larger one does (`drawing_order`), unless that is all
+        images: these are in the order of the split.
 
         Example:
             >>> Split(images, np.array([0, 0, 0, 0, 1, 1])).draw(3).labels
@@ -58,7 +59,7 @@ class Split:
         """
         if limit is None or limit >= len(self) or not self.is_in_class_order:
             return self.first(limit)
-        return self.take(self._fair_order[:limit])
+        return self.take(self.drawing_order[:limit])
 
     def take(self, places: slice | npt.NDArray[np.int64]) -> "Split":
         """Return the images at some places, in their order; of pictures none is decoded."""
@@ -83,7 +84,10 @@ class Split:
         return bool(neighbors - expected > ORDER_DEVIATIONS * (total * share * (1 - share)) ** 0.5)
 
     @cached_property
-    def _fair_order(self) -> npt.NDArray[np.int64]:
+    def drawing_order(self) -> npt.NDArray[np.int64]:
+        """Return the places (N,) of all images in the order in which `draw` takes them."""
+        if not self.is_in_class_order:
+            return np.arange(len(self))
         counts, rank = np.bincount(self.labels), np.zeros(len(self))
         for label in np.flatnonzero(counts):
             rank[self.labels == label] = (np.arange(counts[label]) + 0.5) / counts[label]

@@ -131,7 +131,7 @@ class Card:
         return cls(**{**entries, "arguments": tuple(entries["arguments"])})
 
     def entries(self) -> dict[str, Any]:
-        """Return its fields as JSON has them, without those of later versions that are not set: `of` reads them."""
+        """Return its fields as JSON has them, without those of later versions that are not set."""
         fields = {**asdict(self), "arguments": [list(pair) for pair in self.arguments]}
         return {name: value for name, value in fields.items() if value is not None or name not in LATER_FIELDS}
 

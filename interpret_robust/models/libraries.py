@@ -188,7 +188,7 @@ def _robustbench(name: str, pretrained: bool, _: int, arguments: dict[str, Any])
     if pretrained:
         pretrained_network: nn.Module = load_model(name, dataset=dataset, threat_model=threat, **arguments)
         return pretrained_network
-    network: nn.Module = choices[name]["model"]()
+    network: nn.Module = choices[name]["model"](**arguments)
     return network
 
 

@@ -246,7 +246,8 @@ def locate_logits(network: nn.Module, preprocess: Preprocess, image: Tensor, car
             remedy = f"let its forward return shape (1, {classes}) for one image"
         raise UserError(f"{card.model} does not answer with logits (N, classes) but with {kind(logits)}: {remedy}.")
     if logits.shape[1] != classes:
-        if logits.shape[1] == classes - 1 and min(data.train.labels.min(), data.test.labels.min()) > 0:
+        first_label = min(int(data.split(name).labels.min()) for name in data.split_names)
+        if logits.shape[1] == classes - 1 and first_label > 0:
             raise UserError(
                 f"{card.model} answers with {logits.shape[1]} classes, and labels of {data.name} reach "
                 f"{classes - 1}, though none is 0: do they begin at 1? Count them from 0 in the data."

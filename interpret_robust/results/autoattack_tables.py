@@ -17,7 +17,7 @@ class Comparison(NamedTuple):
 
     Attributes:
         images: how many there are.
-        autoattack, ours: the share that is right under each, with Wilson's interval.
+        autoattack, our_accuracy: the share that is right under each, with Wilson's interval.
         only_autoattack, only_ours: images that only one of the two breaks.
         difference: our accuracy minus AutoAttack's, with its 95 % bootstrap interval: above zero where AutoAttack
             is the stronger.

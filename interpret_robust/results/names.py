@@ -38,6 +38,8 @@ def job(result: Result) -> dict[str, Any]:
 
 def radius(eps: float) -> str:
     """Return a radius as people write it: 8/255, or 0.3."""
+    if eps == round(eps, 1):
+        return f"{eps:g}"
     parts = 255 * eps
     return f"{parts:.0f}/255" if abs(parts - round(parts)) < 1e-6 else f"{eps:.3g}"
 

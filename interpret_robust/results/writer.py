@@ -131,9 +131,11 @@ class Rows:
 
     def join(self) -> None:
         """Take the rows of all parts, which together with those here must be all there are, and remove the parts."""
-        if len(self.missing_images()):
-            raise ValueError(f"{self.path} lacks the rows of {len(self.missing_images())} images")
+        if count := len(self.missing_images()):
+            raise ValueError(f"{self.path} lacks the rows of {count} images")
         parts = self._good_parts()
+        if not parts:
+            return
         for path in parts:
             with h5py.File(path, "r") as part:
                 self._take(part)

@@ -250,7 +250,7 @@ def _read_state(job: Job, state_path: Path, *, overwrite: bool) -> bytes:
 def check_collapse(history: list[dict[str, float]], classes: int) -> None:
     """Raise UserError where the loss is not a number or the model has given up and names one class.
 
-    The signs, for two epochs running: a loss within 1 % of ln(classes), which is that of guessing, and
+    The signs, for two epochs running: a loss of at least 99 % of ln(classes), which is that of guessing, and
     95 % of all predictions in one class.
     """
     last = history[-COLLAPSED_EPOCHS:]
@@ -264,7 +264,7 @@ def check_collapse(history: list[dict[str, float]], classes: int) -> None:
     ):
         raise UserError(
             f"training collapsed by epoch {last[-1]['epoch']:.0f}: {last[-1]['largest_predicted_share']:.0%} of "
-            f"predictions name one class and the loss is that of guessing. {_COLLAPSE_HELP}"
+            f"predictions name one class and the loss is no better than that of guessing. {_COLLAPSE_HELP}"
         )
 
 

@@ -119,7 +119,9 @@ class Recipe:
 
 def _check_kind(name: str, value: Any) -> None:
     """Raise UserError where a program gives a field that holds a number, or True or False, something else."""
-    kind, right = NUMBERS.get(KINDS.get(name), (object, ""))
+    if KINDS.get(name) not in NUMBERS:
+        return
+    kind, right = NUMBERS[KINDS[name]]
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise UserError(f"{name} is {describe(value)}: give {right}.")
 

@@ -228,7 +228,7 @@ class Run:
 
         Of the last epoch where a new one has begun.
         """
-        images = (self.step % self.batches.steps_per_epoch) * self.job.recipe.batch_size * self.share / ranks.count()
+        images = int(self.totals.predictions.sum())
         if images == 0:
             last = self.history[-1]
             loss, distance, accuracy = last["cross_entropy"], last["feature_distance"], last["accuracy"]

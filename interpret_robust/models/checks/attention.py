@@ -55,9 +55,10 @@ def doubts_about_attention(model: WrappedModel, image: Tensor, label: str) -> It
     share = _locality(model, image, grid, None if model.attention_tokens is None else model.attention_tokens[0])
     if share < LEAST_LOCALITY:
         yield (
-            f"{label}: what a position of attention layer '{name}' weighs depends more on its own pixels than on "
-            f"{share:.0%} of the others, where {LEAST_LOCALITY:.0%} are expected: its positions may be in another "
-            f"order than those of layer '{model.local_layer}', such as column by column. Let it give them row by row."
+            f"{label}: only {share:.0%} of the other cells of the image matter less to what a position of attention "
+            f"layer '{name}' weighs than its own cell does, where {LEAST_LOCALITY:.0%} are expected: its positions may "
+            f"be in another order than those of layer '{model.local_layer}', such as column by column. Let it give "
+            "them row by row."
         )
     if not _is_what_weighs(model, image):
         yield (

@@ -130,7 +130,7 @@ def draw_more(model: WrappedModel, judgment: Judgment, data: Dataset) -> tuple[T
         >>> images, labels = draw_more(model, judgment, data)
     """
     count = len(judgment.labels)
-    split = data.test.draw(MORE_IMAGES * count).take(slice(count, None))
+    split = data.test.take(data.test.drawing_order[count : MORE_IMAGES * count])
     if len(split) == 0:
         return judgment.images[:0], split.labels
     return to_pixels(to_device(split, model.preprocess.mean.device)[0]), split.labels

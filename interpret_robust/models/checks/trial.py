@@ -305,7 +305,8 @@ def _check_layer(layer: Choice, label: str) -> Iterator[str]:
         )
         return
     yield (
-        f"{label}: a position of layer '{layer.name}' depends more on its own pixels than on {layer.locality:.0%} of "
-        f"the others, where {layer.threshold:.0%} are expected: maps and ranks by position may lie elsewhere. "
+        f"{label}: only {layer.locality:.0%} of the other cells of the image matter less to a position of layer "
+        f"'{layer.name}' than its own cell does, where {layer.threshold:.0%} are expected: maps and ranks by position "
+        "may lie elsewhere. "
         "--local-layer names another."
     )

@@ -17,9 +17,10 @@ def needs(claim: Claim, dataset: str, architecture: str) -> str:
         return _both_widths(models, dataset, architecture)
     if claim.range:
         low, high = claim.range
+        other_name = " (of at-att-reg weight_att_reg)" if "at-att-reg" in claim.variants else ""
         return (
             f"Needs `irt analyze {claim.analysis}` of {models} trained with lambda {low:g} and with {high:g}: "
-            f"`irt train at-reg --set weight_reg={low:g} --root FOLDER`, a folder for each lambda."
+            f"`irt train at-reg --set weight_reg={low:g} --root FOLDER`{other_name}, a folder for each lambda."
         )
     alike = ", with one seed and on the same images" if claim.compares else ""
     return f"Needs `irt analyze {claim.analysis}` of {models}{alike}."
