@@ -335,7 +335,7 @@ def test_accuracies_drawn_are_those_stored(tmp_path: Path) -> None:
     transfers = [results[1]["accuracy/adversarial"][1, 1], results[0]["accuracy/adversarial"][1, 1], None]
     expected = []
     for row, (result, other) in enumerate(zip(results, transfers, strict=True)):
-        color = style.COLORS[labels.job(result)["variant"]]
+        color = style.COLORS[result.job["variant"]]
         shape = style.marker(result)
         rows = {
             (row, shape, "white"): result["accuracy/natural"][0],

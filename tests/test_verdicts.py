@@ -19,7 +19,6 @@ from interpret_robust.models.variants import VARIANTS
 from interpret_robust.results import hdf5, writer
 from interpret_robust.results.attack_outcomes import fullest
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import job
 from interpret_robust.results.schema import Column, Schema
 from interpret_robust.study import paper
 from interpret_robust.study.verdicts import Finding, Kind, Measure, judge, sampling
@@ -553,7 +552,7 @@ def test_black_box_accuracy_is_averaged_by_the_attacked_seed_and_by_the_attackin
 
 def test_one_attacking_seed_is_one_seed_however_many_read_it(tmp_path: Path) -> None:
     files, answers = write_transfer(tmp_path)
-    results = [result for result in files if job(result)["seed"] == 1]
+    results = [result for result in files if result.job["seed"] == 1]
     _, by_attacked, by_attacking = judge_files(results)["regularization-cost"].measures
     rows = [slowly(answers, seed, [1], [seed]) for seed in (0, 2)]
     assert by_attacked.seeds == (0, 2) and by_attacked.values == pytest.approx([np.mean(values) for values in rows])
@@ -574,7 +573,7 @@ def test_one_attacking_seed_is_one_seed_however_many_read_it(tmp_path: Path) -> 
 def test_a_seed_that_has_two_files_counts_once_among_those_that_attack(tmp_path: Path) -> None:
     files, answers = write_transfer(tmp_path)
     # Seed 0 has two files, as where more models read the second: what both say is one attack.
-    copies = [result for result in write_transfer(tmp_path)[0] if job(result)["seed"] == 0]
+    copies = [result for result in write_transfer(tmp_path)[0] if result.job["seed"] == 0]
     single, twice = (judge_files(results)["regularization-cost"].measures for results in (files, [*files, *copies]))
     assert [measure.values for measure in twice] == [pytest.approx(measure.values) for measure in single]
     assert twice[1].values[2] == pytest.approx(np.mean(slowly(answers, 2, range(3), [2])))

@@ -27,7 +27,7 @@ from interpret_robust.figures.style import (
     width,
 )
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import ball, group_by_weights, images_text, job, label, weights_of
+from interpret_robust.results.names import ball, group_by_weights, images_text, label, weights_of
 
 READS = "attention-maps/2"
 
@@ -142,7 +142,7 @@ def _draw_row(axes: Axes, kind: Kind, result: Result, scales: Scales) -> None:
 
 def _write_classes(axes: Axes, result: Result, prediction: str) -> None:
     """Draw the class's name above each picture, marked where it is not the true one."""
-    names = job(result)["class_names"]
+    names = result.job["class_names"]
     for place, (predicted, true) in enumerate(
         zip(result[f"examples/{prediction}"][: _columns()], result["examples/label"][: _columns()], strict=True)
     ):

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.figures.style import RC, Drawing, bare, new_figure, width
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import VIEWS, images_text, job, label
+from interpret_robust.results.names import VIEWS, images_text, label
 
 READS = "gradient-maps/2"
 
@@ -92,7 +92,7 @@ def _is_equal(first: Result, second: Result) -> bool:
 
 
 def _names(result: Result) -> list[str]:
-    names: list[str] = job(result)["class_names"]
+    names: list[str] = result.job["class_names"]
     return names
 
 

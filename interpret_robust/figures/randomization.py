@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 
 from interpret_robust.figures.style import RC, Drawing, color, marker, new_figure, stroke, width
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import images_text, job, label, places, variant
+from interpret_robust.results.names import images_text, label, places, variant
 
 READS = "randomization/2"
 
@@ -55,7 +55,7 @@ def _draw_panel(axes: Axes, results: Sequence[Result], score: int) -> None:
         _draw_model(axes, result, score, stages, (row - (len(results) - 1) / 2) / len(results))
     baseline = float(results[0]["random/uninformed"][score])
     if results[0]["score"][score] == "gradient-map score":
-        baseline = 1 / len(job(results[0])["class_names"])
+        baseline = 1 / len(results[0].job["class_names"])
     if np.isfinite(baseline):
         axes.axhline(baseline, color="0.5", linestyle=":", linewidth=0.8)
     axes.axvspan(len(stages) - 0.5, len(stages) + 0.5, color="0.93", lw=0)

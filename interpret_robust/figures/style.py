@@ -36,7 +36,7 @@ from interpret_robust.core.file_names import file_part
 from interpret_robust.core.files import remove_leftovers, replace_file
 from interpret_robust.core.spelling import spellings
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import job, label, variant
+from interpret_robust.results.names import label, variant
 
 WIDTH = 6.75
 """Inches: the text width of a conference paper."""
@@ -257,7 +257,7 @@ CHANCE: Mapping[str, Any] = {"color": "0.5", "linestyle": "--", "linewidth": 0.8
 
 def chance(result: Result) -> tuple[float, str]:
     """Return the accuracy of guessing among a model's classes, in %, and what it is called."""
-    classes = len(job(result)["class_names"])
+    classes = len(result.job["class_names"])
     return 100 / classes, f"chance, one in {classes}"
 
 
@@ -351,12 +351,12 @@ def ceiling(maps: Sequence[AnyArray]) -> float:
 
 def stroke(result: Result) -> dict[str, Any]:
     """Return how a model's line is drawn: in the color of its variant, with the dash of its seed."""
-    return {"color": color(variant(result)), "linestyle": DASHES[(job(result)["seed"] or 0) % len(DASHES)]}
+    return {"color": color(variant(result)), "linestyle": DASHES[(result.job["seed"] or 0) % len(DASHES)]}
 
 
 def marker(result: Result) -> str:
     """Return the mark of a model's seed."""
-    return MARKERS[(job(result)["seed"] or 0) % len(MARKERS)]
+    return MARKERS[(result.job["seed"] or 0) % len(MARKERS)]
 
 
 def color(name: str) -> str:
@@ -394,7 +394,7 @@ def stem(name: str, results: Sequence[Result]) -> str:
     conditions = first.path.stem
     for start in spellings(name):
         conditions = conditions.removeprefix(f"{start}-{first.config['checkpoint']['name']}-")
-    return file_part("-".join([name, job(first)["dataset"], job(first)["architecture"], conditions]))
+    return file_part("-".join([name, first.job["dataset"], first.job["architecture"], conditions]))
 
 
 def inputs(results: Sequence[Result]) -> dict[str, str]:

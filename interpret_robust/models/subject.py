@@ -8,7 +8,7 @@ import torch
 from interpret_robust.core.errors import UserError
 from interpret_robust.datasets.base import Dataset
 from interpret_robust.models import Classifier
-from interpret_robust.models.variants import is_brought
+from interpret_robust.models.variants import is_external
 
 
 class Subject(Protocol):
@@ -64,7 +64,7 @@ def doubt_about_classes(subject: Subject, dataset: Dataset) -> str | None:
     label, names = next(((label, pair) for label, pair in enumerate(pairs) if pair[0] != pair[1]), (0, ("", "")))
     if names[0] == names[1] or f"class {label}" in names:
         return None
-    is_loaded = is_brought(subject.job)
+    is_loaded = is_external(subject.job)
     origin = "was loaded with other names of classes" if is_loaded else "was trained on classes with other names"
     return (
         f"{subject.location} {origin} than those of {dataset.name} (label {label} is "
@@ -76,7 +76,7 @@ def check_fit(subject: Subject, dataset: Dataset) -> None:
     """Raise UserError where a model and a dataset differ in the size of images or in the number or order of classes."""
     job = subject.job
     if tuple(job["image_shape"]) != dataset.image_shape or len(job["class_names"]) != len(dataset.class_names):
-        origin = "was loaded for" if is_brought(job) else "was trained on"
+        origin = "was loaded for" if is_external(job) else "was trained on"
         raise UserError(
             f"{subject.location} {origin} {job['dataset']} (images {job['image_shape']}, "
             f"{len(job['class_names'])} classes), which does not fit {dataset.name} "

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from interpret_robust.models.normalization import common_name
-from interpret_robust.models.variants import is_brought
+from interpret_robust.models.variants import is_external
 
 OF_OTHERS_THAN_LOGITS = ("label", "local layer", "attention layer", "first token", "channels")
 """Traits in which two models may differ that answer every image alike."""
@@ -23,7 +23,7 @@ def traits(job: Mapping[str, Any]) -> dict[str, str]:
         >>> names["normalize"], names["local layer"], names["resize"]
         ('none', 'layer4', 'none')
     """
-    if not is_brought(job):
+    if not is_external(job):
         return {}
     card, layers = job["card"], job.get("layers", {})
     values = {

@@ -96,16 +96,16 @@ def variant(name: str) -> Variant:
 
 def is_adversarial(job: Mapping[str, Any]) -> bool:
     """Return whether a model's job is known to be adversarial training."""
-    return not is_brought(job) and variant(job["variant"]).adversarial
+    return not is_external(job) and variant(job["variant"]).adversarial
 
 
 def has_attention(job: Mapping[str, Any]) -> bool:
     """Return whether a model has weights over positions of its own."""
-    if is_brought(job):
+    if is_external(job):
         return job["layers"]["attention"] is not None
     return variant(job["variant"]).has_attention
 
 
-def is_brought(job: Mapping[str, Any]) -> bool:
+def is_external(job: Mapping[str, Any]) -> bool:
     """Return whether a model comes from elsewhere, so that its training is not known."""
     return "card" in job

@@ -9,12 +9,12 @@ import numpy as np
 
 from interpret_robust.core.parsing import format_count
 from interpret_robust.core.statistics import holm, mcnemar
-from interpret_robust.models.variants import is_adversarial, is_brought
+from interpret_robust.models.variants import is_adversarial, is_external
 from interpret_robust.results import names as labels
 from interpret_robust.results.attack_outcomes import gradients_asked, headline, readings, right, right_in_worst_case
 from interpret_robust.results.attack_tables import AttackTable, Cell, attack_of, attack_tables, targets_of
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import job, label, recalibration
+from interpret_robust.results.names import label, recalibration
 from interpret_robust.results.tables import Table
 
 
@@ -52,10 +52,10 @@ def _name_seeds(cell: Cell | None, seeds: Collection[int]) -> str:
 
 def _title(table: AttackTable) -> str:
     """Return what was trained on what, and what the paper's figures are of."""
-    train_job, data = job(table.files[0]), table.files[0].config["data"]
+    train_job, data = table.files[0].job, table.files[0].config["data"]
     dataset = f", on {data['dataset']}" if data["dataset"] != train_job["dataset"] else ""
     subject = f"{train_job['dataset']}, models from elsewhere{dataset}"
-    if not is_brought(train_job):
+    if not is_external(train_job):
         subject = f"{train_job['dataset']}, {train_job['architecture']}, recipe {train_job['recipe']['name']}{dataset}"
     if (images := recalibration(table.files[0])) != "none":
         subject += f", batch norm recalibrated ({images})"
@@ -93,7 +93,7 @@ def _note(table: AttackTable) -> str:
     ]
     if any(row.setting == "black-box" for row in table.cells):
         parts.insert(2, "black-box: attacks on the other seeds of the same variant, and the mean over these")
-    elif not is_brought(job(first)):
+    elif not is_external(first.job):
         parts.append(
             "no black-box rows, which need `irt evaluate` of two seeds of a variant (`irt train --copies` trains them)"
         )
@@ -177,12 +177,12 @@ def _rivals(table: AttackTable) -> Table:
     number.
     """
     models = {result.model_id: result for result in sorted(table.files, key=lambda result: len(readings(result)))}
-    adversarial = [result for result in models.values() if is_adversarial(job(result))]
+    adversarial = [result for result in models.values() if is_adversarial(result.job)]
     outcomes = {result.model_id: _outcomes(result) for result in adversarial}
     pairs = [
         (first, second)
         for first, second in combinations(sorted(adversarial, key=lambda entry: labels.order(entry)[::-1]), 2)
-        if job(first)["seed"] == job(second)["seed"] and readings(first) == readings(second)
+        if first.job["seed"] == second.job["seed"] and readings(first) == readings(second)
     ]
     tests = [
         (pair, condition, mcnemar(outcomes[pair[0].model_id][condition], outcome))
@@ -191,7 +191,7 @@ def _rivals(table: AttackTable) -> Table:
     ]
     rows: dict[str, dict[str, str]] = {}
     for ((first, second), condition, test), p in zip(tests, holm([test.p_value for *_, test in tests]), strict=True):
-        pair = f"{job(first)['variant']} : {label(second)}"
+        pair = f"{first.job['variant']} : {label(second)}"
         cell = f"{test.only_first} : {test.only_second}, p {test.p_value:.2g} ({p:.2g})"
         rows.setdefault(pair, {"only one is right": pair})[condition] = cell
     note = f"images that only the first or only the second has right, of {table.files[0].count}; McNemar's exact p"

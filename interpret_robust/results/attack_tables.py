@@ -16,7 +16,6 @@ from interpret_robust.core.statistics import Interval
 from interpret_robust.results import names as labels
 from interpret_robust.results.attack_outcomes import ball, headline, readings
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import job
 from interpret_robust.results.paper_numbers import ReportedNumber, read_reported
 
 WORST = "worst-case"
@@ -79,7 +78,7 @@ class AttackTable:
         """Return the seed of each attacked model by its id, by variant, in the paper's order."""
         seeds: dict[str, dict[str, int]] = {}
         for result in sorted(self.files, key=labels.order):
-            seeds.setdefault(labels.variant(result), {})[result.model_id] = job(result)["seed"]
+            seeds.setdefault(labels.variant(result), {})[result.model_id] = result.job["seed"]
         return seeds
 
     @cached_property
@@ -144,7 +143,7 @@ class AttackTable:
     @cached_property
     def paper(self) -> dict[Row, dict[str, ReportedNumber]]:
         """Return the paper's cells that stand beside these, by row and variant; its attacks are in l-infinity alone."""
-        sources = paper_sources(job(self.files[0])["dataset"], job(self.files[0])["architecture"])
+        sources = paper_sources(self.files[0].job["dataset"], self.files[0].job["architecture"])
         cells: dict[Row, dict[str, ReportedNumber]] = {row: {} for row in self.cells}
         is_linf = labels.norm(self.files[0].config["settings"]) == "linf"
         for row, by_variant in self.cells.items():
@@ -162,7 +161,7 @@ class AttackTable:
 
     def _untold(self, setting: str) -> Row | None:
         """Return the row beside which Table 1 stands, whose number of steps the paper does not tell: the headline's."""
-        is_mnist = job(self.files[0])["dataset"] == "mnist"
+        is_mnist = self.files[0].job["dataset"] == "mnist"
         return Row(setting, *attack_of(self.headline)) if is_mnist and self.headline else None
 
 
@@ -170,9 +169,7 @@ def attack_tables(results: Sequence[Result]) -> list[AttackTable]:
     """Return the files table by table, in the order in which these first appear, models of one name told apart."""
     groups: dict[str, list[Result]] = {}
     for result in labels.tell_apart(results):
-        train_job = {
-            key: value for key, value in job(result).items() if key not in ("variant", "seed", *FROM_ELSEWHERE)
-        }
+        train_job = {key: value for key, value in result.job.items() if key not in ("variant", "seed", *FROM_ELSEWHERE)}
         key = json.dumps([train_job, ball(result), result.config["data"]], sort_keys=True)
         groups.setdefault(key, []).append(result)
     return [AttackTable(group) for group in groups.values()]
@@ -196,7 +193,7 @@ def numbers(results: Sequence[Result]) -> list[dict[str, str]]:
     return [
         {
             "table": paper_cell.table if (paper_cell := table.paper[row].get(variant)) else "",
-            **{key: str(job(table.files[0])[key]) for key in ("dataset", "architecture")},
+            **{key: str(table.files[0].job[key]) for key in ("dataset", "architecture")},
             **{key: _number(value) for key, value in row._asdict().items()},
             "variant": variant,
             "accuracy_percent": _number(cell.accuracy),

@@ -9,7 +9,7 @@ from interpret_robust.results.attack_outcomes import is_attacked
 
 def conditions(result: hdf5.Result) -> dict[str, Any]:
     """Return what the files of one picture have in common: data, settings, and what their models were built for."""
-    shared_job = {key: names.job(result)[key] for key in ("dataset", "architecture")}
+    shared_job = {key: result.job[key] for key in ("dataset", "architecture")}
     shared_job |= {"grid": result.config["local_grid"]} if "position" in result else {}
     settings = {key: value for key, value in result.config["settings"].items() if key not in FREE}
     # Whoever else reads an attack, what the model itself makes of it is the same.

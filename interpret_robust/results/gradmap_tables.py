@@ -10,7 +10,7 @@ from interpret_robust.core.parsing import format_count, format_number, format_pe
 from interpret_robust.core.statistics import Interval, PairedDifference, holm, mcnemar
 from interpret_robust.models.variants import is_adversarial
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import VIEWS, job, label, places, short_name, variant
+from interpret_robust.results.names import VIEWS, label, places, short_name, variant
 
 Rows = list[dict[str, str]]
 
@@ -40,7 +40,7 @@ def _most_named(result: Result) -> dict[str, str]:
     classes, counts = np.unique(answers[answers >= 0], return_counts=True)
     if not len(counts) or counts.max() < LEAST_NAMED * len(answers):
         return {}
-    name = job(result)["class_names"][classes[counts.argmax()]]
+    name = result.job["class_names"][classes[counts.argmax()]]
     return {"read alike": f"{counts.max() / len(answers):.0%} as {name}"}
 
 
@@ -98,7 +98,7 @@ def _pairs(results: Sequence[Result], views: Sequence[str]) -> Rows:
         table.append(
             {
                 "rule": view,
-                "pair": f"{job(first)['variant']} against {label(second)}",
+                "pair": f"{first.job['variant']} against {label(second)}",
                 "read by": short_name(first, reader),
                 "only the first read": str(test.only_first),
                 "only the second": str(test.only_second),
@@ -113,7 +113,7 @@ def _seeds(results: Sequence[Result], views: Sequence[str]) -> Rows:
     """Return the mean and deviation of the headline over training seeds, by the evaluators that read all of them."""
     groups: dict[tuple[str, ...], list[Result]] = {}
     for result in results:
-        model_job, data = job(result), result.config["data"]
+        model_job, data = result.job, result.config["data"]
         groups.setdefault(
             (model_job["dataset"], data["sha256"], model_job["architecture"], variant(result)), []
         ).append(result)
@@ -129,7 +129,7 @@ def _tabulate_seeds(name: str, group: Sequence[Result], evaluators: Sequence[str
     means = [np.mean([is_read(result, evaluator, view).mean() for evaluator in evaluators]) for result in group]
     return {
         "rule": view,
-        "training seeds": f"{name}, seeds {', '.join(str(job(result)['seed']) for result in group)}",
+        "training seeds": f"{name}, seeds {', '.join(str(result.job['seed']) for result in group)}",
         "mean": format_percent(np.mean(means)),
         "deviation": format_percent(np.std(means, ddof=1)),
         "read by": ", ".join(short_name(group[0], evaluator) for evaluator in evaluators),
@@ -145,8 +145,8 @@ def _tests(first: Result, second: Result, view: str) -> dict[str, PairedDifferen
 
 
 def _are_rivals(first: Result, second: Result) -> bool:
-    is_same_kind = all(job(first)[key] == job(second)[key] for key in ("dataset", "architecture", "seed"))
-    adversarial = all(is_adversarial(job(result)) for result in (first, second))
+    is_same_kind = all(first.job[key] == second.job[key] for key in ("dataset", "architecture", "seed"))
+    adversarial = all(is_adversarial(result.job) for result in (first, second))
     return is_same_kind and adversarial and bool(first.config["data"] == second.config["data"])
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from interpret_robust.core.parsing import format_count
 from interpret_robust.models.traits import traits
-from interpret_robust.models.variants import is_adversarial, is_brought, paper_order
+from interpret_robust.models.variants import is_adversarial, is_external, paper_order
 from interpret_robust.results.hdf5 import ModelEntry, Result
 
 GRADIENT = "gradient"
@@ -29,11 +29,6 @@ FEW_POSITIONS = 10
 
 VIEWS = {"clip": "clip", "raw": "max"}
 """The paper's two ways of showing a map, and the scale rules that they are here."""
-
-
-def job(result: Result) -> dict[str, Any]:
-    """Return the training job of the checkpoint that a file analyzed."""
-    return result.job
 
 
 def radius(eps: float) -> str:
@@ -116,7 +111,7 @@ def images_text(data: Mapping[str, Any]) -> str:
 
 def subject_text(result: Result) -> str:
     """Return text such as `cifar10, small`: whose images, and which network; of one from elsewhere not its name."""
-    network = [] if is_brought(job(result)) else [job(result)["architecture"]]
+    network = [] if is_external(result.job) else [result.job["architecture"]]
     return ", ".join([result.data["dataset"], *network])
 
 
@@ -129,26 +124,26 @@ def label(result: Result) -> str:
     recalibrated: `at seed 0, trained in L2`, `at seed 0, recalibrated (clean)`.
     """
     weights = "" if (source := weights_of(result)) == ATTENTION else f", {source}"
-    seed = "" if job(result)["seed"] is None else f" seed {job(result)['seed']}"
+    seed = "" if result.job["seed"] is None else f" seed {result.job['seed']}"
     anew = "" if (images := recalibration(result)) == "none" else f", recalibrated ({images})"
     return f"{variant(result)}{seed}{_training_norm(result)}{weights}{anew}"
 
 
 def variant(result: Result) -> str:
     """Return the variant of a file's model; of one from elsewhere its name, told apart from others beside it."""
-    return ", ".join(filter(None, [job(result)["variant"], result.distinction]))
+    return ", ".join(filter(None, [result.job["variant"], result.distinction]))
 
 
 def _training_norm(result: Result) -> str:
     """Return the norm of adversarial training where it is not that of most models."""
-    train_job = job(result)
+    train_job = result.job
     name = norm(train_job.get("recipe", {})) if is_adversarial(train_job) else "linf"
     return "" if name == "linf" else f", trained in {NORMS[name].strip()}"
 
 
 def order(result: Result) -> tuple[int, str, int]:
     """Return the key that puts models into the paper's order."""
-    return paper_order(variant(result), job(result)["seed"])
+    return paper_order(variant(result), result.job["seed"])
 
 
 def tell_apart(results: Sequence[Result]) -> list[Result]:
@@ -287,7 +282,7 @@ def places(result: Result, axis: str) -> list[str]:
 
 def short_name(result: Result, checkpoint: str) -> str:
     """Return an evaluator's name without that of the data, on which it was trained too: `small-natural-seed1`."""
-    return checkpoint.removeprefix(f"{job(result)['dataset']}-")
+    return checkpoint.removeprefix(f"{result.job['dataset']}-")
 
 
 def newest_first(results: Sequence[Result]) -> list[Result]:

@@ -7,9 +7,9 @@ from textwrap import fill
 from typing import NamedTuple
 
 from interpret_robust.core.errors import UserError
-from interpret_robust.models.variants import is_brought
+from interpret_robust.models.variants import is_external
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import job, order
+from interpret_robust.results.names import order
 from interpret_robust.results.tables import Table, line_width, render, with_caption, with_captions
 from interpret_robust.study import flags
 from interpret_robust.study.paper import Claim
@@ -63,7 +63,7 @@ def audits(results: Sequence[Result]) -> list[Audit]:
     subject_audits = [
         Audit(
             group[0].config["data"]["dataset"],
-            job(group[0]).get("architecture", ""),
+            group[0].job.get("architecture", ""),
             subject,
             findings := judge(group, [entry for entry in results if _is_of_other_width(entry, group[0])]),
             _flags(findings, group),
@@ -75,9 +75,9 @@ def audits(results: Sequence[Result]) -> list[Audit]:
 
 def _is_of_other_width(reference: Result, result: Result) -> bool:
     """Return whether two files are of the same images and data of training, but of other architectures of ours."""
-    jobs = job(reference), job(result)
+    jobs = reference.job, result.job
     return (
-        not any(is_brought(model_job) for model_job in jobs)
+        not any(is_external(model_job) for model_job in jobs)
         and jobs[0]["architecture"] != jobs[1]["architecture"]
         and jobs[0]["dataset"] == jobs[1]["dataset"]
         and reference.config["data"]["dataset"] == result.config["data"]["dataset"]
@@ -85,9 +85,9 @@ def _is_of_other_width(reference: Result, result: Result) -> bool:
 
 
 def _subject(result: Result) -> str:
-    dataset, training = result.config["data"]["dataset"], job(result)
+    dataset, training = result.config["data"]["dataset"], result.job
     trained_elsewhere = f", trained on {training['dataset']}" if training["dataset"] != dataset else ""
-    kind = "models from elsewhere" if is_brought(training) else training["architecture"]
+    kind = "models from elsewhere" if is_external(training) else training["architecture"]
     return f"{dataset}, {kind}{trained_elsewhere}"
 
 
@@ -95,7 +95,7 @@ def _flags(findings: Sequence[Finding], results: Sequence[Result]) -> dict[str, 
     """Return what `_count_raised` says of each claim on accuracy that something bears on."""
     flags_by_model = flags.collect_flags(results)
     by_seed = {
-        (job(result)["variant"], job(result)["seed"]): flags_by_model[name]
+        (result.job["variant"], result.job["seed"]): flags_by_model[name]
         for result in sorted(results, key=order)
         if (name := result.model_name) in flags_by_model
     }

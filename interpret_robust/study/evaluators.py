@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from interpret_robust.core.errors import UserError
 from interpret_robust.models import checkpoint
 from interpret_robust.models.subject import Subject
-from interpret_robust.models.variants import is_brought
+from interpret_robust.models.variants import is_external
 from interpret_robust.training.recipe import default_preset
 
 
@@ -35,7 +35,7 @@ class Candidate(Protocol):
 
 def _training_options(job: Mapping[str, Any]) -> str:
     """Return the options that train another seed of a model's architecture; of one from elsewhere, any network soon."""
-    if is_brought(job):
+    if is_external(job):
         return " --recipe quick" if default_preset(job["dataset"]) == "paper" else ""
     return f" --arch {job['architecture']} --seed {job['seed'] + 1}"
 
@@ -68,18 +68,18 @@ def evaluators_of(subject: Candidate, candidates: Sequence[Path], job_of: JobOf 
         ]
         return matches[:count]
 
-    if is_brought(job):
+    if is_external(job):
         natural = first(3, "natural", same_architecture=False)
     else:
         natural = first(2, "natural", same_architecture=True) + first(1, "natural", same_architecture=False)
     if not natural:
-        name = job["variant"] if is_brought(job) else subject.location
+        name = job["variant"] if is_external(job) else subject.location
         raise UserError(
             f"no natural model of another seed exists to classify the gradient maps of {name}: run "
             f"`irt train natural --dataset {shlex.quote(subject.source)}{_training_options(job)}`, or name one by "
             "--evaluator."
         )
-    return tuple(natural + first(1, "at", same_architecture=not is_brought(job)))
+    return tuple(natural + first(1, "at", same_architecture=not is_external(job)))
 
 
 def copies_of(source: Candidate, candidates: Sequence[Path], job_of: JobOf = stored_job) -> tuple[Path, ...]:

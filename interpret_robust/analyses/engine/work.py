@@ -37,7 +37,7 @@ from interpret_robust.models.folding import fold
 from interpret_robust.models.reinitialize import doubt_about_random
 from interpret_robust.models.subject import Subject, check_fit, doubt_about_classes
 from interpret_robust.models.traits import OF_OTHERS_THAN_LOGITS, traits
-from interpret_robust.models.variants import is_brought
+from interpret_robust.models.variants import is_external
 from interpret_robust.models.wrapper import WrappedModel
 from interpret_robust.results import hdf5, writer
 from interpret_robust.results.hdf5 import Columns, Places
@@ -103,7 +103,7 @@ class Work:
         self.origin: dict[str, Any] = {
             "source": source or dataset.name,
             "limit": limit,
-            "trained_on": [None if is_brought(model.job) else model.source for model in (subject, *evaluators)],
+            "trained_on": [None if is_external(model.job) else model.source for model in (subject, *evaluators)],
         }
         channels, height, width = subject.local_shape()
         self.axes: dict[str, Places] = {

@@ -9,9 +9,9 @@ from typing import Any
 from interpret_robust import analyses
 from interpret_robust.datasets.batches import default_batch_size
 from interpret_robust.models.card import Card
-from interpret_robust.models.variants import is_brought
+from interpret_robust.models.variants import is_external
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import job, norm, order, recalibration
+from interpret_robust.results.names import norm, order, recalibration
 from interpret_robust.training.recipe import PRESETS, default_preset
 from interpret_robust.training.recipe_file import recipe_of
 
@@ -30,7 +30,7 @@ def list_commands(results: Sequence[Result]) -> list[str]:
     words_of_training = [
         shlex.join(["irt", "train", *_training(model_job, source)])
         for model_job, source in chain(*subjects, *readers)
-        if not is_brought(model_job)
+        if not is_external(model_job)
     ]
     cards = [
         shlex.join(
@@ -47,7 +47,7 @@ def list_commands(results: Sequence[Result]) -> list[str]:
         )
         for result in in_paper_order
         for model_job in _option_words(result).values()
-        if is_brought(model_job)
+        if is_external(model_job)
     ]
     return [*dict.fromkeys(words_of_training), *dict.fromkeys(cards), *_questions(in_paper_order), "irt report"]
 
@@ -69,12 +69,12 @@ def command_of(result: Result) -> str:
 
 def _subject(result: Result) -> list[str]:
     """Return what a command calls the model of a file."""
-    return _words(job(result)) or [_file(result.model.name, job(result))]
+    return _words(result.job) or [_file(result.model.name, result.job)]
 
 
 def changed_settings(result: Result) -> dict[str, Any]:
     """Return the settings of a file that are not the default for its checkpoint."""
-    default = asdict(analyses.get(_name(result)).settings().resolve(job(result)))
+    default = asdict(analyses.get(_name(result)).settings().resolve(result.job))
     settings = result.config["settings"]
     if norm(settings) != default.get("norm", "linf"):
         default.pop("eps")  # the same number is another radius
@@ -87,31 +87,31 @@ def _name(result: Result) -> str:
 
 def _file(name: str, model_job: Mapping[str, Any]) -> str:
     """Return where a model is expected: its checkpoint, or the card of one from elsewhere."""
-    return f"{model_job['variant']}.json" if is_brought(model_job) else f"checkpoints/{name}.safetensors"
+    return f"{model_job['variant']}.json" if is_external(model_job) else f"checkpoints/{name}.safetensors"
 
 
 def _words(model_job: Mapping[str, Any]) -> list[str]:
     """Return the options that find a model from elsewhere; none for a checkpoint."""
-    return Card.from_entries(model_job["card"]).words() if is_brought(model_job) else []
+    return Card.from_entries(model_job["card"]).words() if is_external(model_job) else []
 
 
 def _models(result: Result) -> list[tuple[dict[str, Any], str]]:
     """Return the jobs of a file's model and of its evaluators, each with the name or path of its data."""
     evaluators = result.config.get("evaluators", {"names": [], "jobs": {}})
-    jobs = [job(result), *(evaluators["jobs"][name] for name in evaluators["names"])]
+    jobs = [result.job, *(evaluators["jobs"][name] for name in evaluators["names"])]
     return list(zip(jobs, result.run["trained_on"], strict=True))
 
 
 def _batch_size(result: Result) -> int | None:
     """Return how many images were computed at once; None where that follows from their size."""
     size: int = result.config["batch_size"]
-    return size if size != default_batch_size(*job(result)["image_shape"][1:]) else None
+    return size if size != default_batch_size(*result.job["image_shape"][1:]) else None
 
 
 def _options(result: Result) -> list[str]:
     config, origin = result.config, result.run
     options = {
-        "dataset": origin["source"] if is_brought(job(result)) or origin["source"] != origin["trained_on"][0] else None,
+        "dataset": origin["source"] if is_external(result.job) or origin["source"] != origin["trained_on"][0] else None,
         "split": config["data"]["split"] if config["data"]["split"] != "test" else None,
         "limit": origin["limit"],
         "batch-size": _batch_size(result),

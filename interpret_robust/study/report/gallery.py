@@ -18,7 +18,7 @@ from interpret_robust.attribution.scale_rules import as_image
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.results.attack_outcomes import headline, readings
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import job, label, tell_apart, weights_of
+from interpret_robust.results.names import label, tell_apart, weights_of
 from interpret_robust.study.report import commands
 from interpret_robust.study.report.embedding import data_url
 
@@ -109,7 +109,7 @@ def gallery(results: Sequence[Result]) -> dict[str, Any] | None:
         "sheets": [model.sheets() for model in models],
         "told": {
             "columns": COLUMNS,
-            "classes": job(maps[0])["class_names"],
+            "classes": maps[0].job["class_names"],
             "labels": maps[0].first("per_image/label", count).tolist(),
             "scores": [score.label for score in SCORES],
             "models": [model.describe() for model in models],

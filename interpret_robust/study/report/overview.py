@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import NamedTuple, get_args
 
 from interpret_robust.core.parsing import format_count
-from interpret_robust.models.variants import is_brought
+from interpret_robust.models.variants import is_external
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import job, label
+from interpret_robust.results.names import label
 from interpret_robust.study import flags
 from interpret_robust.study.verdicts import Finding, Verdict
 
@@ -96,7 +96,7 @@ def remarks(results: Sequence[Result]) -> list[Remark]:
 def _remark_on_seeds(results: Sequence[Result]) -> Iterator[Remark]:
     """Say on how many training seeds the intervals rest."""
     seeds: dict[tuple[str, str, str], set[int]] = defaultdict(set)
-    for training in map(job, results):
+    for training in (result.job for result in results):
         if training["seed"] is not None:
             seeds[training["dataset"], training["architecture"], training["variant"]].add(training["seed"])
     if not seeds:
@@ -147,8 +147,8 @@ def _remark_on_networks(results: Sequence[Result]) -> Iterator[Remark]:
     architectures = sorted(
         {
             training["architecture"]
-            for training in map(job, results)
-            if not is_brought(training) and training["architecture"] not in PAPER_NETWORKS
+            for training in (result.job for result in results)
+            if not is_external(training) and training["architecture"] not in PAPER_NETWORKS
         }
     )
     if architectures:

@@ -16,11 +16,11 @@ from interpret_robust.analyses.engine import printing
 from interpret_robust.core import configs
 from interpret_robust.core.parsing import format_count
 from interpret_robust.figures import drawing
-from interpret_robust.models.variants import is_brought, meaning_of
+from interpret_robust.models.variants import is_external, meaning_of
 from interpret_robust.results import hdf5
 from interpret_robust.results.conditions import FREE, conditions
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import images_text, job, order, tell_apart, variant
+from interpret_robust.results.names import images_text, order, tell_apart, variant
 from interpret_robust.results.tables import Table, drop_prefix, fold
 from interpret_robust.study import paper
 from interpret_robust.study.audit import audits
@@ -67,7 +67,7 @@ def render(
         style=Markup(base_style()) + _read_asset("page.css"),
         page_script=_read_asset("page.js"),
         gallery_script=_read_asset("gallery.js"),
-        title=f"What models of {' and '.join(_group(results, lambda result: job(result)['dataset']))} look at",
+        title=f"What models of {' and '.join(_group(results, lambda result: result.job['dataset']))} look at",
         paper=paper,
         extent=_extent(results),
         explanation=EXPLANATION,
@@ -128,7 +128,7 @@ def _dates(results: Sequence[Result]) -> list[str]:
 def _facts(results: Sequence[Result]) -> dict[str, list[str]]:
     """Return what was studied: images, models with their seeds, and when."""
     splits = _group([result.data for result in results], lambda data: f"{data['dataset']}, {data['split']} split")
-    models = _group(results, lambda result: _kind(job(result)))
+    models = _group(results, lambda result: _kind(result.job))
     return {
         "Images": [
             f"{name}: {' or '.join(f'{count:,}' for count in sorted({data['images'] for data in group}))}"
@@ -141,20 +141,20 @@ def _facts(results: Sequence[Result]) -> dict[str, list[str]]:
 
 def _meanings(results: Sequence[Result]) -> list[str]:
     """Return what the variants of the paper are, for a reader who sees their names for the first time."""
-    variants = dict.fromkeys(job(result)["variant"] for result in sorted(results, key=order))
+    variants = dict.fromkeys(result.job["variant"] for result in sorted(results, key=order))
     return [f"{name}: {meaning_of(name)}" for name in variants if meaning_of(name)]
 
 
 def _kind(model_job: Mapping[str, Any]) -> str:
     """Return text such as `cifar10, small`, or `cifar10, from elsewhere`."""
-    return f"{model_job['dataset']}, {'from elsewhere' if is_brought(model_job) else model_job['architecture']}"
+    return f"{model_job['dataset']}, {'from elsewhere' if is_external(model_job) else model_job['architecture']}"
 
 
 def _name_variants(results: Sequence[Result]) -> list[str]:
     """Return text such as `at-att (seed 0)` or `at (seeds 0, 1)`."""
     phrases = []
     for name, group in _group(results, variant).items():
-        seeds = [str(seed) for seed in sorted({job(result)["seed"] for result in group} - {None})]
+        seeds = [str(seed) for seed in sorted({result.job["seed"] for result in group} - {None})]
         text = f" ({'seeds' if len(seeds) > 1 else 'seed'} {', '.join(seeds)})" if seeds else ""
         phrases.append(f"{name}{text}")
     return phrases

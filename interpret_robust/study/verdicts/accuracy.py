@@ -8,7 +8,6 @@ from interpret_robust.core.arrays import AnyArray
 from interpret_robust.results.attack_outcomes import headline_of, readings, right, right_in_worst_case, targets
 from interpret_robust.results.attack_tables import paper_sources
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import job
 from interpret_robust.study.paper import Claim, Row, row
 from interpret_robust.study.verdicts.measure import Kind
 from interpret_robust.study.verdicts.sample import Sample, alike, compared_under, label_reading, mean_rate, sample
@@ -59,7 +58,7 @@ def _black_box(claim: Claim, models: tuple[str, ...], results: Sequence[Result])
     """
     groups: dict[tuple[str, str, str, int], dict[tuple[int, int], _Transfer]] = {}
     for sources in alike(claim, models, results):
-        copies, made_on = [_copies(source) for source in sources], job(sources[0])["seed"]
+        copies, made_on = [_copies(source) for source in sources], sources[0].job["seed"]
         for (reading, kind), read_by in product(group_by_weight(sources), sorted(set.intersection(*map(set, copies)))):
             answers = [
                 right(source, reading, copy_places[read_by])
@@ -94,7 +93,7 @@ def group_by_weight(results: Sequence[Result]) -> list[tuple[str, Kind]]:
 def _copies(source: Result) -> dict[int, int]:
     """Return where a model's copies stand among the targets of its attacks, by training seed."""
     jobs: Mapping[str, Mapping[str, object]] = source.config.get("evaluators", {}).get("jobs", {})
-    job_of_any_seed = {**job(source), "seed": None}
+    job_of_any_seed = {**source.job, "seed": None}
     return {
         int(str(jobs[name]["seed"])): place
         for place, name in enumerate(targets(source))
@@ -112,7 +111,7 @@ def table_of(result: Result) -> str:
 
     Table 2 where none is of its dataset.
     """
-    sources = paper_sources(result.config["data"]["dataset"], job(result)["architecture"])
+    sources = paper_sources(result.config["data"]["dataset"], result.job["architecture"])
     return next(iter(sources), "table2")
 
 

@@ -8,7 +8,6 @@ import numpy as np
 
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.statistics import average_seeds, bootstrap_mean, mcnemar
-from interpret_robust.results.names import job
 from interpret_robust.study.verdicts.measure import Measure, figures
 from interpret_robust.study.verdicts.sample import Sample
 
@@ -35,7 +34,7 @@ def combine(samples: Iterable[Sample]) -> list[Measure]:
 def _weight(samples: Sequence[Sample]) -> tuple[bool, bool, int, int]:
     """Return how much conditions weigh: those decide that are in the ball of training, of test images, of most."""
     source = samples[0].sources[0]
-    settings, recipe = source.config["settings"], job(source).get("recipe", {})
+    settings, recipe = source.config["settings"], source.job.get("recipe", {})
     own_ball = settings.get("eps") is None or all(
         settings.get(name, default) == recipe.get(name, default) for name, default in (("eps", None), ("norm", "linf"))
     )

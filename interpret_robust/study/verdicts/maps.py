@@ -7,7 +7,7 @@ import numpy as np
 
 from interpret_robust.attribution.regions import mean_map
 from interpret_robust.core.statistics import area_under, row_spearman
-from interpret_robust.models.variants import has_attention, is_adversarial, is_brought
+from interpret_robust.models.variants import has_attention, is_adversarial, is_external
 from interpret_robust.results.gradmap_tables import is_read, shared_evaluators
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import VIEWS, places
@@ -80,7 +80,7 @@ def _natural_evaluators(pair: Sequence[Result]) -> dict[str, list[str]]:
     names: dict[str, list[str]] = {}
     for name in shared_evaluators(pair):
         reader = pair[0].config["evaluators"]["jobs"][name]
-        if not (is_brought(reader) or is_adversarial(reader) or has_attention(reader)):
+        if not (is_external(reader) or is_adversarial(reader) or has_attention(reader)):
             names.setdefault(reader["architecture"], []).append(name)
     return names
 

@@ -6,7 +6,6 @@ from itertools import product
 from interpret_robust.models.variants import variant
 from interpret_robust.results.attack_outcomes import right
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import job
 from interpret_robust.study.paper import Claim, row
 from interpret_robust.study.verdicts.accuracy import group_by_weight
 from interpret_robust.study.verdicts.sample import Sample, compared_under, label_reading, sample
@@ -20,7 +19,7 @@ def weights_in_range(claim: Claim, models: tuple[str, ...], results: Sequence[Re
 
     They decide where models at both ends of the range are there; a weight outside of it is only shown.
     """
-    candidates = [result for result in _attack_files(results) if set(WEIGHTS) <= job(result).get("recipe", {}).keys()]
+    candidates = [result for result in _attack_files(results) if set(WEIGHTS) <= result.job.get("recipe", {}).keys()]
     pairs = list(_pairs(models, candidates, (), WEIGHTS))
     low, high = claim.range
     weights = {_weight(first) for first, _ in pairs}
@@ -38,8 +37,8 @@ def weights_in_range(claim: Claim, models: tuple[str, ...], results: Sequence[Re
 
 def _weight(result: Result) -> float:
     """Return the lambda of Eq. 7 that a regularized model was trained with."""
-    attentive = variant(job(result)["variant"]).has_attention
-    return float(job(result)["recipe"][WEIGHTS[attentive]])
+    attentive = variant(result.job["variant"]).has_attention
+    return float(result.job["recipe"][WEIGHTS[attentive]])
 
 
 def narrow_and_wide(_: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[Sample]:
@@ -47,7 +46,7 @@ def narrow_and_wide(_: Claim, models: tuple[str, ...], results: Sequence[Result]
     reading.
     """
     for narrow, wide in _pairs(models * 2, _attack_files(results), ("architecture",)):
-        widths = job(narrow)["architecture"], job(wide)["architecture"]
+        widths = narrow.job["architecture"], wide.job["architecture"]
         if widths not in WIDTHS:
             continue
         names = tuple(f"{models[0]} {width}" for width in widths)
@@ -76,8 +75,8 @@ def _pairs(
     models: tuple[str, ...], results: Sequence[Result], free: Sequence[str], free_of_recipe: Sequence[str] = ()
 ) -> Iterator[tuple[Result, Result]]:
     """Yield files of two variants, of one seed, alike but for what is free; see `compared_under`."""
-    first, second = ([result for result in results if job(result)["variant"] == model] for model in models)
+    first, second = ([result for result in results if result.job["variant"] == model] for model in models)
     for pair in product(first, second):
-        seeds = {job(result)["seed"] for result in pair}
+        seeds = {result.job["seed"] for result in pair}
         if len(seeds) == 1 and len({compared_under(result, free, free_of_recipe) for result in pair}) == 1:
             yield pair

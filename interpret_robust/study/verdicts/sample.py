@@ -13,7 +13,7 @@ from interpret_robust.results import names
 from interpret_robust.results.attack_outcomes import ball, is_attacked
 from interpret_robust.results.conditions import conditions
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import ATTENTION, GRADIENT, job, maps_of, recalibration, weights_of
+from interpret_robust.results.names import ATTENTION, GRADIENT, maps_of, recalibration, weights_of
 from interpret_robust.study.paper import Claim, Row
 from interpret_robust.study.verdicts.measure import Kind
 
@@ -47,8 +47,8 @@ def alike(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> I
     The paper's claims are about gradients: files of other maps do not bear on them.
     """
     analysis = [result for result in results if result.analysis == claim.analysis and maps_of(result) == GRADIENT]
-    for files in product(*([entry for entry in analysis if job(entry)["variant"] == model] for model in models)):
-        if all(job(entry)["seed"] == job(files[0])["seed"] for entry in files) and all(
+    for files in product(*([entry for entry in analysis if entry.job["variant"] == model] for model in models)):
+        if all(entry.job["seed"] == files[0].job["seed"] for entry in files) and all(
             compared_under(entry) == compared_under(files[0]) for entry in files
         ):
             yield files
@@ -61,7 +61,7 @@ def compared_under(result: Result, free: Sequence[str] = (), free_of_recipe: Seq
     `free` are other entries of the job, or `recalibration`, in which they may differ, `free_of_recipe` those of its
     recipe.
     """
-    training = {key: value for key, value in job(result).items() if key not in ("variant", "seed", *free)}
+    training = {key: value for key, value in result.job.items() if key not in ("variant", "seed", *free)}
     if free_of_recipe:
         recipe = training.get("recipe", {})
         training["recipe"] = {key: value for key, value in recipe.items() if key not in free_of_recipe}
@@ -83,12 +83,12 @@ def sample(quantity: str, files: Sequence[Result], values: Sequence[AnyArray], *
 
     What decides of models as they were trained is a control where their batch norm was recalibrated.
     """
-    models = tuple(job(result)["variant"] for result in files)
+    models = tuple(result.job["variant"] for result in files)
     plain = {"models": models, "conditions": compared_under(files[0], ("recalibration",))} | other
     if (images := recalibration(files[0])) != "none":
         quantity += f", batch norm recalibrated ({images} images)"
         plain["kind"] = "control" if plain.get("kind", "main") == "main" else plain["kind"]
-    return Sample(quantity, seed=job(files[0])["seed"], sources=tuple(files), values=tuple(values), **plain)
+    return Sample(quantity, seed=files[0].job["seed"], sources=tuple(files), values=tuple(values), **plain)
 
 
 def mean_rate(outcomes: Sequence[AnyArray]) -> AnyArray:
