@@ -1,6 +1,6 @@
 """Do attacks of other libraries break the images that ours break? PGD, PGD on the margin, and AutoAttack.
 
-    python benchmarks/agreement.py checkpoints/cluttered-digits-small-at*-seed0.safetensors --json agreement.json
+    python benchmarks/agreement.py checkpoints/cifar10-small-at*-seed0.safetensors --json agreement.json
 
 PGD-20 and CW-30 of the attack table against torchattacks.PGD and foolbox's LinfPGD with the same eps, step, number of
 steps and random start, each library with its own random numbers. Neither library has the margin as a loss of PGD: for

@@ -38,7 +38,7 @@ from interpret_robust.datasets.batches import Batch
 from interpret_robust.datasets.npz import write_npz
 from interpret_robust.figures.drawing import compose
 from interpret_robust.models.card import Card
-from interpret_robust.models.checks import answers as answer_checks
+from interpret_robust.models.checks import gradients as gradient_checks
 from interpret_robust.models.checks.judgment import Judgment
 from interpret_robust.models.checks.order import MOSTLY_SAME, _is_moved, draw_more
 from interpret_robust.models.classifier import Classifier
@@ -155,10 +155,10 @@ def test_labels_that_begin_at_1_are_named_as_such(is_for_tests: bool) -> None:
     data = levels(10)
     split = Split(data.test.images, data.test.labels + 1)
     names = tuple(f"class {label}" for label in range(11))
-    both = Dataset("levels", split, split, names)
+    with_training = Dataset("levels", split, split, names)
     alone = PictureDataset("levels", {"test": lambda: split}, names)
     with pytest.raises(UserError, match="answers with 10 classes, and labels of levels reach 10, though none is 0"):
-        bring(Levels(10), Card("m:n", label="mine"), alone if is_for_tests else both, "levels")
+        bring(Levels(10), Card("m:n", label="mine"), alone if is_for_tests else with_training, "levels")
 
 
 def test_a_plain_network_raises_no_doubt() -> None:
@@ -439,9 +439,9 @@ def test_an_image_whose_rounding_hides_its_gradient_leaves_the_others_to_be_judg
     images = torch.cat([torch.ones_like(dark[:1]), dark])
     for part, is_right in ((Tensor.clone, True), (Tensor.detach, False)):
         model: Any = seed_network(Loud, 10, part)
-        share = answer_checks._missing_share(model, images, model(images))
+        share = gradient_checks._missing_share(model, images, model(images))
         assert (share == 0) == is_right
-        assert answer_checks._missing_share(model, images[:1], model(images[:1])) == 0
+        assert gradient_checks._missing_share(model, images[:1], model(images[:1])) == 0
 
 
 class Twofold(Gate):
@@ -1573,14 +1573,14 @@ def test_more_images_of_a_sorted_split_are_others_than_those_that_were_tried(cou
     images = np.arange(count)[:, None, None, None] // np.array([256, 1, 256]) % 256  # each has its number in its colors
     split = Split(images.astype(np.uint8), labels)
     data = Dataset("sorted", split, split, tuple("0123456789"))
-    tried = data.test.draw(100)
-    judgment = Judgment(torch.zeros(100, 3, 1, 1), tried.labels, tried.labels > 4, 0.1)
-    others, other_labels = draw_more(SimpleNamespace(preprocess=PLAIN), judgment, data)  # type: ignore[arg-type]
-    numbers = (255 * others[:, :2, 0, 0]).round().int().numpy() @ [256, 1]
-    tried_numbers = tried.images[:, 0, 0, :2] @ np.array([256, 1])
-    assert len(numbers) == len(set(numbers)) == min(400, count - 100) and not set(numbers) & set(tried_numbers)
-    np.testing.assert_array_equal(labels[numbers], other_labels)
-    assert count == 101 or len(set(other_labels)) == 10
+    first = data.test.draw(100)
+    judgment = Judgment(torch.zeros(100, 3, 1, 1), first.labels, first.labels > 4, 0.1)
+    more_images, more_labels = draw_more(SimpleNamespace(preprocess=PLAIN), judgment, data)  # type: ignore[arg-type]
+    numbers = (255 * more_images[:, :2, 0, 0]).round().int().numpy() @ [256, 1]
+    first_numbers = first.images[:, 0, 0, :2] @ np.array([256, 1])
+    assert len(numbers) == len(set(numbers)) == min(400, count - 100) and not set(numbers) & set(first_numbers)
+    np.testing.assert_array_equal(labels[numbers], more_labels)
+    assert count == 101 or len(set(more_labels)) == 10
 
 
 @pytest.mark.parametrize(

@@ -244,7 +244,7 @@ def table_row(result: Result) -> dict[str, str]:
 
 
 def compare(results: Sequence[Result]) -> list[list[dict[str, str]]]:
-    """Return the same of adversarial local features, a row a model."""
+    """Return what removal in one order costs beyond another, of adversarial local features, a row a model."""
     return [[{"model": result.model_name, **_costs(result, "adversarial")} for result in results]]
 
 

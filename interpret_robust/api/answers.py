@@ -1,6 +1,5 @@
 """Answers of analyses in a program: numbers by name, tables, pictures."""
 
-import difflib
 import re
 import shutil
 import tempfile
@@ -18,7 +17,7 @@ from interpret_robust.analyses.engine import printing
 from interpret_robust.api.arguments import check_path
 from interpret_robust.api.wording import words_of_python
 from interpret_robust.core.arrays import AnyArray
-from interpret_robust.core.errors import UserError, check_truth
+from interpret_robust.core.errors import UserError, check_truth, find_nearest
 from interpret_robust.core.files import replace_file
 from interpret_robust.core.parsing import format_count
 from interpret_robust.core.plugins import first_words
@@ -116,8 +115,8 @@ class Answer:
         if matches:
             raise UserError(f"'{name}' is the name of several arrays: {', '.join(matches)}.")
         names = {path.rpartition("/")[2]: path for path in self._axes} | {path: path for path in self._axes}
-        matches_near = difflib.get_close_matches(name, names, n=1)
-        hint = f"did you mean '{matches_near[0]}'?" if matches_near else f"there are {', '.join(self.statistics)}."
+        nearest = find_nearest(name, list(names))
+        hint = f"did you mean '{nearest}'?" if nearest else f"there are {', '.join(self.statistics)}."
         if name in self._titles:
             hint = f"it is a column of the printed table; the statistics are {', '.join(self.statistics)}."
         raise UserError(f"{self.analysis} holds nothing called '{name}': {hint}")

@@ -24,7 +24,8 @@ from interpret_robust.models import card as cards
 from interpret_robust.models import external
 from interpret_robust.models.building import build_network
 from interpret_robust.models.card import Card
-from interpret_robust.models.checks.answers import differentiate, differs_in_slope, is_same
+from interpret_robust.models.checks.answers import is_same
+from interpret_robust.models.checks.gradients import differentiate, differs_in_slope
 from interpret_robust.models.classifier import Classifier, Features
 from interpret_robust.models.copying import copy_of
 from interpret_robust.models.external import ExternalModel

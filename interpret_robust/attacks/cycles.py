@@ -34,7 +34,7 @@ class Visit(NamedTuple):
 
 
 def _visit(iterate: Tensor) -> Visit:
-    """Return an iterate with its sums: integers, which add up to the same in any order, over or not over the top."""
+    """Return an iterate with its sums: integers, which add up to the same in any order, also where they overflow."""
     bits = iterate.view(torch.int32) if iterate.dtype == torch.float32 else iterate
     return Visit(iterate, bits.sum(tuple(range(1, iterate.ndim)), dtype=torch.int32))
 

@@ -60,7 +60,7 @@ class Verification(NamedTuple):
     doubt: str | None = None
 
     def cells(self) -> dict[str, str]:
-        """Return the same as cells of a table, but for the hash."""
+        """Return what was verified as cells of a table, but for the hash."""
         return {
             "images": str(self.images),
             "largest change, 255ths": f"{255 * self.largest:.2f}",

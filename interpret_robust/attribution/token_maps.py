@@ -101,7 +101,9 @@ def _pass_forward(places: Tokens, model: nn.Module, images: Tensor) -> list[Tens
 def _pass_back(
     places: Tokens, model: nn.Module, images: Tensor, classes: Tensor | None
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Return the same, and the gradients of the logits of classes, by default of the predicted ones."""
+    """Return the attention (N, heads, T, T) of each block, and the gradients with respect to it of the logits of
+    classes, by default of the predicted ones.
+    """
     with torch.enable_grad():
         attentions, logits = attend(model, images)
         blocks = [attentions[number] for number in places.blocks]

@@ -133,12 +133,22 @@ def check_truth(name: str, value: object) -> None:
         raise UserError(f"{name} is {describe(value)}: give True or False.")
 
 
-def unknown(kind: str, name: object, choices: Iterable[str], alike: Iterable[str] = ()) -> UserError:
+def unknown(
+    kind: str, name: object, choices: Iterable[str], alike: Iterable[str] = (), limit: int | None = None
+) -> UserError:
     """Return the error for a name that is not among `choices`, with the nearest one of these and of `alike`.
 
-    A program may give something other than text for a name.
+    Of more than `limit` choices only near ones are listed. A program may give something other than text for a name.
+
+    Example:
+        >>> str(unknown("model", "zoo", [f"a{n}" for n in range(99)], limit=12))
+        "unknown model 'zoo': none of 99 has a name like that."
     """
     name, names = name if isinstance(name, str) else describe(name), sorted(choices)
+    if limit is not None and len(names) > limit:
+        count, names = len(names), list_near(name, names, limit)
+        if not names:
+            return UserError(f"unknown {kind} '{name}': none of {count} has a name like that.")
     nearest = find_nearest(name, [*names, *sorted(alike)])
     hint = f"did you mean '{nearest}'? " if nearest else ""
     return UserError(f"unknown {kind} '{name}': {hint}known are {', '.join(names)}.")
@@ -151,10 +161,24 @@ def find_nearest(name: str, names: Sequence[str]) -> str | None:
         >>> find_nearest("quik", ["paper", "quick"])
         'quick'
     """
+    return next(iter(list_near(name, names, 1, LIKENESS)), None)
+
+
+LIKENESS = 0.6
+"""Of a name from which on it is taken for a mistyped one, from 0 to 1 (difflib's default)."""
+
+
+def list_near(name: str, names: Sequence[str], limit: int, likeness: float = 0.5) -> list[str]:
+    """Return at most so many of `names` that are like a name, upper case or lower, the nearest first.
+
+    Example:
+        >>> list_near("quik", ["paper", "quick", "Quick-2"], 2)
+        ['quick', 'Quick-2']
+    """
     import difflib  # which most commands do not need
 
     by_lower_case = {choice.lower(): choice for choice in reversed(names)}
-    return next((by_lower_case[key] for key in difflib.get_close_matches(name.lower(), by_lower_case, n=1)), None)
+    return [by_lower_case[key] for key in difflib.get_close_matches(name.lower(), by_lower_case, limit, likeness)]
 
 
 Say = Callable[[str], None]

@@ -43,7 +43,7 @@ class Framing:
 
     @property
     def text(self) -> str:
-        """Return the same in words."""
+        """Return the resize and the crop in words."""
         size = f"shorter side {self.resize[0]}" if len(self.resize) == 1 else "x".join(map(str, self.resize))
         return f"{size}, {self.interpolation}, center {self.crop[0]}x{self.crop[1]}"
 

@@ -48,7 +48,7 @@ def parse_cifar100(*batches: bytes) -> Pair:
 
 
 def parse_cifar100_sorted(*batches: bytes) -> Pair:
-    """Return the same, in the order of `sort_by_content`."""
+    """Return images and labels as `parse_cifar100` does, in the order of `sort_by_content`."""
     return sort_by_content(*parse_cifar100(*batches))
 
 

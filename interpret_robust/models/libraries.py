@@ -1,6 +1,5 @@
 """Builders of networks that libraries offer: torchvision, timm, also from the Hugging Face Hub, and RobustBench."""
 
-import difflib
 import importlib
 import importlib.util
 import re
@@ -215,13 +214,5 @@ def _missing_package(library: str) -> UserError:
 def _check_known(name: str, choices: Iterable[str], subject: str) -> None:
     """Raise UserError for a name that is not known; of many names the error lists only the nearest."""
     choices = list(choices)
-    if name in choices:
-        return
-    matches = (
-        choices if len(choices) <= MOST_TOLD else difflib.get_close_matches(name, choices, n=MOST_TOLD, cutoff=0.5)
-    )
-    raise (
-        unknown(subject, name, matches)
-        if matches
-        else UserError(f"unknown {subject} '{name}': none has a name like that.")
-    )
+    if name not in choices:
+        raise unknown(subject, name, choices, limit=MOST_TOLD)

@@ -33,7 +33,7 @@ class Comparison(NamedTuple):
     p_value: float
 
     def cells(self) -> dict[str, str]:
-        """Return the same as cells of a table."""
+        """Return the comparison as cells of a table."""
         return {
             "AutoAttack": self.autoattack.percent(),
             "our worst case": self.our_accuracy.percent(),

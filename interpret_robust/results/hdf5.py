@@ -226,7 +226,7 @@ class Result:
 
     @property
     def evaluator_ids(self) -> list[str]:
-        """Return the same of the models that read what its model gives."""
+        """Return the ids of the models that read what its model gives, see `model_id`."""
         return [evaluator.id for evaluator in self.evaluators]
 
     @property

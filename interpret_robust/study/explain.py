@@ -1,6 +1,5 @@
 """What a model makes of one picture, and of the same under PGD, by the functions that analyses are made of."""
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -91,15 +90,7 @@ def class_of(name: str, class_names: tuple[str, ...]) -> int:
         return place
     if name.isascii() and name.isdigit() and int(name) < len(class_names):
         return int(name)
-    nearest = difflib.get_close_matches(
-        name.lower(), [class_name.lower() for class_name in class_names], n=MOST_CHOICES, cutoff=0.4
-    )
-    choices = [
-        class_name for class_name in class_names if len(class_names) <= MOST_CHOICES or class_name.lower() in nearest
-    ]
-    if not choices:
-        raise UserError(f"unknown class '{name}': none of {len(class_names)} has a name like that.")
-    raise unknown("class", name, choices)
+    raise unknown("class", name, class_names, limit=MOST_CHOICES)
 
 
 @exact()

@@ -37,8 +37,9 @@ class _PlannedModel(NamedTuple):
         return str(self.path)
 
 
-def plan(study: Study, folders: Folders = Folders(Path())) -> list[Step]:  # noqa: B008 - it does not change
+def plan(study: Study) -> list[Step]:
     """Return every model and every answer of a study, in an order in which they can be made."""
+    folders = Folders(Path())
     models = _plan_models(study, folders)
     answers = [step for _, steps in _answers(study, models, folders) for step in steps]
     return [*(Step(model.path) for model in models.values()), *answers]

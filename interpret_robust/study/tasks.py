@@ -77,7 +77,7 @@ class TrainTask:
             return round_robin.to_end(self.steps(stop, position))
 
     def steps(self, stop: Event, position: int | None) -> Generator[None, None, str]:
-        """Yield the same a step at a time, until `stop` is set."""
+        """Train a step at a time, until `stop` is set, and return how it went."""
         if ranks.gather_flags(time.monotonic() > self.deadline)[0]:
             raise NotBegun(f"{self.job().name} was not begun")
         path, is_new = yield from training(

@@ -26,7 +26,9 @@ WARM_UP = 3
 
 
 def accelerate(step: Step, model: Classifier, device: torch.device) -> Step:
-    """Return the same step as fast as the device allows. On a GPU `model.features` is compiled.
+    """Return a training step that computes what `step` does, as fast as the device allows.
+
+    On a GPU `model.features` is compiled.
 
     What several ranks do together is neither compiled nor recorded.
     """

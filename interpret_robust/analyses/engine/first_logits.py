@@ -13,7 +13,7 @@ from interpret_robust.core.errors import UserError
 from interpret_robust.core.random_numbers import preserve_random_numbers
 from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import make_batch
-from interpret_robust.models.checks.answers import differentiate
+from interpret_robust.models.checks.gradients import differentiate
 from interpret_robust.models.external import ExternalModel
 from interpret_robust.models.subject import Subject
 

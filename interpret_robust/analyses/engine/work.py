@@ -46,13 +46,24 @@ from interpret_robust.results.hdf5 import Columns, Places
 class Work:
     """An analysis of one model over one split, ready to run.
 
+    Args:
+        analysis, subject, dataset: the question, the model that is asked, and the data.
+        folder: where the file is to lie.
+        settings: of the analysis, an object of its class.
+        split, limit: `train`, `test` or `val`, and how many of its images, None for all.
+        batch_size: images a batch; by default as many as fit images of that size.
+        device: where the model is asked.
+        evaluators: the models that read what the model gives, and `default_evaluators` whether nobody chose them.
+        source: how the dataset was typed; by default its name.
+        recalibrate: the kind of training images that batch-norm statistics are measured on first, or `none`.
+        deadline: a value of `time.monotonic()` at which it stops.
+
     Attributes:
         dataset, split: all data, and the images that are analyzed.
         settings: resolved for the model.
         is_new: whether `run` has written the file; another process may have done so before.
         origin: how the data are typed: `source`, a name or a path; `limit`, None for all of the split; and
             `trained_on`, the sources of the model and of the evaluators, None of those from elsewhere.
-        recalibrate: the kind of training images that batch-norm statistics are measured on first, or `none`.
 
     Raises UserError for a model and a dataset that do not fit, for data without masks where the analysis needs
     them, and for evaluators of one name or that are the model itself.
@@ -167,7 +178,7 @@ class Work:
 
     @cached_property
     def model(self) -> Classifier:
-        """Return the same, folded: what answers, and what is attacked."""
+        """Return `network`, folded: what answers, and what is attacked."""
         return fold(self.network)
 
     def _identity(self) -> Hashable | None:
@@ -291,8 +302,8 @@ class Work:
         """Write the file, going on after the last whole batches of a stopped run.
 
         Several ranks share the batches, each of which is the same whoever computes it. A stopped run that other copies
-        read is begun anew. Raises Stopped on SIGINT or SIGTERM and at the deadline, a value of `time.monotonic()`,
-        with all whole batches kept.
+        read is begun anew. Raises Stopped on SIGINT or SIGTERM and at the deadline, with all whole batches
+        kept.
         """
         began = time.monotonic()
         with ExitStack() as files:

@@ -68,7 +68,7 @@ def _state(network: nn.Module) -> State:
 
 
 def _copies(state: State) -> State:
-    """Return the same with containers of their own, in which a call may put something."""
+    """Return a state with containers of its own, in which a call may put something."""
     return {module: {name: _copy(value) for name, value in values.items()} for module, values in state.items()}
 
 

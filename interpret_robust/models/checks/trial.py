@@ -4,7 +4,7 @@ What makes every answer meaningless is refused. What makes answers doubtful is o
 sentences are kept in the files of all answers that rest on the model, and shown beside their numbers.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,39 +13,26 @@ import torch
 from torch import Tensor
 
 from interpret_robust.core.errors import UserError
-from interpret_robust.core.random_numbers import preserve_random_numbers, seed_all
+from interpret_robust.core.random_numbers import preserve_random_numbers
 from interpret_robust.datasets import Dataset
 from interpret_robust.datasets.batches import to_device, to_pixels
-from interpret_robust.models.checks.answers import (
-    FLAT,
-    SMALL,
-    describe_flat,
-    doubts_about_gradients,
-    doubts_about_logits,
-    is_same,
-)
+from interpret_robust.models.checks.answers import SMALL, doubts_about_logits
 from interpret_robust.models.checks.attention import doubts_about_attention
 from interpret_robust.models.checks.file_accuracy import doubt_about_accuracy
+from interpret_robust.models.checks.first_answers import FirstAnswers
+from interpret_robust.models.checks.gradients import FLAT, describe_flat, doubts_about_gradients
 from interpret_robust.models.checks.images import doubts_about_images
 from interpret_robust.models.checks.judgment import Judgment
 from interpret_robust.models.checks.losses import doubt_about_loss
 from interpret_robust.models.checks.memory import Memory
 from interpret_robust.models.checks.norms import doubt_about_norms
-from interpret_robust.models.checks.own_numbers import list_changes, sum_up
+from interpret_robust.models.checks.positions import doubts_about_positions
 from interpret_robust.models.checks.reading import check_reading
 from interpret_robust.models.checks.steps import doubt_about_steps
-from interpret_robust.models.classifier import Classifier, predicted_classes
+from interpret_robust.models.classifier import Classifier
 from interpret_robust.models.layers.choice import Choice
-from interpret_robust.models.layers.dependence import LEAST_OF_FEW, count_turned
-from interpret_robust.models.layers.hooks import count_beyond, use_part
 from interpret_robust.models.normalization import STATISTICS
 from interpret_robust.models.wrapper import WrappedModel
-
-MOST_CELLS = 0.6
-"""How far a position may lie from its place: a convolution of stride 2 that pads both sides alike moves it by 1/2."""
-
-MANY_SKIPPED = 3
-"""Layers behind the one that is taken from which on a sentence says so: one may be a change of shape."""
 
 LOSS_IMAGES = 16
 """Right images on which two losses are compared, of at most SMALL pixels; of larger ones a quarter."""
@@ -112,18 +99,9 @@ def try_out(
         if memory is not None and (doubt := memory.doubt(model, images)):
             doubts.append(f"{label} {doubt}")
         if layer is not None:
-            doubts += _check_layer(layer, label)
-            doubts += _check_frames(model, images, layer, label)
+            doubts += doubts_about_positions(model, images, layer, label)
             if model.attention_layer is not None:
                 doubts += doubts_about_attention(model, images[:1], label)
-            with use_part(model.backbone, model.part):
-                count = count_beyond(model.backbone, layer.name, model.preprocess, images) if layer.sees_all else 0
-            if count:
-                doubts.append(
-                    f"{label}: on {count} of {len(images)} test images the answer does not rest on layer "
-                    f"'{layer.name}' alone, as where some images leave a network early: ranks and maps by position are "
-                    "of a part of it. --local-layer names another."
-                )
         judgment, doubt = check_reading(model, data, normalize, STATISTICS if is_trained else {})
         if judgment.flat_count >= LEAST_FLAT * len(judgment.labels) and not any(FLAT in text for text in doubts):
             doubts.append(f"{label} {describe_flat(judgment.flat_count, len(judgment.labels))}")
@@ -182,131 +160,3 @@ def doubts_about_answers(model: Classifier, images: Tensor, label: str) -> Itera
             yield f"{label} {doubt}"
     except UserError as error:
         raise UserError(f"{label}: {error}") from error
-
-
-class FirstAnswers:
-    """What a model answers to a few images (N, C, H, W) when it is tried, to tell later whether that has changed.
-
-    A copy of the model asks the copy: this is no function that would go on asking the original. Random numbers are
-    seed 0's, and those of the process left as found.
-    """
-
-    def __init__(self, model: WrappedModel, images: Tensor) -> None:
-        self._model, self._images = model, images
-        self._answers = self._ask()
-        self._is_steady, self._sums = is_same(self._answers, self._ask()), sum_up(model.backbone)
-
-    @torch.no_grad()
-    def _ask(self) -> Tensor:
-        device = self._model.preprocess.mean.device
-        with preserve_random_numbers(device):
-            seed_all(0, 0)
-            self._model.restart_draws(0)
-            logits: Tensor = self._model(self._images.to(device)).cpu()
-            return logits
-
-    def follow(self) -> Callable[[], str | None]:
-        """Ask again before an analysis, and return what asks once more after it and gives a sentence, or None.
-
-        None is said of a model whose answers differ at once, which the trial tells of. Sentences begin with a verb, to
-        be read behind the model's name.
-
-        Example:
-            >>> finish = FirstAnswers(model, images).follow()
-            >>> finish()
-        """
-        answers_before = self._ask()
-        return lambda: self._compare(answers_before)
-
-    def _compare(self, answers_before: Tensor) -> str | None:
-        last_answers = self._ask()
-        if not self._is_steady or is_same(self._answers, last_answers):
-            return None
-        count = int((predicted_classes(self._answers) != predicted_classes(last_answers)).sum())
-        difference = (
-            f"answered {len(self._images)} images differently after this analysis than when it was loaded ({count} "
-            "decisions changed)"
-        )
-        changes = list_changes(self._sums, sum_up(self._model.backbone))
-        if is_same(answers_before, last_answers):
-            return (
-                f"{difference}, and before it as after it: it was changed since{changes and f' ({changes})'}, or "
-                "it counts its passes. These numbers are of the network as it is now, which was not tried: "
-                "ir.load(network, data) tries it anew."
-            )
-        if changes:
-            return (
-                f"{difference}: its forward changes its own numbers ({changes}), so that these numbers cannot be "
-                "repeated. Let it leave its weights and buffers as they are."
-            )
-        return (
-            f"{difference}: its answers change from call to call, so these numbers cannot be repeated. Does it "
-            "count its passes, or remember earlier images?"
-        )
-
-
-def _check_frames(model: WrappedModel, images: Tensor, layer: Choice, label: str) -> Iterator[str]:
-    """Yield a sentence where positions lie elsewhere on some of images (N, C, H, W), and not on the first of all."""
-    if layer.is_doubtful:
-        return
-    if count := count_turned(lambda images: model.features(images).local, images):
-        yield (
-            f"{label}: on {count} of {len(images)} test images the positions of layer '{layer.name}' depend on pixels "
-            "elsewhere, as where a network turns, mirrors or shifts each image by what it shows: maps and ranks by "
-            "position lie elsewhere there. Do that to the images before, and ask of the network behind it."
-        )
-
-
-def _check_layer(layer: Choice, label: str) -> Iterator[str]:
-    if not layer.sees_all:
-        yield (
-            f"{label}: no layer with positions sees all that its answer rests on. Local features are those of layer "
-            f"'{layer.name}', on which a part of it rests: ranks and maps by position are of that part. --local-layer "
-            "names another."
-        )
-    if layer.stretch_cells > MOST_CELLS:
-        yield (
-            f"{label}: positions at the edge of layer '{layer.name}' lie {layer.stretch_cells:.1f} cells away from "
-            "where a grid over the whole image has them, since its forward pads or crops the image, or its "
-            "convolutions do not pad: maps by position are shifted there. --local-layer names another."
-        )
-    if layer.skip_count >= MANY_SKIPPED:
-        yield (
-            f"{label}: local features are those of layer '{layer.name}', since the positions of {layer.skip_count} "
-            "layers behind it are not in the order of the image. --local-layer names another."
-        )
-    if layer.is_copied:
-        yield (
-            f"{label}: {layer.copy_share:.0%} of the positions of layer '{layer.name}' are copies of others, as an "
-            "adaptive pool makes them of fewer: maps and ranks by position count these several times. --local-layer "
-            "names another."
-        )
-    if layer.other_grid is not None:
-        rows, columns = layer.other_grid
-        yield (
-            f"{label}: the tokens of layer '{layer.name}' lie as in a grid of {rows}x{columns}, which has not the "
-            "shape of the images, as where patches are not square or the forward merges tokens: maps and ranks by "
-            "position lie elsewhere. --local-layer names another."
-        )
-        return
-    if not layer.locality < layer.threshold:
-        if layer.is_astray:
-            yield (
-                f"{label}: {layer.astray_share:.0%} of the positions of layer '{layer.name}' depend more on the pixels "
-                "of most other positions than on their own, as where the forward mirrors every second row or merges "
-                "tokens: maps and ranks by position lie elsewhere there. --local-layer names another."
-            )
-        return
-    if layer.threshold == LEAST_OF_FEW:
-        yield (
-            f"{label}: {1 - layer.locality:.0%} of the positions of layer '{layer.name}' depend more on the pixels of "
-            "another position than on their own, as where the forward mirrors, turns or shuffles them: maps and ranks "
-            "by position lie elsewhere. --local-layer names another."
-        )
-        return
-    yield (
-        f"{label}: only {layer.locality:.0%} of the other cells of the image matter less to a position of layer "
-        f"'{layer.name}' than its own cell does, where {layer.threshold:.0%} are expected: maps and ranks by position "
-        "may lie elsewhere. "
-        "--local-layer names another."
-    )

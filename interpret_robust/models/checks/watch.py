@@ -11,14 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from interpret_robust.core.random_numbers import preserve_random_numbers
-from interpret_robust.models.checks.answers import (
-    count_blind,
-    differentiate,
-    differs_in_slope,
-    half_precision,
-    is_same,
-    tried_batch_size,
-)
+from interpret_robust.models.checks.answers import half_precision, is_same, tried_batch_size
+from interpret_robust.models.checks.gradients import count_blind, differentiate, differs_in_slope
 from interpret_robust.models.classifier import Classifier, predicted_classes
 
 ROWS = 4

@@ -25,7 +25,9 @@ LEAST_OF_FEW = 1.0
 """The threshold for few positions on a grid, of which each has to lie in the cell that it suits best."""
 
 CLEAR_ERRORS, CLEAR_GAIN = 4.0, 0.1
-"""Standard errors, and share of what a position depends on, by which another order has to suit few positions better."""
+"""By how much another order has to suit few positions better than that of the image: by so many standard errors, and
+by this share of what a position depends on.
+"""
 
 LEAST_POSITIONS = 9
 """Of a grid of fewer positions their order is looked at, see `Dependence.locality`."""

@@ -3,7 +3,6 @@
 Nothing of the network is changed: each hook is there for one pass.
 """
 
-import difflib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from interpret_robust.core.errors import UserError
+from interpret_robust.core.errors import UserError, find_nearest
 from interpret_robust.models.logits import select, tensors_of
 from interpret_robust.models.preprocess import Preprocess
 from interpret_robust.models.recomputation import disable_recomputation
@@ -21,8 +20,8 @@ def find_layer(network: nn.Module, name: str) -> nn.Module:
     """Return the layer of a dotted name. Raises UserError for a name that no layer has."""
     modules_by_name: dict[str, nn.Module] = {path: module for path, module in network.named_modules() if path}
     if name not in modules_by_name:
-        matches = difflib.get_close_matches(name, modules_by_name, n=1)
-        hint = f"did you mean '{matches[0]}'? " if matches else ""
+        nearest = find_nearest(name, list(modules_by_name))
+        hint = f"did you mean '{nearest}'? " if nearest else ""
         top = ", ".join(path for path in modules_by_name if "." not in path)
         raise UserError(f"unknown layer '{name}': {hint}the top layers are {top}; `irt model layers` lists more.")
     return modules_by_name[name]

@@ -58,7 +58,7 @@ BYWORDS = re.compile(
     r"(state|dict|param|parameter|buffer|weight)s?|matrix|lr|last|best|train|training|val|valid|test|grad|torch|cuda|"
     r"numpy|python|curve"
 )
-"""Words that stand beside these."""
+"""Words that may stand beside those of TRAINING in the name of a key."""
 
 OPTIMIZER_NAMES = {"params", "param_groups", "weight_sum"}
 """What the mappings of an optimizer hold, of which one is schedule-free."""

@@ -51,7 +51,7 @@ class _Transfer(NamedTuple):
 
 
 def _black_box(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[Sample]:
-    """Yield the same as `_white_box`, without a worst case: on what was made on a model's copies.
+    """Yield the accuracy on what was made on a model's copies, without a worst case.
 
     An attack has a seed that it is made on and one that reads it. Both differ from training to training, so that the
     seeds of either kind, averaged over the other, have to agree. What several files say of two seeds counts once.

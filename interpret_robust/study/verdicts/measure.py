@@ -63,7 +63,7 @@ class Measure:
 
     @property
     def images_text(self) -> str:
-        """Return the same with what they are: as `1000 test images`."""
+        """Return the number of images of a seed with their split: as `1000 test images`."""
         return f"{self.count} {self.split} image{'s' if max(self.images) > 1 else ''}"
 
     @property
