@@ -2958,7 +2958,9 @@ def test_a_doubt_is_warned_of_and_kept_beside_every_number() -> None:
     assert "In doubt: mine answers with probabilities" in " ".join(str(answer).split())
     drawing = compose("robustness", [answer.result])
     assert "In doubt: mine answers with probabilities" in drawing.caption
-    assert "In doubt: the caption says why." in [text.get_text() for text in drawing.figure.texts]
+    assert "In doubt: the caption, in the .json beside this, says why." in [
+        text.get_text() for text in drawing.figure.texts
+    ]
 
 
 # --- answers that are no numbers

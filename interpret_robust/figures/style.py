@@ -176,7 +176,7 @@ def new_figure(height: float) -> Figure:
 
 
 def mark_doubtful(figure: Figure) -> None:
-    """Write under a figure that its numbers are in doubt; the caption says why."""
+    """Write under a figure that its numbers are in doubt; the caption, in the file beside it, says why."""
     strip_height = 0.15 / figure.get_figheight()
     bottom = strip_height
     if label := figure.get_supxlabel():  # which the layout would put at the edge
@@ -184,7 +184,13 @@ def mark_doubtful(figure: Figure) -> None:
         bottom += 0.2 / figure.get_figheight()
     layout: Any = figure.get_layout_engine()
     layout.set(rect=(0, bottom, 1, 1 - bottom))
-    figure.text(0.01, strip_height / 4, "In doubt: the caption says why.", fontsize=6, color="firebrick")
+    figure.text(
+        0.01,
+        strip_height / 4,
+        "In doubt: the caption, in the .json beside this, says why.",
+        fontsize=6,
+        color="firebrick",
+    )
 
 
 def bare(axes: Axes) -> None:
