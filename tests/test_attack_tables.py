@@ -118,7 +118,7 @@ def test_a_table_says_over_what(study: list[Result]) -> None:
 
 def test_the_note_says_what_gives_black_box_numbers(tmp_path: Path) -> None:
     (table,) = comparison_tables([random(tmp_path, [("at", 0)], 0)])
-    assert "`irt evaluate` of two seeds of a variant (`irt train --copies` trains them)" in table.note
+    assert "which need a checkpoint of another seed beside each (`irt train --copies` trains it)" in table.note
     (table,) = comparison_tables([random(tmp_path, [("net", 0)], 0, architecture="any")])
     assert "no black-box accuracy: `--evaluator FILE` has another model classify" in table.note
     read = random(tmp_path, [("net", 0), ("other", 0)], 0, architecture="any", by_matrix=True)

@@ -157,8 +157,14 @@ def test_a_class_has_a_name_or_a_number() -> None:
     assert [explain.class_of(name, names) for name in ("DOG", "0", "7")] == [1, 0, 2]
     with pytest.raises(ir.UserError, match="unknown class 'cta': did you mean 'cat'"):
         explain.class_of("cta", names)
-    with pytest.raises(ir.UserError, match="unknown class '3'"):
-        explain.class_of("3", names)
+    for number in ("3", "-1"):
+        with pytest.raises(
+            ir.UserError, match=f"class {number} is none of these: give a number from 0 to 2, or a name"
+        ):
+            explain.class_of(number, names)
+    hundred = (*(f"kind {number:02}" for number in range(99)), "pickup_truck")
+    with pytest.raises(ir.UserError, match="unknown class 'Truck': of 100, the nearest are pickup_truck"):
+        explain.class_of("Truck", hundred)
 
 
 def small_network() -> torch.nn.Module:

@@ -403,7 +403,7 @@ MISTAKES = [
     (
         "torchvision:resnet81",
         {},
-        r"unknown torchvision model 'resnet81': did you mean 'resnet18'\? known are",
+        r"unknown torchvision model 'resnet81': did you mean 'resnet18'\? of \d+, the nearest are resnet18, resnet",
     ),
     ("torchvision:", {}, "unknown torchvision model ''"),
     ("timm:vit_tinny_patch16_224", {}, r"unknown timm model .* did you mean 'vit_tiny_patch16_224'\?"),

@@ -95,8 +95,8 @@ def fetch(name: str, folder: Path) -> npz.Arrays:
 
 
 def cifar10_files(images: Array) -> dict[str, bytes]:
-    """Six batches, the labels of whose images count up from 0; the last batch is the test set."""
-    batches = [cifar_batch(images[i : i + 1], [i]) for i in range(6)]
+    """Six batches, the labels of whose images count up from 0 to 4 and begin again in the last one, the test set."""
+    batches = [cifar_batch(images[i : i + 1], [i % 5]) for i in range(6)]
     names = CIFAR10_BINARY.train + CIFAR10_BINARY.test
     return dict(zip(names, batches, strict=True))
 
@@ -129,6 +129,13 @@ def test_cifar_records_become_images_and_the_last_label() -> None:
     x, y = sources.parse_cifar100(batch)
     np.testing.assert_array_equal(x, IMAGES[:3])
     assert y.tolist() == [99, 1, 50]
+
+
+def test_a_label_that_training_images_lack_is_refused_before_anything_is_written() -> None:
+    form = sources.Format(("train",), ("test",), sources.parse_cifar)
+    files = {"train": cifar_batch(IMAGES[:2], [0, 3]), "test": cifar_batch(IMAGES[2:4], [3, 150])}
+    with pytest.raises(ValueError, match="a test image has label 150, and the highest of training images is 3"):
+        form.arrays(files)
 
 
 def test_copies_in_any_order_are_sorted_alike() -> None:
@@ -189,7 +196,7 @@ def test_fetch_reads_cifar10_extracted_or_not(tmp_path: Path, monkeypatch: pytes
     arrays = fetch("cifar10", tmp_path)
     np.testing.assert_array_equal(arrays["x_train"], IMAGES[:5])
     np.testing.assert_array_equal(arrays["x_test"], IMAGES[5:])
-    assert (arrays["y_train"].tolist(), arrays["y_test"].tolist()) == ([0, 1, 2, 3, 4], [5])
+    assert (arrays["y_train"].tolist(), arrays["y_test"].tolist()) == ([0, 1, 2, 3, 4], [0])
 
 
 def test_fetch_downloads_what_is_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

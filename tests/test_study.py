@@ -270,11 +270,19 @@ def test_a_file_that_more_copies_have_read_will_do_and_one_that_fewer_have_is_re
     other.symlink_to(models(["small at 2"])[0])
     larger = table_task(folders)
     assert larger.name == first.name
+
+    def state() -> str:
+        needs = (Path(f"odd-small-at-seed{seed}.safetensors") for seed in (0, 1, 2))
+        return reproduction.tell_state(
+            reproduction.Step(first.work().path.relative_to(folders.root), (*needs,)), folders.root
+        )
+
+    assert state() == "anew"
     assert first.is_done() and not larger.is_done()
     assert targets_in(first) == [f"odd-small-at-seed{seed}" for seed in (0, 1)]
     larger()
     assert targets_in(first) == [f"odd-small-at-seed{seed}" for seed in (0, 1, 2)]
-    assert larger.is_done() and first.is_done()
+    assert larger.is_done() and first.is_done() and state() == "yes"
     other.unlink()
     assert table_task(folders).is_done()
     assert not table_task(folders, overwrite=True).is_done()

@@ -47,7 +47,7 @@ study_options = options(
     click.option(
         "--seeds",
         type=COUNT,
-        help="Number of training seeds. [default: 1 for quick and figures, 2 for cifar10, else 3]",
+        help="Number of training seeds. [default: 1 for quick and figures, 2 for table5 and cifar10, else 3]",
     ),
     click.option("--arch", help="An architecture instead of that of --scale, such as narrow."),
 )
@@ -59,6 +59,8 @@ study_options = options(
 @root_option
 def plan(name: str, scale: str, seeds: int | None, arch: str | None, form: str, root: Path) -> None:
     """List the files of study NAME, what each of them needs, and whether it is there.
+
+    An answer that is there is made `anew` where more models are to classify its adversarial images.
 
     A workflow engine can make each file by itself with irt reproduce NAME --only FILE; workflow/ has one for Snakemake.
     """
@@ -76,7 +78,7 @@ def plan(name: str, scale: str, seeds: int | None, arch: str | None, form: str, 
     rows = [
         {
             "file": str(step.file),
-            "here": "yes" if (root / step.file).exists() else "no",
+            "here": reproduction.tell_state(step, root),
             "needs": " ".join(need.stem for need in step.needs) if form in ("csv", "json") else _count(step.needs),
         }
         for step in steps

@@ -145,13 +145,14 @@ def unknown(
         "unknown model 'zoo': none of 99 has a name like that."
     """
     name, names = name if isinstance(name, str) else describe(name), sorted(choices)
-    if limit is not None and len(names) > limit:
-        count, names = len(names), list_near(name, names, limit)
-        if not names:
-            return UserError(f"unknown {kind} '{name}': none of {count} has a name like that.")
     nearest = find_nearest(name, [*names, *sorted(alike)])
     hint = f"did you mean '{nearest}'? " if nearest else ""
-    return UserError(f"unknown {kind} '{name}': {hint}known are {', '.join(names)}.")
+    if limit is None or len(names) <= limit:
+        return UserError(f"unknown {kind} '{name}': {hint}known are {', '.join(names)}.")
+    matches = list_near(name, names, limit)
+    if not matches:
+        return UserError(f"unknown {kind} '{name}': none of {len(names)} has a name like that.")
+    return UserError(f"unknown {kind} '{name}': {hint}of {len(names)}, the nearest are {', '.join(matches)}.")
 
 
 def find_nearest(name: str, names: Sequence[str]) -> str | None:
@@ -161,24 +162,25 @@ def find_nearest(name: str, names: Sequence[str]) -> str | None:
         >>> find_nearest("quik", ["paper", "quick"])
         'quick'
     """
-    return next(iter(list_near(name, names, 1, LIKENESS)), None)
-
-
-LIKENESS = 0.6
-"""Of a name from which on it is taken for a mistyped one, from 0 to 1 (difflib's default)."""
-
-
-def list_near(name: str, names: Sequence[str], limit: int, likeness: float = 0.5) -> list[str]:
-    """Return at most so many of `names` that are like a name, upper case or lower, the nearest first.
-
-    Example:
-        >>> list_near("quik", ["paper", "quick", "Quick-2"], 2)
-        ['quick', 'Quick-2']
-    """
     import difflib  # which most commands do not need
 
     by_lower_case = {choice.lower(): choice for choice in reversed(names)}
-    return [by_lower_case[key] for key in difflib.get_close_matches(name.lower(), by_lower_case, limit, likeness)]
+    return next((by_lower_case[key] for key in difflib.get_close_matches(name.lower(), by_lower_case, n=1)), None)
+
+
+def list_near(name: str, names: Sequence[str], limit: int) -> list[str]:
+    """Return at most so many of `names` that hold a name or are like it, upper case or lower, the nearest first.
+
+    Example:
+        >>> list_near("Truck", ["trout", "pickup_truck", "sea"], 2)
+        ['pickup_truck', 'trout']
+    """
+    import difflib
+
+    by_lower_case = {choice.lower(): choice for choice in reversed(names)}
+    holders = [key for key in sorted(by_lower_case) if name.lower() in key]
+    alike = difflib.get_close_matches(name.lower(), by_lower_case, limit, cutoff=0.4)
+    return [by_lower_case[key] for key in dict.fromkeys((*holders, *alike))][:limit]
 
 
 Say = Callable[[str], None]

@@ -90,11 +90,12 @@ CIFAR10_PNGS = Format(
 )
 
 
-def _cifar100(parse: Callable[..., Pair]) -> Source:
+def _cifar100(parse: Callable[..., Pair], sums: dict[str, str] | None = None) -> Source:
     return Source(
         "https://www.cs.toronto.edu/~kriz",
         {"cifar-100-binary.tar.gz": "03b5dce01913d631647c71ecec9e9cb8"},
         Format(("cifar-100-binary/train.bin",), ("cifar-100-binary/test.bin",), parse),
+        sums or {},
     )
 
 
@@ -157,7 +158,15 @@ RECORDS = {
     "cifar100-sorted": Record(
         "the same in an order that any copy of it gives, for our own study",
         _words(CIFAR100_CLASSES),
-        _cifar100(parse_cifar100_sorted),
+        _cifar100(
+            parse_cifar100_sorted,
+            {
+                "x_train": "314214c52cf8821c3fd95fc3391792a3b938be3130d8a6fa1472491c1bf41022",
+                "y_train": "ea2cd91837953d77eeafb4c1f9add4fc27247412f0a8f42474f75beb5a4319fd",
+                "x_test": "3649f267eb9a14c4acea5df2e2b437abe44b7a6b67c2ffd653ebea273d00305e",
+                "y_test": "5cf52a13f3e25074c5cfeba73ebc826b83f8fde92ff0e85cecbd9d7efb334a85",
+            },
+        ),
     ),
     "svhn": Record(
         "house numbers (32x32 RGB)",

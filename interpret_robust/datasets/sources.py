@@ -1,10 +1,10 @@
 """Where a dataset's arrays come from: a cached .npz, its official files, its official host, or a mirror.
 
-Nothing here unpickles: CIFAR is read from its binary version and no .npz may hold object arrays. For
-CIFAR-10 and MNIST the SHA-256 of each array is pinned and checked whichever way it came. For CIFAR-100 and
-SVHN no such sums are known: their archives are checked by the published MD5 (SVHN's is the one in
-torchvision's source, CIFAR's the one of the binary version on https://www.cs.toronto.edu/~kriz/cifar.html),
-so a CIFAR-100 folder that was extracted elsewhere is taken as it is.
+Nothing here unpickles: CIFAR is read from its binary version and no .npz may hold object arrays. For CIFAR-10, MNIST
+and the sorted CIFAR-100 the SHA-256 of each array is pinned, and checked whichever way it came; the last are those of a
+copy in another order. For CIFAR-100 in its own order and SVHN no such sums are known: their archives are checked by
+the published MD5 (SVHN's is the one in torchvision's source, CIFAR's the one of the binary version on
+https://www.cs.toronto.edu/~kriz/cifar.html), so a CIFAR-100 folder that was extracted elsewhere is taken as it is.
 """
 
 import gzip
@@ -110,7 +110,7 @@ class Format:
     def arrays(self, files: Mapping[str, bytes]) -> Arrays:
         """Return the four arrays, from the bytes of each file by its name.
 
-        Raises FileNotFoundError where one is missing.
+        Raises FileNotFoundError where one is missing, and ValueError for labels that training images lack.
         """
         names = self.train + self.test
         absent = [name for name in names if name not in files]
@@ -118,6 +118,8 @@ class Format:
             raise FileNotFoundError(f"{len(absent)} of {len(names)} are missing, the first is {absent[0]}")
         x_train, y_train = self.parse(*(files[name] for name in self.train))
         x_test, y_test = self.parse(*(files[name] for name in self.test))
+        if (label := int(y_test.max())) > int(y_train.max()):
+            raise ValueError(f"a test image has label {label}, and the highest of training images is {y_train.max()}")
         return {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test}
 
 

@@ -95,7 +95,7 @@ def _note(table: AttackTable) -> str:
         parts.insert(2, "black-box: attacks on the other seeds of the same variant, and the mean over these")
     elif not is_external(first.job):
         parts.append(
-            "no black-box rows, which need `irt evaluate` of two seeds of a variant (`irt train --copies` trains them)"
+            "no black-box rows, which need a checkpoint of another seed beside each (`irt train --copies` trains it)"
         )
     elif all(len(targets_of(result)) == 1 for result in table.files):
         parts.append("no black-box accuracy: `--evaluator FILE` has another model classify the adversarial images")

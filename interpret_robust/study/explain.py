@@ -88,8 +88,10 @@ def class_of(name: str, class_names: tuple[str, ...]) -> int:
     (place,) = find([name], [[class_name] for class_name in class_names])
     if place is not None:
         return place
-    if name.isascii() and name.isdigit() and int(name) < len(class_names):
-        return int(name)
+    if name.isascii() and name.removeprefix("-").isdigit():
+        if 0 <= int(name) < len(class_names):
+            return int(name)
+        raise UserError(f"class {name} is none of these: give a number from 0 to {len(class_names) - 1}, or a name.")
     raise unknown("class", name, class_names, limit=MOST_CHOICES)
 
 

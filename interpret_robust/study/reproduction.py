@@ -12,6 +12,7 @@ from interpret_robust.core.file_names import resolve
 from interpret_robust.core.folders import Folders
 from interpret_robust.core.parsing import format_count
 from interpret_robust.datasets import load
+from interpret_robust.results import hdf5
 from interpret_robust.study.evaluators import readers_of
 from interpret_robust.study.plan import Model, Question, Study
 from interpret_robust.study.tasks import AnalysisTask, TrainTask, analysis_tasks, do_all
@@ -43,6 +44,20 @@ def plan(study: Study) -> list[Step]:
     models = _plan_models(study, folders)
     answers = [step for _, steps in _answers(study, models, folders) for step in steps]
     return [*(Step(model.path) for model in models.values()), *answers]
+
+
+def tell_state(step: Step, root: Path) -> str:
+    """Return `yes` for a planned file that is there, `no` for one that is not, `anew` for an answer of fewer models."""
+    path = root / step.file
+    if not path.exists():
+        return "no"
+    if not step.needs:
+        return "yes"
+    config = hdf5.provenance(path)["config"]
+    if analyses.get(config["analysis"].partition("/")[0]).readers != "copies":
+        return "yes"
+    names = config.get("evaluators", {"names": []})["names"]
+    return "yes" if {need.stem for need in step.needs[1:]} <= set(names) else "anew"
 
 
 def summarize(study: Study) -> str:
