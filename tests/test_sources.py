@@ -131,11 +131,15 @@ def test_cifar_records_become_images_and_the_last_label() -> None:
     assert y.tolist() == [99, 1, 50]
 
 
-def test_a_label_that_training_images_lack_is_refused_before_anything_is_written() -> None:
-    form = sources.Format(("train",), ("test",), sources.parse_cifar)
-    files = {"train": cifar_batch(IMAGES[:2], [0, 3]), "test": cifar_batch(IMAGES[2:4], [3, 150])}
-    with pytest.raises(ValueError, match="a test image has label 150, and the highest of training images is 3"):
-        form.arrays(files)
+def test_a_label_that_training_images_lack_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    files = cifar10_files(IMAGES)
+    put(tmp_path, files | {CIFAR10_BINARY.test[0]: cifar_batch(IMAGES[5:], [150])})
+    source = sources.Source("file:///nowhere", {}, CIFAR10_BINARY)
+    with pytest.raises(UserError, match="cifar10: y_test has label 150 in row 0 where at most 4, the highest"):
+        sources.fetch("cifar10", source, tmp_path)
+    assert not (tmp_path / "cifar10.npz").exists()
+    put(tmp_path, files)
+    assert sources.fetch("cifar10", source, tmp_path)["y_test"].tolist() == [0]
 
 
 def test_copies_in_any_order_are_sorted_alike() -> None:

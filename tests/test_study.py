@@ -283,6 +283,10 @@ def test_a_file_that_more_copies_have_read_will_do_and_one_that_fewer_have_is_re
     larger()
     assert targets_in(first) == [f"odd-small-at-seed{seed}" for seed in (0, 1, 2)]
     assert larger.is_done() and first.is_done() and state() == "yes"
+    whole = first.work().path.read_bytes()
+    first.work().path.write_bytes(whole[: len(whole) // 2])
+    assert state() == "damaged"
+    first.work().path.write_bytes(whole)
     other.unlink()
     assert table_task(folders).is_done()
     assert not table_task(folders, overwrite=True).is_done()

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from interpret_robust import analyses
 from interpret_robust.analyses.engine.naming import effective_limit, file_path
-from interpret_robust.core.errors import Say, unknown
+from interpret_robust.core.errors import Say, UserError, unknown
 from interpret_robust.core.file_names import resolve
 from interpret_robust.core.folders import Folders
 from interpret_robust.core.parsing import format_count
@@ -47,13 +47,18 @@ def plan(study: Study) -> list[Step]:
 
 
 def tell_state(step: Step, root: Path) -> str:
-    """Return `yes` for a planned file that is there, `no` for one that is not, `anew` for an answer of fewer models."""
+    """Return `yes` for a planned file that is there, `no` for one that is not, `anew` for an answer of fewer models, and
+    `damaged` for one that cannot be read.
+    """
     path = root / step.file
     if not path.exists():
         return "no"
     if not step.needs:
         return "yes"
-    config = hdf5.provenance(path)["config"]
+    try:
+        config = hdf5.provenance(path)["config"]
+    except UserError:
+        return "damaged"
     if analyses.get(config["analysis"].partition("/")[0]).readers != "copies":
         return "yes"
     names = config.get("evaluators", {"names": []})["names"]

@@ -302,8 +302,8 @@ class Work:
         """Write the file, going on after the last whole batches of a stopped run.
 
         Several ranks share the batches, each of which is the same whoever computes it. A stopped run that other copies
-        read is begun anew. Raises Stopped on SIGINT or SIGTERM and at the deadline, with all whole batches
-        kept.
+        read is begun anew. Raises Stopped on SIGINT or SIGTERM and at the deadline, with all
+        whole batches kept.
         """
         began = time.monotonic()
         with ExitStack() as files:
