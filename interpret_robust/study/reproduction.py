@@ -47,7 +47,7 @@ def plan(study: Study) -> list[Step]:
 
 
 def tell_state(step: Step, root: Path) -> str:
-    """Return `yes` for a planned file that is there, `no` for one that is not, `anew` for an answer of fewer models, and
+    """Return what a planned file is: `yes` if it is there, `no` if it is not, `anew` for an answer of fewer models,
     `damaged` for one that cannot be read.
     """
     path = root / step.file
