@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from interpret_robust import analyses
 from interpret_robust.analyses.engine.work import Work
-from interpret_robust.attacks.pgd import check_adversarial
+from interpret_robust.attacks.adversarial import check_adversarial
 from interpret_robust.core import provenance
 from interpret_robust.core.device import describe, resolve
 from interpret_robust.core.statistics import Interval, holm, mcnemar, rate

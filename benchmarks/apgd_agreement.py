@@ -22,8 +22,9 @@ import torchattacks
 from torch import Tensor, nn
 
 from interpret_robust.analyses.robustness import APGD_PURPOSES
+from interpret_robust.attacks.adversarial import check_adversarial
 from interpret_robust.attacks.apgd import APGD, TargetedAPGD
-from interpret_robust.attacks.pgd import check_adversarial, per_image_noise
+from interpret_robust.attacks.noise import per_image_noise
 from interpret_robust.core import provenance
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.device import describe

@@ -14,13 +14,13 @@ from speed_cases import CPU, OUR_NAME, RECIPE, Context
 
 from interpret_robust.analyses import alignment, gradmap_score
 from interpret_robust.attacks import cache
-from interpret_robust.attribution.gradients import input_gradient
 from interpret_robust.core import process_pool
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.folders import Folders
 from interpret_robust.core.process_pool import cores
 from interpret_robust.datasets import load
 from interpret_robust.models import checkpoint
+from interpret_robust.models.losses import input_gradient
 from interpret_robust.models.variants import variant
 from interpret_robust.results import hdf5
 from interpret_robust.study import report

@@ -25,8 +25,10 @@ import torch
 from alternatives import import_adv_lib
 from torch import Tensor, nn
 
+from interpret_robust.attacks.adversarial import check_adversarial
 from interpret_robust.attacks.apgd import APGD
-from interpret_robust.attacks.pgd import PGD, check_adversarial, per_image_noise
+from interpret_robust.attacks.noise import per_image_noise
+from interpret_robust.attacks.pgd import PGD
 from interpret_robust.core import provenance
 from interpret_robust.core.device import describe
 from interpret_robust.core.files import replace_file

@@ -35,13 +35,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from interpret_robust.attacks.pgd import image_gradient
 from interpret_robust.core.device import resolve
 from interpret_robust.core.process_pool import cores
 from interpret_robust.datasets import Dataset, Split
 from interpret_robust.models import build
 from interpret_robust.models.architectures import ARCHITECTURES
 from interpret_robust.models.folding import fold
+from interpret_robust.models.losses import loss_gradient
 from interpret_robust.models.variants import VARIANTS, variant
 from interpret_robust.results.tables import render
 from interpret_robust.training.job import Job
@@ -163,7 +163,7 @@ def make_works(arguments: argparse.Namespace, device: torch.device) -> Iterator[
     images, labels = run.batches.batch(0)
     network = build(arguments.arch, run.job.variant.head, dataset.image_shape, run.classes, seed=0)
     model = fold(network.eval()).to(device)
-    gradient = partial(image_gradient, model, images, labels, "cross-entropy")
+    gradient = partial(loss_gradient, model, images, labels)
     yield Work("gradient of PGD in evaluation", torch.float32, arguments.batch, gradient)
 
 

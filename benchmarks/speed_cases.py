@@ -38,7 +38,8 @@ from scipy.stats import spearmanr
 from interpret_robust import analyses
 from interpret_robust.analyses.engine.work import Work
 from interpret_robust.attacks.apgd import APGD
-from interpret_robust.attacks.pgd import PGD, per_image_noise
+from interpret_robust.attacks.noise import per_image_noise
+from interpret_robust.attacks.pgd import PGD
 from interpret_robust.attribution.gradients import gradient_map
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.statistics import bootstrap_mean, holm, mcnemar

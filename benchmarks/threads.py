@@ -47,9 +47,9 @@ def take_gradients(images: int, repeats: int) -> list[float]:
     """Return the seconds of each gradient; the first ones warm up and are left out."""
     import torch
 
-    from interpret_robust.attribution.gradients import loss_gradient
     from interpret_robust.models import build
     from interpret_robust.models.folding import fold
+    from interpret_robust.models.losses import loss_gradient
     from interpret_robust.models.variants import variant
 
     network = fold(build("small", variant("at").head, (3, 32, 32), 10, seed=0).eval())

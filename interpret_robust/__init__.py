@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from interpret_robust.api.answers import Answer, Answers
     from interpret_robust.api.data import samples
     from interpret_robust.api.model import Model, load, train
-    from interpret_robust.attacks.pgd import PGD, generator_noise, per_image_noise
+    from interpret_robust.attacks.noise import generator_noise, per_image_noise
+    from interpret_robust.attacks.pgd import PGD
     from interpret_robust.core.errors import UserError
     from interpret_robust.core.statistics import interval
     from interpret_robust.datasets.in_memory import make_dataset
@@ -64,7 +65,8 @@ _HOMES = {
     "api.data": ("samples",),
     "api.model": ("Model", "load", "train"),
     "api.analysis": ("analyze", "open", "questions"),
-    "attacks.pgd": ("PGD", "generator_noise", "per_image_noise"),
+    "attacks.noise": ("generator_noise", "per_image_noise"),
+    "attacks.pgd": ("PGD",),
     "datasets.in_memory": ("make_dataset",),
     "core.errors": ("DoubtWarning", "UserError"),
     "core.statistics": ("interval",),

@@ -148,7 +148,8 @@ def robust_network(shared_folder: Path) -> "tuple[nn.Module, Tensor, Tensor]":
     import torch.nn.functional as F
     from safetensors.torch import load_model, save_model
 
-    from interpret_robust.attacks.pgd import PGD, per_image_noise
+    from interpret_robust.attacks.noise import per_image_noise
+    from interpret_robust.attacks.pgd import PGD
     from interpret_robust.core.locks import Lock
     from interpret_robust.datasets.batches import TrainingBatches, to_device, to_pixels
     from interpret_robust.datasets.cluttered_digits import cluttered_digits

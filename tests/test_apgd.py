@@ -13,8 +13,8 @@ from networks import Array, InDouble, Linear, array, pixels
 from torch import Tensor, nn
 
 from interpret_robust.attacks.apgd import APGD, LossName, TargetedAPGD, ascend, checkpoints, dlr, targeted_dlr
-from interpret_robust.attacks.norms import Linf, Noise
-from interpret_robust.attacks.pgd import per_image_noise
+from interpret_robust.attacks.noise import Noise, per_image_noise
+from interpret_robust.attacks.norms import Linf
 from interpret_robust.core.errors import UserError
 
 SHAPE = (3, 4, 5)

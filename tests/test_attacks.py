@@ -14,20 +14,15 @@ from networks import InDouble, Linear, array, count_passes, pixels, settle
 from torch import Tensor, nn
 
 from interpret_robust.analyses.engine.settings import AttackSettings
-from interpret_robust.attacks.ball import LossName
-from interpret_robust.attacks.norms import Noise
-from interpret_robust.attacks.pgd import (
-    PGD,
-    batch_norm_mode,
-    check_adversarial,
-    generator_noise,
-    image_gradient,
-    per_image_noise,
-)
+from interpret_robust.attacks.adversarial import check_adversarial
+from interpret_robust.attacks.network import batch_norm_mode
+from interpret_robust.attacks.noise import Noise, generator_noise, per_image_noise
+from interpret_robust.attacks.pgd import PGD
+from interpret_robust.attacks.settings import LossName
 from interpret_robust.core.errors import NotFiniteError, UserError
 from interpret_robust.models import build
 from interpret_robust.models.classifier import NO_CLASS, predicted_classes
-from interpret_robust.models.losses import margin_loss
+from interpret_robust.models.losses import loss_gradient, margin_loss
 
 EPS, STEP = 8 / 255, 2 / 255
 SHAPE = (3, 4, 5)
@@ -145,7 +140,7 @@ def test_gradient_is_that_of_the_sum_whatever_the_batch_and_grad_mode() -> None:
     probability = array(model(images).softmax(1))
     expected = (probability - np.eye(3)[labels.numpy()]) @ array(model.layer.weight)
     with torch.no_grad():
-        gradient = image_gradient(model, images, labels, "cross-entropy")
+        gradient = loss_gradient(model, images, labels)
     assert not gradient.requires_grad
     np.testing.assert_allclose(array(gradient).reshape(5, -1), expected, atol=1e-7)
 
@@ -411,7 +406,7 @@ def test_in_training_mode_the_batchs_own_statistics_decide() -> None:
     model, images, labels = Squiggle(), pixels(4, *SHAPE), labels_of(4, 4)
     model.dropout.p = 0.0
     settle(model)
-    expected = image_gradient(deepcopy(model).train(), images, labels, "margin").sign()
+    expected = loss_gradient(deepcopy(model).train(), images, labels, margin_loss).sign()
     attack = PGD(EPS, STEP, 1, random_start=False, loss="margin", batch_norm="train")
     adversarial = attack(model, images, labels, noise_for(images))
     torch.testing.assert_close(adversarial, (images + STEP * expected).clamp(0, 1), rtol=0, atol=2e-7)

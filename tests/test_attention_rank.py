@@ -25,8 +25,8 @@ from interpret_robust.analyses.attention_rank import (
     with_noise,
 )
 from interpret_robust.analyses.engine.work import Work
+from interpret_robust.attacks.noise import per_image_noise
 from interpret_robust.attacks.norms import Linf
-from interpret_robust.attacks.pgd import per_image_noise
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
 from interpret_robust.datasets import Dataset, Split

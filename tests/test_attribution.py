@@ -4,6 +4,7 @@ import copy
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,6 @@ from interpret_robust.attribution.gradients import (
     SIGMA,
     SOURCES,
     gradient_map,
-    input_gradient,
-    loss_gradient,
     position_weights,
     random_targets,
     resolved_weight,
@@ -29,6 +28,7 @@ from interpret_robust.attribution.gradients import (
 from interpret_robust.core.errors import UserError
 from interpret_robust.models import Classifier, build
 from interpret_robust.models.attention import AveragePool
+from interpret_robust.models.losses import input_gradient, loss_gradient
 from interpret_robust.models.variants import Head
 
 N, C, H, W, K = 5, 3, 4, 6, 7
@@ -197,7 +197,11 @@ def test_a_smooth_gradient_of_a_quadratic_score_is_its_gradient_at_the_mean_copy
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The gradient of a quadratic score is linear, so that its mean is that at the mean of the copies."""
-    monkeypatch.setattr(attribution, "cross_entropy", lambda logits, labels: logits.gather(1, labels[:, None])[:, 0])
+
+    def label_logit(logits: Tensor, labels: Tensor) -> Tensor:
+        return logits.gather(1, labels[:, None])[:, 0]
+
+    monkeypatch.setattr(attribution, "loss_gradient", partial(loss_gradient, loss=label_logit))
     model, labels = Quadratic(), LABELS % 2
     maps = gradient_map("smooth-gradient", model, images(), labels, INDICES)
     form = array(model.form)

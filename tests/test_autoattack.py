@@ -20,8 +20,8 @@ from interpret_robust import analyses, figures
 from interpret_robust.analyses.autoattack import ANALYSIS, AutoAttack, AutoAttackSettings, prepare
 from interpret_robust.analyses.engine import printing
 from interpret_robust.analyses.engine.work import Work
-from interpret_robust.attacks.ball import Norm
 from interpret_robust.attacks.norms import TOLERANCE, make_ball
+from interpret_robust.attacks.settings import Norm
 from interpret_robust.core.errors import UserError
 from interpret_robust.datasets import Dataset
 from interpret_robust.models import checkpoint

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from trainer import train
 
-from interpret_robust.attacks.pgd import PGD, image_gradient, per_image_noise
+from interpret_robust.attacks.noise import per_image_noise
+from interpret_robust.attacks.pgd import PGD
 from interpret_robust.core.configs import as_stored
 from interpret_robust.core.errors import UserError
 from interpret_robust.datasets import Dataset
@@ -19,6 +20,7 @@ from interpret_robust.datasets.batches import to_device, to_pixels
 from interpret_robust.models import Classifier, build, checkpoint
 from interpret_robust.models.bfloat16 import copy_in_bfloat16
 from interpret_robust.models.folding import fold
+from interpret_robust.models.losses import loss_gradient, margin_loss
 from interpret_robust.models.shared_norm import share_batch_norm
 from interpret_robust.models.variants import Head, variant
 from interpret_robust.training.job import Job
@@ -47,7 +49,7 @@ def test_signs_of_gradients_agree_and_the_attack_is_as_strong(digits: Dataset, n
     model = checkpoint.read(CHECKPOINTS / f"cifar10-small-{name}-seed0.safetensors").model(CPU)
     half, images = copy_in_bfloat16(fold(model)), pixels(digits)
     labels = model(images).argmax(1)  # of digits, which it has never seen: what it takes them for
-    gradient, exact = (image_gradient(network, images, labels, "cross-entropy") for network in (half, model))
+    gradient, exact = (loss_gradient(network, images, labels) for network in (half, model))
     assert gradient.dtype == torch.float32
     assert float((gradient.sign() == exact.sign()).float().mean()) > 0.975
     attack, losses, is_right = PGD(8 / 255, 2 / 255, 5), [], []
@@ -70,7 +72,7 @@ def test_a_copy_in_bfloat16_points_along_the_gradient_of_any_network(architectur
     half = copy_in_bfloat16(fold(model))
     assert {weights.dtype for weights in half.parameters()} == {torch.bfloat16}
     assert half(images).dtype == torch.bfloat16 and not half.answers_alone and fold(half) is half
-    gradient, exact = (image_gradient(network, images, labels, "margin").flatten(1) for network in (half, model))
+    gradient, exact = (loss_gradient(network, images, labels, margin_loss).flatten(1) for network in (half, model))
     assert float(F.cosine_similarity(gradient, exact).min()) > 0.95
     assert all(torch.equal(values, weights_before[name]) for name, values in model.state_dict().items())
     assert all(weights.requires_grad and weights.dtype == torch.float32 for weights in model.parameters())
@@ -108,10 +110,10 @@ def test_several_processes_share_the_batch_norm_of_a_copy(tmp_path: Path) -> Non
     dist.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
     try:
         share_batch_norm(parallel)
-        gradient = image_gradient(copy_in_bfloat16(parallel), images, labels, "cross-entropy")
+        gradient = loss_gradient(copy_in_bfloat16(parallel), images, labels)
     finally:
         dist.destroy_process_group()
-    expected = image_gradient(copy_in_bfloat16(alone), images, labels, "cross-entropy")
+    expected = loss_gradient(copy_in_bfloat16(alone), images, labels)
     assert float(F.cosine_similarity(gradient.flatten(1), expected.flatten(1)).min()) > 0.99
     for name, values in alone.named_buffers():
         torch.testing.assert_close(parallel.get_buffer(name), values)

@@ -17,7 +17,8 @@ import interpret_robust as ir
 from interpret_robust import analyses
 from interpret_robust.analyses.engine.work import Work
 from interpret_robust.attacks import cache
-from interpret_robust.attacks.pgd import PGD, per_image_noise
+from interpret_robust.attacks.noise import per_image_noise
+from interpret_robust.attacks.pgd import PGD
 from interpret_robust.core.interruption import Stopped
 from interpret_robust.datasets import Dataset
 from interpret_robust.models import checkpoint

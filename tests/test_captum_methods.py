@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from interpret_robust.attribution import captum_methods
 from interpret_robust.attribution.captum_methods import BASELINES, OF_ACTIVATIONS, names
-from interpret_robust.attribution.gradients import checked_source, gradient_map, loss_gradient
+from interpret_robust.attribution.gradients import checked_source, gradient_map
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.random_numbers import streams
+from interpret_robust.models.losses import loss_gradient
 from interpret_robust.models.preprocess import Preprocess
 from interpret_robust.models.wrapper import WrappedModel
 

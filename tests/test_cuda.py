@@ -12,7 +12,7 @@ from trainer import train
 
 from interpret_robust import analyses
 from interpret_robust.analyses.engine import work as streaming
-from interpret_robust.attacks.ball import BatchNormMode
+from interpret_robust.attacks.settings import BatchNormMode
 from interpret_robust.core import device
 from interpret_robust.datasets import Dataset
 from interpret_robust.models import checkpoint

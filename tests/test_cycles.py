@@ -9,9 +9,12 @@ from torch import Tensor
 
 from interpret_robust.attacks import cycles
 from interpret_robust.attacks.cycles import FINE_GRANULE, GRANULE, read_at
-from interpret_robust.attacks.pgd import PGD, answers_repeat, choose_granule, image_gradient, per_image_noise
+from interpret_robust.attacks.noise import per_image_noise
+from interpret_robust.attacks.pgd import PGD, choose_granule
 from interpret_robust.models import build
+from interpret_robust.models.classifier import answers_repeat
 from interpret_robust.models.folding import fold
+from interpret_robust.models.losses import loss_gradient, margin_loss
 from interpret_robust.models.variants import variant
 
 STEPS = (0, 3, 9, 20, 47)
@@ -116,10 +119,10 @@ def test_gradients_in_batches_of_the_granule_are_those_of_the_whole(head: str) -
     images = torch.rand(4 * GRANULE, 3, 20, 16, generator=random).contiguous(memory_format=torch.channels_last)
     labels = torch.arange(4 * GRANULE) % 5
     model = fold(build("small", variant(head).head, (3, 20, 16), 5, seed=0).eval())
-    whole = image_gradient(model, images, labels, "margin")
+    whole = loss_gradient(model, images, labels, margin_loss)
     granule = choose_granule(model, images, labels, "margin")
     for count in range(granule, 4 * GRANULE, granule):
-        assert torch.equal(image_gradient(model, images[:count], labels[:count], "margin"), whole[:count])
+        assert torch.equal(loss_gradient(model, images[:count], labels[:count], margin_loss), whole[:count])
 
 
 class Dropping(torch.nn.Module):

@@ -13,11 +13,11 @@ from matplotlib.colors import to_hex
 from PIL import Image
 
 import interpret_robust as ir
-from interpret_robust.attribution.gradients import loss_gradient
 from interpret_robust.datasets import Dataset
 from interpret_robust.datasets.framing import Framing
 from interpret_robust.figures.explanation import EMPHASIS, Explanation, Side, draw
 from interpret_robust.models.external import subject
+from interpret_robust.models.losses import loss_gradient
 from interpret_robust.study import explain
 
 Make = Callable[..., Path]

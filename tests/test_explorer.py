@@ -24,7 +24,6 @@ from scipy.stats import rankdata
 import interpret_robust as ir
 from interpret_robust import cli
 from interpret_robust.analyses import attention_maps, attention_rank, feature_deletion, robustness
-from interpret_robust.attribution.gradients import loss_gradient
 from interpret_robust.attribution.scale_rules import as_image
 from interpret_robust.core.errors import Say, UserError
 from interpret_robust.datasets import Dataset, load
@@ -32,6 +31,7 @@ from interpret_robust.datasets.batches import make_batch, to_pixels
 from interpret_robust.datasets.framing import Framing
 from interpret_robust.models.external import subject
 from interpret_robust.models.folding import fold
+from interpret_robust.models.losses import loss_gradient
 from interpret_robust.models.subject import Subject
 from interpret_robust.study.explorer import assets, measure, models, opening, page_file
 from interpret_robust.study.explorer.album import Album

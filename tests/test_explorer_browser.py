@@ -17,7 +17,7 @@ from browser import CHROMIUM, Page, browser
 from click.testing import CliRunner
 
 from interpret_robust import cli
-from interpret_robust.attacks.ball import Norm
+from interpret_robust.attacks.settings import Norm
 from interpret_robust.core import process_pool
 from interpret_robust.datasets import Dataset
 from interpret_robust.datasets.npz import write_npz

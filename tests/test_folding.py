@@ -8,9 +8,11 @@ import torch
 from networks import count_passes
 from torch import Tensor, nn
 
-from interpret_robust.attacks.pgd import PGD, image_gradient, per_image_noise
+from interpret_robust.attacks.noise import per_image_noise
+from interpret_robust.attacks.pgd import PGD
 from interpret_robust.models import Classifier, build
 from interpret_robust.models.folding import Affine, FoldedUnit, fold
+from interpret_robust.models.losses import loss_gradient
 from interpret_robust.models.resnet import Unit
 
 HEADS = ("average", "nonlinear", "linear")
@@ -121,7 +123,7 @@ def test_a_step_of_the_attack_goes_along_the_gradient_of_the_unfolded_model() ->
     pixels = 0.25 + images() / 2
     attack = PGD(eps=8 / 255, step_size=2 / 255, steps=1, random_start=False)
     change = attack(model, pixels, labels, per_image_noise(0, range(5))) - pixels
-    gradient = image_gradient(model, pixels, labels, "cross-entropy")
+    gradient = loss_gradient(model, pixels, labels)
     large = gradient.abs() > 1e-3 * gradient.abs().amax((1, 2, 3), keepdim=True)
     assert large.float().mean() > 0.9
     assert ((change * gradient > 0) | ~large).float().mean() > 0.999

@@ -41,7 +41,6 @@ from interpret_robust.analyses.gradmap_score import (
     target_classes,
 )
 from interpret_robust.attribution import probe, scale_rules
-from interpret_robust.attribution.gradients import loss_gradient
 from interpret_robust.attribution.scale_rules import RULES
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.configs import differences
@@ -53,6 +52,7 @@ from interpret_robust.figures.gradmap_score import PANELS
 from interpret_robust.figures.gradmap_score import draw as picture_of
 from interpret_robust.models import Classifier, checkpoint
 from interpret_robust.models.folding import fold
+from interpret_robust.models.losses import loss_gradient
 from interpret_robust.results import hdf5 as results
 from interpret_robust.results import writer
 from interpret_robust.results.conditions import conditions

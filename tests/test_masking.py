@@ -15,9 +15,10 @@ from interpret_robust import figures
 from interpret_robust.analyses import masking
 from interpret_robust.analyses.engine.work import Work
 from interpret_robust.analyses.masking import ANALYSIS, MaskingSettings, rows, summarize
-from interpret_robust.attacks.ball import Norm, default_step
+from interpret_robust.attacks.noise import per_image_noise
 from interpret_robust.attacks.norms import make_ball
-from interpret_robust.attacks.pgd import PGD, per_image_noise
+from interpret_robust.attacks.pgd import PGD
+from interpret_robust.attacks.settings import Norm, default_step
 from interpret_robust.attacks.square import RandomSearch
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError

@@ -23,10 +23,12 @@ from interpret_robust.analyses.engine.settings import AttackSettings
 from interpret_robust.analyses.masking import MaskingSettings
 from interpret_robust.analyses.robustness import TableSettings
 from interpret_robust.attacks import cache
+from interpret_robust.attacks.adversarial import check_adversarial
 from interpret_robust.attacks.apgd import APGD, TargetedAPGD
-from interpret_robust.attacks.ball import Norm
-from interpret_robust.attacks.norms import Noise, make_ball
-from interpret_robust.attacks.pgd import PGD, check_adversarial, per_image_noise
+from interpret_robust.attacks.noise import Noise, per_image_noise
+from interpret_robust.attacks.norms import make_ball
+from interpret_robust.attacks.pgd import PGD
+from interpret_robust.attacks.settings import Norm
 from interpret_robust.core.configs import as_stored
 from interpret_robust.core.errors import NotFiniteError, UserError
 from interpret_robust.datasets import Dataset

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from interpret_robust.attribution import probe
-from interpret_robust.attribution.gradients import loss_gradient, random_targets
+from interpret_robust.attribution.gradients import random_targets
 from interpret_robust.datasets import Dataset, Split
 from interpret_robust.models import Classifier, build
+from interpret_robust.models.losses import loss_gradient
 
 CPU = torch.device("cpu")
 CLASSES, HEIGHT, WIDTH = 5, 16, 20

@@ -6,9 +6,9 @@ import torch
 from networks import pixels
 from torch import Tensor
 
-from interpret_robust.attacks.ball import Norm
 from interpret_robust.attacks.norms import make_ball
 from interpret_robust.attacks.proposals import Windows, make_proposals
+from interpret_robust.attacks.settings import Norm
 from interpret_robust.core.arrays import AnyArray
 
 N, SHAPE = 8, (3, 9, 11)

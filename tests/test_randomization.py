@@ -28,7 +28,7 @@ from interpret_robust.analyses.randomization import (
     summarize,
     unit_ranks,
 )
-from interpret_robust.attribution.gradients import loss_gradient, position_weights
+from interpret_robust.attribution.gradients import position_weights
 from interpret_robust.attribution.regions import object_positions
 from interpret_robust.attribution.scale_rules import as_image
 from interpret_robust.core.arrays import AnyArray
@@ -39,6 +39,7 @@ from interpret_robust.figures.drawing import compose, draw
 from interpret_robust.models import Classifier, build, checkpoint
 from interpret_robust.models.copying import copy_of
 from interpret_robust.models.folding import fold
+from interpret_robust.models.losses import loss_gradient
 from interpret_robust.models.preprocess import Preprocess
 from interpret_robust.models.reinitialize import doubt_about_random, random_network, randomize, stages
 from interpret_robust.models.wrapper import WrappedModel

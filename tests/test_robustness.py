@@ -21,8 +21,9 @@ from interpret_robust.analyses.engine.work import Work
 from interpret_robust.analyses.gradient_maps import MapSettings
 from interpret_robust.analyses.robustness import Context, TableSettings, prepare, rows, summarize, table_row
 from interpret_robust.attacks.apgd import APGD, TargetedAPGD
-from interpret_robust.attacks.ball import LossName
-from interpret_robust.attacks.pgd import PGD, per_image_noise
+from interpret_robust.attacks.noise import per_image_noise
+from interpret_robust.attacks.pgd import PGD
+from interpret_robust.attacks.settings import LossName
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.configs import as_stored
 from interpret_robust.core.errors import UserError

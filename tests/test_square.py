@@ -10,9 +10,9 @@ from networks import InDouble, Linear, array, count_passes, pixels, settle
 from test_attacks import CPU, EPS, NetworkAndImages
 from torch import Tensor, nn
 
-from interpret_robust.attacks.ball import Norm
 from interpret_robust.attacks.norms import TOLERANCE, make_ball
 from interpret_robust.attacks.proposals import make_proposals
+from interpret_robust.attacks.settings import Norm
 from interpret_robust.attacks.square import RandomSearch
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.random_numbers import streams

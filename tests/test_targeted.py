@@ -13,7 +13,8 @@ from networks import Linear, array, pixels
 from interpret_robust import figures
 from interpret_robust.analyses.engine.work import Work
 from interpret_robust.analyses.targeted import ANALYSIS, TargetedSettings, summarize
-from interpret_robust.attacks.pgd import PGD, per_image_noise
+from interpret_robust.attacks.noise import per_image_noise
+from interpret_robust.attacks.pgd import PGD
 from interpret_robust.attacks.targets import choose_targets
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.statistics import rate

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from trainer import train
 
-from interpret_robust.attacks.pgd import generator_noise
+from interpret_robust.attacks.noise import generator_noise
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.interruption import Stopped
 from interpret_robust.datasets import Dataset

@@ -25,7 +25,7 @@ import interpret_robust as ir
 from interpret_robust import analyses
 from interpret_robust.analyses.engine.work import Work
 from interpret_robust.api.model import Model
-from interpret_robust.attribution.gradients import _noise_images, gradient_map, loss_gradient, position_weights
+from interpret_robust.attribution.gradients import _noise_images, gradient_map, position_weights
 from interpret_robust.attribution.token_maps import token_weights
 from interpret_robust.core.device import exact
 from interpret_robust.core.errors import UserError
@@ -49,7 +49,7 @@ from interpret_robust.models.layers.dependence import _stretch, locality, measur
 from interpret_robust.models.layers.hooks import count_beyond
 from interpret_robust.models.layers.self_attention import attend, tokens
 from interpret_robust.models.logits import as_logits, logits_part
-from interpret_robust.models.losses import cross_entropy
+from interpret_robust.models.losses import cross_entropy, loss_gradient
 from interpret_robust.models.preparation import prepare
 from interpret_robust.models.preprocess import Preprocess
 from interpret_robust.models.wrapper import WrappedModel

@@ -21,7 +21,7 @@ from interpret_robust.analyses.engine.analysis import Analysis
 from interpret_robust.analyses.engine.settings import SourceSettings
 from interpret_robust.analyses.engine.work import Work
 from interpret_robust.attribution.controls import magnitude, sobel
-from interpret_robust.attribution.gradients import gradient_map, input_gradient
+from interpret_robust.attribution.gradients import gradient_map
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.parsing import format_number, put_beside
@@ -29,6 +29,7 @@ from interpret_robust.core.statistics import Interval, bootstrap_mean, bootstrap
 from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import Batch, to_numpy, to_pixels
 from interpret_robust.models import Classifier
+from interpret_robust.models.losses import input_gradient
 from interpret_robust.results.hdf5 import Columns, Result
 from interpret_robust.results.schema import Column, Schema, interval, plot
 

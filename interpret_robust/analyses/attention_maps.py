@@ -18,7 +18,7 @@ from interpret_robust.analyses.engine.analysis import Analysis
 from interpret_robust.analyses.engine.selection import Selection
 from interpret_robust.analyses.engine.settings import AttackSettings, WeightSettings
 from interpret_robust.analyses.engine.work import Work
-from interpret_robust.attacks.pgd import outcomes
+from interpret_robust.attacks.adversarial import outcomes
 from interpret_robust.attribution.gradients import position_weights
 from interpret_robust.attribution.regions import mean_map
 from interpret_robust.core.arrays import AnyArray

@@ -22,10 +22,11 @@ from torch import Tensor, nn
 from interpret_robust.analyses.engine.analysis import Analysis
 from interpret_robust.analyses.engine.settings import BallSettings, Settings
 from interpret_robust.analyses.engine.work import Work
+from interpret_robust.attacks.adversarial import check_adversarial
 from interpret_robust.attacks.apgd import MOST_TARGETS
-from interpret_robust.attacks.ball import Norm
+from interpret_robust.attacks.network import batch_norm_mode
 from interpret_robust.attacks.norms import Ball, check_reach
-from interpret_robust.attacks.pgd import batch_norm_mode, check_adversarial
+from interpret_robust.attacks.settings import Norm
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError, unknown
 from interpret_robust.core.statistics import Interval, rate, rates

@@ -25,7 +25,6 @@ from interpret_robust.analyses.engine.analysis import Analysis
 from interpret_robust.analyses.engine.settings import SourceSettings
 from interpret_robust.analyses.engine.work import Work
 from interpret_robust.attacks.cycles import rows_to_compute, select_rows
-from interpret_robust.attacks.pgd import answers_repeat
 from interpret_robust.attribution import controls as filters
 from interpret_robust.attribution import probe
 from interpret_robust.attribution.gradients import gradient_map, random_targets
@@ -37,7 +36,7 @@ from interpret_robust.core.statistics import rates
 from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import Batch, make_batch, to_numpy
 from interpret_robust.models import Classifier
-from interpret_robust.models.classifier import predicted_classes
+from interpret_robust.models.classifier import answers_repeat, predicted_classes
 from interpret_robust.models.reinitialize import CALIBRATION_IMAGES, random_network
 from interpret_robust.results import gradmap_tables
 from interpret_robust.results.hdf5 import Columns

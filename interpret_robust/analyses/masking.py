@@ -18,8 +18,9 @@ from torch import Tensor
 from interpret_robust.analyses.engine.analysis import Analysis
 from interpret_robust.analyses.engine.settings import BallSettings
 from interpret_robust.analyses.engine.work import Work
+from interpret_robust.attacks.noise import per_image_noise
 from interpret_robust.attacks.norms import diameter
-from interpret_robust.attacks.pgd import LOSSES, PGD, image_gradient, per_image_noise
+from interpret_robust.attacks.pgd import PGD
 from interpret_robust.attacks.square import RandomSearch
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
@@ -30,6 +31,7 @@ from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import Batch, to_numpy
 from interpret_robust.models import Classifier
 from interpret_robust.models.classifier import predicted_classes
+from interpret_robust.models.losses import LOSSES, loss_gradient
 from interpret_robust.results.hdf5 import Axes, Columns, Result
 from interpret_robust.results.names import growing_radii
 from interpret_robust.results.schema import Column, Schema, interval, plot
@@ -139,7 +141,7 @@ def rows(model: Classifier, batch: Batch, settings: MaskingSettings) -> dict[str
     images, labels, seed = batch.images, batch.labels, settings.seed
     one_step = settings.one_step()(model, images, labels, per_image_noise(seed, batch.indices))
     search = settings.search()(model, images, labels, streams(seed, batch.indices, SEARCH))
-    gradients = [image_gradient(model, images, labels, loss).flatten(1) for loss in LOSSES]
+    gradients = [loss_gradient(model, images, labels, LOSSES[loss]).flatten(1) for loss in LOSSES]
     columns = {
         "label": labels,
         "prediction_natural": _predict(model, images),

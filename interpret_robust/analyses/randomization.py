@@ -23,7 +23,7 @@ from torch import Tensor
 from interpret_robust.analyses.engine.analysis import Analysis
 from interpret_robust.analyses.engine.settings import WeightSettings
 from interpret_robust.analyses.engine.work import Work
-from interpret_robust.attribution.gradients import loss_gradient, position_weights
+from interpret_robust.attribution.gradients import position_weights
 from interpret_robust.attribution.regions import object_positions, share_inside
 from interpret_robust.attribution.scale_rules import as_image
 from interpret_robust.core.arrays import AnyArray
@@ -34,6 +34,7 @@ from interpret_robust.datasets.batches import Batch, make_batch, to_numpy
 from interpret_robust.models import Classifier
 from interpret_robust.models.classifier import predicted_classes
 from interpret_robust.models.folding import fold
+from interpret_robust.models.losses import loss_gradient
 from interpret_robust.models.reinitialize import CALIBRATION_IMAGES, random_network, randomize, stages
 from interpret_robust.results.hdf5 import Axes, Columns, Result
 from interpret_robust.results.schema import Column, Schema, interval, plot

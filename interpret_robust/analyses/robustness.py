@@ -22,9 +22,10 @@ from torch import Tensor
 from interpret_robust.analyses.engine.analysis import Analysis
 from interpret_robust.analyses.engine.settings import BallSettings
 from interpret_robust.analyses.engine.work import Work
+from interpret_robust.attacks.adversarial import check_adversarial
 from interpret_robust.attacks.apgd import APGD, TargetedAPGD, check_apgd
-from interpret_robust.attacks.ball import LossName
-from interpret_robust.attacks.pgd import check_adversarial, per_image_noise
+from interpret_robust.attacks.noise import per_image_noise
+from interpret_robust.attacks.settings import LossName
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.statistics import Interval, rates

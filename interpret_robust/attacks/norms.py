@@ -16,7 +16,7 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from interpret_robust.attacks.ball import NORM_TEXTS, Norm, check_norm
+from interpret_robust.attacks.settings import NORM_TEXTS, Norm, check_norm
 from interpret_robust.core.errors import UserError
 
 Noise = Callable[[Tensor], Tensor]

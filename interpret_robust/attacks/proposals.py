@@ -19,8 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from interpret_robust.attacks.ball import Norm
 from interpret_robust.attacks.norms import Ball
+from interpret_robust.attacks.settings import Norm
 
 TILES = 5
 """Tiles along the shorter side of the image that the start in L2 and L1 is made of."""

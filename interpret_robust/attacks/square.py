@@ -15,10 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from interpret_robust.attacks.ball import Norm, check_numbers
+from interpret_robust.attacks.adversarial import check_adversarial
+from interpret_robust.attacks.network import batch_norm_mode
 from interpret_robust.attacks.norms import check_reach, make_ball
-from interpret_robust.attacks.pgd import batch_norm_mode, check_adversarial
 from interpret_robust.attacks.proposals import Proposals, make_proposals
+from interpret_robust.attacks.settings import Norm, check_numbers
 from interpret_robust.core.errors import UserError
 from interpret_robust.models.losses import margin_loss
 

@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from interpret_robust.attacks.ball import Norm, check_numbers, resolve_ball
 from interpret_robust.attacks.image_files import CLEAN_NAMES, LABEL_NAMES, Arrays, image_name, neighbors_of, open_arrays
 from interpret_robust.attacks.norms import TOLERANCE, make_ball
+from interpret_robust.attacks.settings import Norm, check_numbers, resolve_ball
 from interpret_robust.core import progress
 from interpret_robust.core.device import exact
 from interpret_robust.core.errors import UserError, reason_in_brackets

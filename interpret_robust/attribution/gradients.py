@@ -5,7 +5,7 @@ one image's map does not depend on its batch. A model in eval mode is left as fo
 hooks, and the global random state.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from interpret_robust.core.plugins import import_object, is_reference
 from interpret_robust.core.random_numbers import streams
 from interpret_robust.models import Classifier
 from interpret_robust.models.classifier import Features, position_norm
-from interpret_robust.models.losses import cross_entropy
+from interpret_robust.models.losses import cross_entropy, loss_gradient
 from interpret_robust.models.subject import Subject
 from interpret_robust.models.variants import has_attention
 from interpret_robust.models.wrapper import as_weights
@@ -117,22 +117,6 @@ def random_targets(labels: Tensor, indices: Sequence[int], classes: int, seed: i
     index.
     """
     return draw_others(labels, indices, classes, seed, TARGETS)
-
-
-def loss_gradient(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    """Return the gradient (N, C, H, W) of each image's cross-entropy with respect to its pixels."""
-    return input_gradient(lambda pixels: cross_entropy(model(pixels), labels), images)
-
-
-def input_gradient(scores: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    """Return the gradient (N, C, H, W) of a score (N,) of each image with respect to its pixels.
-
-    Captum's Saliency finds the same, and takes a third longer: it differentiates each image's score apart.
-    """
-    with torch.enable_grad():
-        pixels = images.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(scores(pixels).sum(), pixels)
-    return gradient
 
 
 def checked_source(source: str) -> str:

@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from interpret_robust.attribution.gradients import loss_gradient
 from interpret_robust.attribution.scale_rules import as_image
 from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import generator, to_device, to_pixels
 from interpret_robust.models import Classifier, build
+from interpret_robust.models.losses import loss_gradient
 
 IMAGES, EPOCHS, BATCH_SIZE, LEARNING_RATE = 4000, 6, 50, 1e-2
 TARGETS, ORDER = 10, 11

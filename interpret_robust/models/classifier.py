@@ -67,6 +67,19 @@ def precisions(model: nn.Module) -> set[torch.dtype]:
     return {weights.dtype for weights in model.parameters() if weights.is_floating_point()}
 
 
+def answers_repeat(model: nn.Module, image: Tensor) -> bool:
+    """Return whether a model answers an image the same each time and by itself, as far as one can tell cheaply.
+
+    That is known of our own networks only; one that draws random numbers for `image` (1, C, H, W) is none of them.
+    """
+    if not (isinstance(model, Classifier) and model.answers_alone):
+        return False
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        state = torch.get_rng_state()
+        model(image)
+        return torch.equal(state, torch.get_rng_state())
+
+
 NO_CLASS = -1
 """The class of an image whose logits are not numbers: it is that of no label, so that it is never right."""
 

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from interpret_robust.attacks.ball import Norm, resolve_ball
-from interpret_robust.attacks.pgd import PGD, per_image_noise
+from interpret_robust.attacks.noise import per_image_noise
+from interpret_robust.attacks.pgd import PGD
+from interpret_robust.attacks.settings import Norm, resolve_ball
 from interpret_robust.attribution.gradients import choose_weight, gradient_map, position_weights
 from interpret_robust.attribution.scale_rules import as_image
 from interpret_robust.core import progress
@@ -39,7 +40,7 @@ MOST_CHOICES = 10
 
 @dataclass(frozen=True)
 class Attack:
-    """PGD on one picture; `eps` and `norm` None are those of training, as `attacks.ball.resolve_ball` has them."""
+    """PGD on one picture; `eps` and `norm` None are those of training, as `attacks.settings.resolve_ball` has them."""
 
     eps: float | None
     norm: str | None

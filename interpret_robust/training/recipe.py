@@ -6,7 +6,7 @@ from dataclasses import MISSING, dataclass, field, fields, replace
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
-from interpret_robust.attacks.ball import BatchNormMode, Norm, check_norm, check_numbers
+from interpret_robust.attacks.settings import BatchNormMode, Norm, check_norm, check_numbers
 from interpret_robust.core.errors import UserError, describe, unknown
 from interpret_robust.core.parsing import number
 from interpret_robust.datasets.records import RECORDS

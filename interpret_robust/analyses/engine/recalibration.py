@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interpret_robust.attacks.ball import default_step, resolve_ball
-from interpret_robust.attacks.pgd import PGD, per_image_noise
+from interpret_robust.attacks.noise import per_image_noise
+from interpret_robust.attacks.pgd import PGD
+from interpret_robust.attacks.settings import default_step, resolve_ball
 from interpret_robust.core.errors import UserError, unknown
 from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import batch_places, read_batches

@@ -7,9 +7,10 @@ from typing import Any, ClassVar, Literal, Self, get_args, get_origin, get_type_
 
 from torch import Tensor, nn
 
-from interpret_robust.attacks.ball import LossName, Norm, check_norm, default_step, resolve_ball
+from interpret_robust.attacks.noise import per_image_noise
 from interpret_robust.attacks.norms import Ball, make_ball
-from interpret_robust.attacks.pgd import PGD, per_image_noise
+from interpret_robust.attacks.pgd import PGD
+from interpret_robust.attacks.settings import LossName, Norm, check_norm, default_step, resolve_ball
 from interpret_robust.attribution.gradients import SOURCE_HELP, SPATIAL_WEIGHT_HELP, checked_source, resolved_weight
 from interpret_robust.core.errors import UserError, describe, unknown
 

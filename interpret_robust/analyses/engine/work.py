@@ -18,7 +18,6 @@ from interpret_robust.analyses.engine.first_logits import FIRST_LOGITS, GRADIENT
 from interpret_robust.analyses.engine.naming import effective_limit, file_path
 from interpret_robust.analyses.engine.settings import SourceSettings, shares_attack
 from interpret_robust.attacks import cache
-from interpret_robust.attacks.pgd import answers_repeat
 from interpret_robust.attribution.gradients import completeness_gap
 from interpret_robust.core import device as devices
 from interpret_robust.core import progress, provenance, ranks
@@ -32,7 +31,7 @@ from interpret_robust.datasets.batches import Batch, default_batch_size, make_ba
 from interpret_robust.models import Classifier, checkpoint
 from interpret_robust.models.checks.trial import ANSWER_IMAGES
 from interpret_robust.models.checks.watch import watch
-from interpret_robust.models.classifier import NO_CLASS
+from interpret_robust.models.classifier import NO_CLASS, answers_repeat
 from interpret_robust.models.folding import fold
 from interpret_robust.models.reinitialize import doubt_about_random
 from interpret_robust.models.subject import Subject, check_fit, doubt_about_classes

@@ -12,8 +12,9 @@ from torch.func import functional_call
 
 from interpret_robust.core.errors import UserError
 from interpret_robust.models.checks.answers import SMALL, is_coarse, is_same, tried_batch_size
-from interpret_robust.models.checks.losses import STEPS, attack_briefly, loss_gradient
+from interpret_robust.models.checks.losses import STEPS, attack_briefly
 from interpret_robust.models.classifier import Classifier, precisions, predicted_classes
+from interpret_robust.models.losses import loss_gradient
 
 FLOAT32_STEP, FLOAT64_STEP = 1e-4, 1e-6
 """Typical changes of a pixel, in [0, 1], by which gradients are compared with differences; 1/255 is 4e-3."""

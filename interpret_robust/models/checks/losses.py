@@ -1,12 +1,10 @@
 """Whether the cross-entropy of a model's answers leads an attack about as far as their margin does."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from interpret_robust.models.classifier import Classifier
-from interpret_robust.models.losses import cross_entropy, margin_loss
+from interpret_robust.models.losses import Loss, cross_entropy, loss_gradient, margin_loss
 
 STEPS, STEP = 5, 2 / 255
 """Steps of an attack, and how far each moves a pixel in [0, 1]."""
@@ -18,9 +16,7 @@ None of 20 networks trained here is below either, and 17 are with tanh behind th
 """
 
 
-def attack_briefly(
-    model: Classifier, images: Tensor, labels: Tensor, loss: Callable[[Tensor, Tensor], Tensor] = cross_entropy
-) -> Tensor:
+def attack_briefly(model: Classifier, images: Tensor, labels: Tensor, loss: Loss = cross_entropy) -> Tensor:
     """Return images (N, C, H, W) in [0, 1] after STEPS steps of PGD from labels (N,), without a ball around them.
 
     Example:
@@ -31,21 +27,6 @@ def attack_briefly(
     for _ in range(STEPS):
         adversarial = (adversarial + STEP * loss_gradient(model, adversarial, labels, loss).sign()).clamp(0, 1)
     return adversarial
-
-
-@torch.enable_grad()
-def loss_gradient(
-    model: Classifier, images: Tensor, labels: Tensor, loss: Callable[[Tensor, Tensor], Tensor] = cross_entropy
-) -> Tensor:
-    """Return the gradient of a loss of labels (N,) with respect to images (N, C, H, W).
-
-    Example:
-        >>> loss_gradient(model, images, labels).shape == images.shape
-        True
-    """
-    pixels = images.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(loss(model(pixels), labels).sum(), pixels)
-    return gradient
 
 
 @torch.no_grad()

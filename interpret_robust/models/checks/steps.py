@@ -4,9 +4,8 @@ import torch
 from torch import Tensor
 
 from interpret_robust.models.checks.answers import is_coarse, is_same
-from interpret_robust.models.checks.losses import loss_gradient
 from interpret_robust.models.classifier import Classifier
-from interpret_robust.models.losses import margin_loss
+from interpret_robust.models.losses import loss_gradient, margin_loss
 
 STEP = 0.25 / 255
 """How far a step moves each pixel in [0, 1]: an eighth of a usual step of an attack."""

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from interpret_robust.attacks.ball import EXAMPLE_RADII, NORM_TEXTS, Norm, resolve_ball
+from interpret_robust.attacks.settings import EXAMPLE_RADII, NORM_TEXTS, Norm, resolve_ball
 from interpret_robust.core.device import exact
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.parsing import number

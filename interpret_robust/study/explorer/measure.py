@@ -10,14 +10,15 @@ from torch import Tensor
 
 from interpret_robust.analyses.attention_maps import total_variation_distance
 from interpret_robust.analyses.feature_deletion import logits_without
-from interpret_robust.attacks.pgd import check_adversarial
-from interpret_robust.attribution.gradients import loss_gradient, position_weights
+from interpret_robust.attacks.adversarial import check_adversarial
+from interpret_robust.attribution.gradients import position_weights
 from interpret_robust.attribution.scale_rules import Rule, as_image
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.configs import finite
 from interpret_robust.core.statistics import rank_rows, row_spearman
 from interpret_robust.datasets.batches import to_numpy
 from interpret_robust.models.classifier import position_norm, predicted_classes
+from interpret_robust.models.losses import loss_gradient
 from interpret_robust.study.explorer.album import Entry
 from interpret_robust.study.explorer.models import Exhibit
 from interpret_robust.study.explorer.view import View

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from interpret_robust.attacks.ball import check_norm
+from interpret_robust.attacks.settings import check_norm
 from interpret_robust.core.device import exact, resolve
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.files import check_present

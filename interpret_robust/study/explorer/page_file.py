@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from interpret_robust.attacks.ball import NORM_TEXTS
+from interpret_robust.attacks.settings import NORM_TEXTS
 from interpret_robust.attribution.scale_rules import Rule
 from interpret_robust.core import progress
 from interpret_robust.core.device import exact

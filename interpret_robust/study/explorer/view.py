@@ -5,9 +5,9 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from interpret_robust.analyses.robustness import TRAJECTORIES
-from interpret_robust.attacks.ball import LossName, Norm, check_norm
-from interpret_robust.attacks.norms import Noise
-from interpret_robust.attacks.pgd import PGD, per_image_noise
+from interpret_robust.attacks.noise import Noise, per_image_noise
+from interpret_robust.attacks.pgd import PGD
+from interpret_robust.attacks.settings import LossName, Norm, check_norm
 from interpret_robust.core.errors import UserError, unknown
 from interpret_robust.core.parsing import number
 from interpret_robust.results.names import length
