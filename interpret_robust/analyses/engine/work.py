@@ -14,7 +14,15 @@ import torch
 
 from interpret_robust.analyses.engine import recalibration
 from interpret_robust.analyses.engine.analysis import Analysis
+from interpret_robust.analyses.engine.configuration import (
+    describe_axes,
+    describe_evaluators,
+    describe_images,
+    differ_in_readers,
+    readers_of,
+)
 from interpret_robust.analyses.engine.first_logits import FIRST_LOGITS, GRADIENT, check_first_logits, first_logits
+from interpret_robust.analyses.engine.fit import check_masks, check_models, list_doubts
 from interpret_robust.analyses.engine.naming import effective_limit, file_path
 from interpret_robust.analyses.engine.settings import SourceSettings, shares_attack
 from interpret_robust.attacks import cache
@@ -22,7 +30,7 @@ from interpret_robust.attribution.gradients import completeness_gap
 from interpret_robust.core import device as devices
 from interpret_robust.core import progress, provenance, ranks
 from interpret_robust.core.arrays import AnyArray
-from interpret_robust.core.configs import as_stored, config_sha256
+from interpret_robust.core.configs import as_stored
 from interpret_robust.core.errors import NotFiniteError, UserError
 from interpret_robust.core.interruption import Stopped, stop_requests
 from interpret_robust.core.locks import Lock
@@ -34,8 +42,7 @@ from interpret_robust.models.checks.watch import watch
 from interpret_robust.models.classifier import NO_CLASS, answers_repeat
 from interpret_robust.models.folding import fold
 from interpret_robust.models.reinitialize import doubt_about_random
-from interpret_robust.models.subject import Subject, check_fit, doubt_about_classes
-from interpret_robust.models.traits import OF_OTHERS_THAN_LOGITS, traits
+from interpret_robust.models.subject import Subject
 from interpret_robust.models.variants import is_external
 from interpret_robust.models.wrapper import WrappedModel
 from interpret_robust.results import hdf5, writer
@@ -87,7 +94,7 @@ class Work:
         deadline: float = math.inf,
     ) -> None:
         dataset = subject.view(dataset)
-        _check_models(subject, evaluators, dataset)
+        check_models(subject, evaluators, dataset)
         names = tuple(model.name for model in evaluators)
         self.analysis, self.device, self.dataset = analysis, device, dataset
         self.batch_size = default_batch_size(*dataset.image_shape[1:]) if batch_size is None else batch_size
@@ -97,73 +104,38 @@ class Work:
         limit = effective_limit(limit, dataset.split(split))
         self.recalibrate = recalibration.check_kind(recalibrate)
         self.split = dataset.split(split).draw(limit)
-        if analysis.needs_masks and self.split.masks is None:
-            place = "as mask_train and mask_test" if self.split.pictures is None else "in masks/"
-            form = "a .npz" if self.split.pictures is None else "a folder of pictures"
-            raise UserError(
-                f"{dataset.name} has no object masks, which {analysis.schema.name} needs: {form} has them {place}."
-            )
+        if analysis.needs_masks:
+            check_masks(analysis.schema.name, dataset.name, self.split)
         self.settings: Any = settings.resolve(subject.job)
         other_dataset = dataset.name if dataset.name != subject.job["dataset"] else ""
         readers = () if default_evaluators else names
         self.path = file_path(
             folder, analysis, subject.name, subject.job, split, settings, limit, other_dataset, readers, recalibrate
         )
-        self.config = self._configuration(split, limit, default_evaluators)
+        self.config: dict[str, Any] = {
+            "analysis": analysis.schema.label,
+            "checkpoint": {"name": subject.name, "sha256": subject.sha256, "job": subject.job},
+            "data": describe_images(dataset, split, limit, self.split),
+            "settings": as_stored(self.settings),
+            "local_grid": list(subject.local_shape()[1:]),
+            "batch_size": self.batch_size,
+            "device": device.type,
+        }
+        if recalibrate != "none":
+            self.config["recalibration"] = recalibration.description(recalibrate, dataset.train, subject.job)
+        if evaluators:
+            self.config["evaluators"] = describe_evaluators(evaluators, are_default=default_evaluators)
         self.origin: dict[str, Any] = {
             "source": source or dataset.name,
             "limit": limit,
             "trained_on": [None if is_external(model.job) else model.source for model in (subject, *evaluators)],
         }
-        channels, height, width = subject.local_shape()
-        self.axes: dict[str, Places] = {
-            "class": dataset.class_names,
-            "channel": channels,
-            "position": height * width,
-            "evaluator": names,
-            **dict(zip(("color", "y", "x"), dataset.image_shape, strict=True)),
-        }
-        self.axes |= analysis.axes(self)
-
-    def _configuration(self, split: str, limit: int | None, default_evaluators: bool) -> dict[str, Any]:
-        """Return all that decides the numbers, as the file holds it."""
-        subject, evaluators, dataset = self._subject, self._evaluators, self.dataset
-        data: dict[str, Any] = {
-            "dataset": dataset.name,
-            "split": split,
-            "images": len(self.split),
-            "sha256": self.split.sha256,
-        }
-        config: dict[str, Any] = {
-            "analysis": self.analysis.schema.label,
-            "checkpoint": {"name": subject.name, "sha256": subject.sha256, "job": subject.job},
-            "data": data,
-            "settings": as_stored(self.settings),
-            "local_grid": list(subject.local_shape()[1:]),
-            "batch_size": self.batch_size,
-            "device": self.device.type,
-        }
-        if limit is not None and dataset.split(split).is_in_class_order:
-            data["drawn"] = FAIR_DRAW
-        if self.split.pictures is not None:
-            data["pictures"] = self.split.pictures
-        if not dataset.is_for_training:
-            data["reference"] = "test"
-        if self.recalibrate != "none":
-            config["recalibration"] = recalibration.description(self.recalibrate, dataset.train, subject.job)
-        if evaluators:
-            config["evaluators"] = {
-                "names": [model.name for model in evaluators],
-                "sha256": [model.sha256 for model in evaluators],
-                "jobs": {model.name: model.job for model in evaluators},
-                "given": not default_evaluators,
-            }
-        return config
+        self.axes: Mapping[str, Places] = {**describe_axes(dataset, subject, names), **analysis.axes(self)}
 
     @cached_property
     def doubts(self) -> list[str]:
         """Return what makes the answer doubtful, for which models from elsewhere are tried."""
-        return list(dict.fromkeys(_doubts((self._subject, *self._evaluators), self.dataset)))
+        return list(dict.fromkeys(list_doubts((self._subject, *self._evaluators), self.dataset)))
 
     @cached_property
     def network(self) -> Classifier:
@@ -266,10 +238,10 @@ class Work:
         config = self.config
         if self.path.exists() and not overwrite:
             stored_config = hdf5.provenance(self.path)["config"]
-            if self._is_of_other_copies(stored_config):
-                if _readers_of(stored_config) < _readers_of(config):
+            if self._has_other_copies(stored_config):
+                if readers_of(stored_config) < readers_of(config):
                     return False
-                if _readers_of(stored_config) > _readers_of(config):
+                if readers_of(stored_config) > readers_of(config):
                     config = stored_config
         is_finished = writer.is_finished(self.path, self.analysis.schema, config, overwrite=overwrite)
         if is_finished:
@@ -287,14 +259,9 @@ class Work:
         if FIRST_LOGITS in run:
             check_first_logits(path, run[FIRST_LOGITS], self._logits_of_run.get(FIRST_LOGITS, {}))
 
-    def _is_of_other_copies(self, stored_config: Mapping[str, Any]) -> bool:
-        """Return whether a configuration is this one but for the copies, which come and go while a study grows."""
-        own_config, other = (
-            {key: value for key, value in config.items() if key != "evaluators"}
-            for config in (self.config, stored_config)
-        )
-        is_equal = config_sha256(own_config) == config_sha256(other)
-        return self.analysis.readers == "copies" and is_equal and _readers_of(stored_config) != _readers_of(self.config)
+    def _has_other_copies(self, stored_config: Mapping[str, Any]) -> bool:
+        """Return whether a file's configuration is this one but for the copies, which come and go in a study."""
+        return self.analysis.readers == "copies" and differ_in_readers(stored_config, self.config)
 
     @devices.exact()
     def run(self, *, overwrite: bool = False, position: int | None = None) -> Path:
@@ -341,7 +308,7 @@ class Work:
             environment,
             run=self._logits_of_run,
             overwrite=overwrite,
-            is_outdated=self._is_of_other_copies,
+            is_outdated=self._has_other_copies,
         )
 
     def _stream(self, rows: writer.Rows | None, missing_images: AnyArray, position: int | None) -> None:
@@ -451,46 +418,3 @@ class Work:
         images = np.flatnonzero(np.any(has_none, axis=0)) if names else np.arange(0)
         if len(images):
             yield (f"{self._subject.name}: {NotFiniteError('logits', images.tolist())} Such an answer is never right.")
-
-
-FAIR_DRAW = "from all classes in proportion"
-"""How a limit draws from a split that is in the order of its classes, see `Split.draw`."""
-
-
-def _check_models(subject: Subject, evaluators: Sequence[Subject], dataset: Dataset) -> None:
-    """Raise UserError for a model that does not fit the dataset, and for evaluators that are not told apart."""
-    for model in (subject, *evaluators):
-        check_fit(model, dataset)
-        model.local_shape()
-    names = [model.name for model in evaluators]
-    if len(set(names)) < len(names):
-        raise UserError(f"two evaluators have one name ({', '.join(names)}): their columns could not be told apart.")
-    if any(_answers_alike(subject, model) for model in evaluators):
-        raise UserError(f"{subject.location} cannot be its own evaluator: name a model of another seed.")
-    if subject.name in names:
-        raise UserError(
-            f"{subject.location} and an evaluator have one name ({subject.name}): their columns could not be told "
-            "apart. --label NAME gives a model from elsewhere another, and a checkpoint has that of its file."
-        )
-
-
-def _answers_alike(first: Subject, second: Subject) -> bool:
-    """Return whether two models have the same logits, as far as weights and cards tell."""
-    parts_of_both = [
-        {name: text for name, text in traits(model.job).items() if name not in OF_OTHERS_THAN_LOGITS}
-        for model in (first, second)
-    ]
-    return first.sha256 == second.sha256 and parts_of_both[0] == parts_of_both[1]
-
-
-def _doubts(subjects: Sequence[Subject], dataset: Dataset) -> Iterator[str]:
-    """Yield what is doubtful about models, and about models and images together."""
-    for subject in subjects:
-        yield from subject.doubts
-        if doubt := doubt_about_classes(subject, dataset):
-            yield doubt
-
-
-def _readers_of(config: Mapping[str, Any]) -> set[tuple[str, str]]:
-    """Return the name and id of the models that read."""
-    return {(model.name, model.id) for model in hdf5.evaluators_of(config)}
