@@ -261,6 +261,18 @@ def test_attacks_need_no_copies(folders: Folders, models: Callable[..., list[Pat
     assert targets_in(task) == ["odd-small-at-seed0"]
 
 
+def test_models_named_together_are_copies_wherever_they_lie(
+    folders: Folders, models: Callable[..., list[Path]], tmp_path: Path
+) -> None:
+    subjects = models(["small at 0", "small at 1", "small at-att 0"])
+    tasks = analysis_tasks("robustness", subjects, Folders(folders.root / "nowhere"), ONE_STEP)
+    assert [describe(task.evaluators) for task in tasks] == [["small at 1"], ["small at 0"], []]
+    namesake = tmp_path / "odd-small-at-seed1.safetensors"
+    namesake.symlink_to(subjects[0])
+    tasks = analysis_tasks("robustness", [subjects[0], namesake], folders, ONE_STEP)
+    assert tasks[0].evaluators == (folders.checkpoints / "odd-small-at-seed1.safetensors",)
+
+
 def test_a_file_that_more_copies_have_read_will_do_and_one_that_fewer_have_is_replaced(
     folders: Folders, models: Callable[..., list[Path]]
 ) -> None:

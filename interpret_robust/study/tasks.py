@@ -296,7 +296,8 @@ def analysis_tasks(
     """Return a task for each subject.
 
     What it gives is read by the `evaluators` given, or by those that suit the analysis among `candidates`, by
-    default all that there are; with `matrix` by all others of the same dataset. Raises UserError for both.
+    default all of the folder of checkpoints, and subjects from elsewhere too where copies read; with `matrix` by all
+    others of the same dataset. Raises UserError for evaluators and matrix.
     """
     if evaluators and matrix:
         raise UserError("--evaluator names some evaluators and --matrix takes all models: give one of the two.")
@@ -305,6 +306,8 @@ def analysis_tasks(
         return [AnalysisTask(name, reference, folders.analyses, settings, **options) for reference in subjects]
     if candidates is None:
         candidates = () if evaluators else folders.list_models()
+        if analysis.readers == "copies" and not evaluators:
+            candidates = _add_subjects(candidates, subjects)
     choose = list_candidates if matrix else readers_of[analysis.readers]
     readers_by_subject = [
         evaluators or choose(subject(reference, options.get("source")), candidates) for reference in subjects
@@ -316,6 +319,12 @@ def analysis_tasks(
         )
         for reference, readers in zip(subjects, readers_by_subject, strict=True)
     ]
+
+
+def _add_subjects(candidates: Sequence[Path], subjects: Sequence[Reference]) -> tuple[Path, ...]:
+    """Return the candidates, and the checkpoints among subjects that have another name than each of them."""
+    paths = [subject for subject in subjects if isinstance(subject, Path)]
+    return tuple({path.name: path for path in (*paths, *candidates)}.values())
 
 
 def doubts(tasks: Sequence[AnalysisTask]) -> list[str]:
