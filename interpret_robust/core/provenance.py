@@ -22,10 +22,15 @@ def package_version() -> str:
 
 
 def code_version() -> dict[str, str]:
-    """Return the package's version, and the git commit where it runs from a checkout (`+` for local changes)."""
-    version = {"version": package_version()}
+    """Return the package's version, and the git commit (`+` for local changes) of a checkout that it runs in.
+
+    Of an installed package it is the commit that it was built from, if that was a checkout (see `hatch_build.py`).
+    """
     folder = Path(__file__).parents[1]
-    return version | {"commit": _commit(folder)} if (folder.parent / ".git").exists() else version
+    version, note = {"version": package_version()}, folder / "commit"
+    if (folder.parent / ".git").exists():
+        return version | {"commit": _commit(folder)}
+    return version | {"commit": note.read_text(encoding="ascii")} if note.exists() else version
 
 
 def environment(device: str, threads: int, processes: int) -> dict[str, str | int]:
