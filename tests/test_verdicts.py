@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -133,7 +134,7 @@ def judge_files(files: list[Result]) -> dict[str, Finding]:
 
 
 def measure(estimate: Interval, kind: Kind = "main", p: float | None = None) -> Measure:
-    return Measure("a", ("b",), "test", (0,), (estimate.value,), (10,), estimate, p, kind=kind)
+    return Measure("a", paper.CLAIMS[0].models[0], "test", (0,), (estimate.value,), (10,), estimate, p, kind=kind)
 
 
 @pytest.mark.parametrize(
@@ -173,17 +174,24 @@ def test_a_verdict_follows_from_the_signs(measures: list[Measure], p_value: floa
         ([measure(RISE), measure(OPEN, p=0.001)], None, "cannot tell"),
         # Only what decides refutes, and only that is counted.
         ([measure(RISE, p=0.01), measure(FALL, "control", p=0.001)], 0.01, "cannot tell"),
-        ([measure(RISE, p=0.01), measure(FALL, "further", p=0.001)], 0.01, "holds"),
+        ([*[measure(RISE, p=0.01)] * 3, measure(FALL, "further", p=0.001)], 0.01, "holds"),
         ([measure(FALL, p=0.04), measure(RISE, "control", p=0.04)], 0.5, "does not hold"),
-        ([measure(RISE, p=0.01), measure(RISE, p=0.01)], 0.02, "holds"),
-        ([measure(RISE, p=0.01), measure(RISE, p=0.01)], 0.06, "cannot tell"),
+        ([measure(RISE, p=0.01)] * 3, 0.02, "holds"),
+        ([measure(RISE, p=0.01)] * 3, 0.06, "cannot tell"),
+        ([measure(RISE, p=0.01)] * 2, 0.02, "cannot tell"),  # the third is not compared
         ([], None, "not tested"),
     ],
 )
 def test_one_better_model_refutes_the_best(measures: list[Measure], p_value: float | None, verdict: str) -> None:
     (best,) = (claim for claim in paper.CLAIMS if claim.superlative)
     assert best.name == "both-robustness"
-    assert Finding(best, "table2", tuple(measures), p_value).verdict == verdict
+    named = [replace(entry, models=best.models[place % 3]) for place, entry in enumerate(measures)]
+    finding = Finding(best, "table2", tuple(named), p_value)
+    assert finding.verdict == verdict
+    refuting = [entry.p_value for entry in measures if entry.kind == "main" and entry.estimate == FALL]
+    is_refuted = verdict == "does not hold" and None not in refuting
+    count = sum(entry.kind == "main" for entry in measures)
+    assert finding.corrected_p == (count * refuting[0] if is_refuted and refuting[0] else p_value)
 
 
 @pytest.mark.parametrize(
@@ -207,6 +215,33 @@ def test_a_verdict_says_on_what_it_rests(
     finding = Finding(paper.CLAIMS[0], "table2", tuple(measures), p_value)
     assert finding.basis == basis.format(paper.CLAIMS[0].section)
     assert finding.decisive_measure is (None if place is None else measures[place])
+
+
+@pytest.mark.parametrize(
+    ("models", "seeds", "wording", "rest"),
+    [
+        ([("at-reg", "at"), ("at-att-reg", "at-att")], [(0, 1), (0, 1)], "holds", ""),
+        ([("at-reg", "at"), ("at-att-reg", "at-att")], [(2,), (2,)], "holds in this seed", ""),
+        ([("at-reg", "at"), ("at-att-reg", "at-att")], [(0,), (2,)], "holds, in part of one seed", ""),
+        ([("at-reg", "at"), ("at-att-reg", "at-att")], [(0, 1), (0,)], "holds, in part of one seed", ""),
+        ([("at-reg", "at")], [(0, 1)], "holds, for some models", ", none of at-att-reg minus at-att"),
+        ([("at-att-reg", "at-att")], [(0,)], "holds in this seed, for some models", ", none of at-reg minus at"),
+    ],
+)
+def test_a_verdict_says_what_was_not_measured(
+    models: list[tuple[str, ...]], seeds: list[tuple[int, ...]], wording: str, rest: str
+) -> None:
+    (claim,) = (claim for claim in paper.CLAIMS if claim.name == "regularization-robustness")
+    measures = [replace(measure(RISE), models=pair, seeds=of_pair) for pair, of_pair in zip(models, seeds, strict=True)]
+    finding = Finding(claim, "table2", tuple(measures))
+    assert finding.wording == wording
+    assert finding.basis == f"rests on {len(models)} number{'s' if len(models) > 1 else ''}{rest}"
+
+
+def test_widths_are_measured_of_their_variants() -> None:
+    (claim,) = (claim for claim in paper.CLAIMS if claim.widths)
+    finding = Finding(claim, "table2", (replace(measure(RISE), models=("at-reg small", "at-reg small-wide3")),))
+    assert finding.unmeasured == ("at", "at-att", "at-att-reg")
 
 
 def test_one_number_is_a_basis_against_the_best() -> None:

@@ -183,6 +183,8 @@ def _objection(finding: Finding, first: Measure, usual: str) -> Iterator[str]:
     if finding.objection is not None:
         role = "control: " if finding.objection.kind == "control" else ""
         yield f"  but {role}{_estimate(finding.objection, usual)}"
+    elif finding.verdict == "cannot tell" and first.sign and finding.unmeasured and finding.claim.superlative:
+        yield f"  but nothing is measured of {' or of '.join(finding.unmeasured)}"
     elif finding.verdict == "cannot tell" and first.sign and finding.p_value is not None:
         yield f"  but p is {finding.p_value:.2g}, corrected over the claims of {finding.claim.section}"
 
@@ -190,7 +192,7 @@ def _objection(finding: Finding, first: Measure, usual: str) -> Iterator[str]:
 def _details(finding: Finding, raised_flags: str, usual: str) -> Iterator[str]:
     """Yield the verdict on a claim, what the paper reports, each measure and whether it decides, and flags."""
     row = _verdict(finding, raised_flags)
-    p_value = f", p {row['p (Holm)']}" if row["p (Holm)"] else ""
+    p_value = f", p {row['p (corrected)']}" if row["p (corrected)"] else ""
     yield f"{finding.wording}: {finding.claim.statement} ({finding.claim.section}{p_value})"
     yield from (f"  {name}: {row[name]}" for name in ("paper", "ours", "flags raised") if row[name])
     for measure in finding.measures:
@@ -229,7 +231,7 @@ def _verdict(finding: Finding, raised_flags: str) -> dict[str, str]:
         "first measure [95 %]": first.text() if first else "",
         "seeds; images": _seeds_and_images(first) if first else "",
         "above, open, below zero": ", ".join(str(signs.count(sign)) for sign in (1, 0, -1)) if first else "",
-        "p (Holm)": "" if finding.p_value is None else f"{finding.p_value:.2g}",
+        "p (corrected)": "" if finding.corrected_p is None else f"{finding.corrected_p:.2g}",
         "verdict": finding.wording,
         "flags raised": raised_flags,
     }

@@ -27,9 +27,10 @@ SIGNIFICANT = 0.05
 EXPLANATION = (
     "A number is above zero if it speaks for its claim. A claim holds if all numbers that decide it, and all controls, "
     "are above zero with their whole 95 % intervals. It does not hold if all numbers that decide it are below zero "
-    "with their whole intervals; if it says that something is the best, one such number is enough. Otherwise the files "
-    "cannot tell. If there are tests, the largest p also has to be below 0.05, corrected by Holm over the claims of a "
-    "section. The paper's figures are for its own data and networks."
+    "with their whole intervals. Otherwise the files cannot tell. If there are tests, the largest p also has to be "
+    "below 0.05, corrected by Holm over the claims of a section. A claim that something is the best holds only if all "
+    "comparisons are measured; one number below zero is enough against it, with a p below 0.05 after it is multiplied "
+    "by how many numbers decide. The paper's figures are for its own data and networks."
 )
 """How a verdict is reached, in the words of the audit and of the report."""
 
@@ -64,20 +65,39 @@ class Finding:
         """`holds` where all measures that decide and all controls are above zero, `does not hold` where all are below.
 
         Both only where the p-value, if there is one, is below SIGNIFICANT. Controls have no say in the second. What is
-        said to be the best is refuted by one measure below zero, its p-value times the number of these measures.
+        said to be the best is refuted by one measure below zero, its p-value times the number of these measures, and
+        holds only where it was compared with all others.
         """
         main = self.measures_of("main")
         if not main:
             return "not tested"
         if self.claim.superlative and any(_is_below(measure, len(main)) for measure in main):
             return "does not hold"
-        if self.p_value is not None and self.p_value >= SIGNIFICANT:
+        is_uncertain = self.p_value is not None and self.p_value >= SIGNIFICANT
+        if is_uncertain or (self.claim.superlative and self.unmeasured):
             return "cannot tell"
         if all(measure.sign > 0 for measure in self.measures_of("main", "control")):
             return "holds"
         if all(measure.sign < 0 for measure in main):
             return "does not hold"
         return "cannot tell"
+
+    @property
+    def unmeasured(self) -> tuple[str, ...]:
+        """Return the models, or the comparisons such as `at-att-reg minus at-reg`, of which no number decides."""
+        variants = [{name.partition(" ")[0] for name in measure.models} for measure in self.measures_of("main")]
+        return tuple(" minus ".join(models) for models in self.claim.models if set(models) not in variants)
+
+    @property
+    def corrected_p(self) -> float | None:
+        """Return the p-value behind the verdict: `p_value`, or where one number refutes the best, that number's own
+        times how many decide.
+        """
+        main = self.measures_of("main")
+        if not (self.claim.superlative and self.verdict == "does not hold"):
+            return self.p_value
+        tests = [measure.p_value for measure in main if _is_below(measure, len(main))]
+        return min((len(main) * p_value for p_value in tests if p_value is not None), default=None)
 
     @property
     def objection(self) -> Measure | None:
@@ -109,21 +129,30 @@ class Finding:
             return ""
         if self.claim.superlative and self.verdict == "does not hold":
             return f"rests on 1 of {len(main)} numbers: one is enough against the best"
-        numbers = f"rests on {format_count(len(main), 'number')}"
+        text = f"rests on {format_count(len(main), 'number')}"
+        if self.unmeasured:
+            text += f", none of {' or of '.join(self.unmeasured)}"
         if self.p_value is None:
-            return numbers
+            return text
         largest = "the largest of theirs, " if len(main) > 1 else ""
-        return f"{numbers}; p {self.p_value:.2g}: {largest}corrected (Holm) over the claims of {self.claim.section}"
+        return f"{text}; p {self.p_value:.2g}: {largest}corrected (Holm) over the claims of {self.claim.section}"
 
     @property
     def wording(self) -> str:
-        """Return the verdict as people read it: of one training seed it says no more than `holds in this seed`.
+        """Return the verdict as people read it, such as `holds in this seed` or `holds, for some models`.
 
-        What one seed shows can be the seed's own: another one may say the opposite.
+        What one seed shows can be the seed's own: another one may say the opposite. Nor do some of the models that a
+        claim is about speak for the others.
         """
-        seeds = {seed for measure in self.measures_of("main") for seed in measure.seeds}
-        is_of_one = len(seeds) == 1 and self.verdict in ("holds", "does not hold")
-        return f"{self.verdict} in this seed" if is_of_one else self.verdict
+        if self.verdict not in ("holds", "does not hold"):
+            return self.verdict
+        seeds = [measure.seeds for measure in self.measures_of("main")]
+        text: str = self.verdict
+        if len({seed for of_measure in seeds for seed in of_measure}) == 1:
+            text += " in this seed"
+        elif min(map(len, seeds)) == 1:
+            text += ", in part of one seed"
+        return f"{text}, for some models" if self.unmeasured and not self.claim.superlative else text
 
 
 def _is_below(measure: Measure, count: int) -> bool:
