@@ -705,6 +705,9 @@ def test_several_models_give_several_answers(make_checkpoint: Callable[..., Path
     alone = ir.analyze("attention-rank", models[1], limit=6, steps=1)
     names = [model.name for model in models]
     assert answers["spearman"] == dict(zip(names, (answers[0]["spearman"], answers[1]["spearman"]), strict=True))
+    train = ir.analyze("attention-rank", models[1], limit=6, steps=1, split="train")
+    with pytest.raises(ir.UserError, match=f"several answers are of {names[1]}: take one by its place"):
+        ir.Answers([alone, train])["spearman"]
     assert answers[1]["spearman"] == alone["spearman"] == alone["test/spearman"]
     assert alone["spearman"].low <= alone["spearman"].value <= alone["spearman"].high
     with pytest.raises(ir.UserError, match="did you mean 'spearman'"):

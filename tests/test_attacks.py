@@ -18,7 +18,7 @@ from interpret_robust.attacks.adversarial import check_adversarial
 from interpret_robust.attacks.network import batch_norm_mode
 from interpret_robust.attacks.noise import Noise, generator_noise, per_image_noise
 from interpret_robust.attacks.pgd import PGD
-from interpret_robust.attacks.settings import LossName
+from interpret_robust.attacks.settings import LossName, Norm
 from interpret_robust.core.errors import NotFiniteError, UserError
 from interpret_robust.models import build
 from interpret_robust.models.classifier import NO_CLASS, predicted_classes
@@ -133,6 +133,15 @@ def test_first_iterate_is_the_start_that_the_noise_names() -> None:
 def test_an_attack_without_room_returns_the_images(attack: PGD, case: str) -> None:
     images = pixels(3, *SHAPE)
     assert torch.equal(attack(Linear(60), images, labels_of(3), noise_for(images)), images), case
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_images_that_ask_for_gradients_leave_no_graph(norm: Norm) -> None:
+    images, labels, model = pixels(4, *SHAPE), labels_of(4, 3), Squiggle()
+    plain, adversarial = (
+        PGD(0.1, steps=3, norm=norm)(model, batch, labels) for batch in (images, images.clone().requires_grad_())
+    )
+    assert torch.equal(plain, adversarial) and not adversarial.requires_grad and adversarial.grad_fn is None
 
 
 def test_gradient_is_that_of_the_sum_whatever_the_batch_and_grad_mode() -> None:

@@ -187,6 +187,17 @@ def test_statistics_are_those_of_slow_loops_without_the_images_that_lack_a_map()
         assert statistics[f"entropy/{name}"].value == pytest.approx(entropy, rel=1e-6)
 
 
+def test_in_the_order_of_classes_the_other_image_is_of_another_class() -> None:
+    """As in a folder of pictures: maps of one class are alike here, and those of different classes do not meet."""
+    arrays = known_rows()
+    labels = np.arange(N) * 2 // N
+    arrays["per_image/attention"] = np.eye(2, H * W, dtype=np.float32)[labels]
+    images = replace(split(N), labels=labels)
+    other = summarize(Columns(arrays), images)["distance/other_image"].value
+    assert other == pytest.approx(1 - (N % 2) / N, abs=1.5 / N)
+    assert summary(arrays)["distance/other_image"].value == pytest.approx(2 / N)
+
+
 def test_a_single_image_is_not_compared_with_itself() -> None:
     arrays = {name: values[:1] for name, values in known_rows().items()}
     assert np.isnan(summary(arrays)["distance/other_image"]).all()

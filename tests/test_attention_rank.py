@@ -185,6 +185,16 @@ def test_where_no_feature_moves_there_is_nothing_to_rank(tmp_path: Path) -> None
     assert summary(mixture)["test/slope_ratio"] == summary(rest)["test/slope_ratio"]
 
 
+@pytest.mark.parametrize(("positions", "ends"), [(4, 2), (9, 4), (15, 7), (16, 8), (49, 8)])
+def test_on_a_small_grid_half_of_the_ranks_are_an_end(positions: int, ends: int) -> None:
+    """Attention grows with the rank by the same factor for each image."""
+    distance = np.random.default_rng(0).permuted(np.tile(np.arange(positions), (9, 1)), axis=1).astype(float)
+    attention = 1.0 + distance
+    by_rank = attention_by_rank(attention, distance)
+    ratio = attention_rank._trend(attention, distance, by_rank)["test/slope_ratio"]
+    assert ratio.value == pytest.approx((ends + 1) / (2 * positions - ends + 1))
+
+
 def test_noise_is_uniform_inside_the_ball_and_a_function_of_seed_and_index() -> None:
     images = torch.full((40, C, H, W), 0.5)
     noise = numbers(with_noise(images, Linf(EPS), SEED, range(40)) - images)

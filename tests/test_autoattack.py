@@ -207,7 +207,14 @@ def test_three_classes_are_too_few_for_one_of_the_attacks() -> None:
 
 
 def fake(
-    name: str, right: list[int], *, eps: float = 0.1, sha256: str = "m", split: str = "test", **ball: str
+    name: str,
+    right: list[int],
+    *,
+    eps: float = 0.1,
+    sha256: str = "m",
+    split: str = "test",
+    recalibration: str = "none",
+    **ball: str,
 ) -> Result:
     """A file of images of class 0, answered 0 where `right` and else 1; of the attack table under two attacks."""
     answers = 1 - np.array(right)
@@ -225,6 +232,7 @@ def fake(
     result: Any = Fake({f"per_image/{column}": values for column, values in columns.items()})
     result["reading"] = np.array(["PGD-20", "CW-30"])
     result.config, result.count, result.path, result.model_id = config, len(right), Path(f"{name}.h5"), sha256
+    result.recalibration = recalibration
     return cast(Result, result)
 
 
@@ -267,6 +275,7 @@ def test_images_that_only_one_of_the_two_breaks_are_counted() -> None:
         fake("robustness", ATTACK_TABLE, norm="l2"),
         fake("robustness", ATTACK_TABLE, sha256="n"),
         fake("robustness", ATTACK_TABLE, split="train"),
+        fake("robustness", ATTACK_TABLE, recalibration="clean"),
         fake("robustness", ATTACK_TABLE[:9]),
     ],
 )

@@ -135,6 +135,7 @@ def work_of(model: nn.Module, evaluators: Sequence[nn.Module], size: int = COUNT
     work = SimpleNamespace(**(fields | changes))
     work.over_batches = lambda measure, _: np.array([measure(batch) for batch in work.batches()])
     work.doubt_random_networks = lambda _: None
+    work.reference_images = lambda _: torch.tensor(work.dataset.train.images).permute(0, 3, 1, 2) / 255
     return cast(Work, work)
 
 

@@ -214,6 +214,7 @@ def test_an_analysis_asks_the_recalibrated_model_whatever_its_batch_size(
         make_work(checkpoint_path, digits, tmp_path, "none"),
         (make_work(checkpoint_path, digits, tmp_path / str(size), kind, size) for size in (16, 5)),
     )
+    assert hdf5.read(first.run()).model_name.endswith(f"-seed0 (recalibrated on {kind} images)")
     assert first.path.name == plain.path.name.replace("-first9", f"-recalibrated_{kind}-first9")
     assert "recalibration" not in plain.config
     record = first.config["recalibration"]

@@ -312,8 +312,15 @@ def test_remarks_say_what_the_numbers_rest_on(answers: dict[str, list[Result]]) 
     assert sentences[0].startswith("Trained with only one seed: at, at-att (cluttered-digits, small). Their intervals")
     assert sentences[1].startswith("These files do not show whether models hide their gradients")
     assert "Models of `small` are others" in sentences[2] and len(sentences) == 3
-    doubtful = answers["robustness"][0]
-    doubtful = replace(doubtful)
+    first, second = (replace(answers["robustness"][0]) for _ in range(2))
+    entry = first.config["checkpoint"]
+    second.__dict__["config"] = first.config | {"checkpoint": entry | {"job": first.job | {"seed": 5}}}
+    assert remarks([first, second])[0].text.startswith("Every variant has 2 or more seeds")
+    other = replace(answers["attention-rank"][0])
+    assert other.job == first.job
+    sentence = "Of some models only one seed was asked in attention-rank: those intervals are over images."
+    assert remarks([first, second, other])[0].text == sentence
+    doubtful = replace(answers["robustness"][0])
     doubtful.__dict__["run"] = doubtful.run | {"doubts": ["it is odd."]}
     assert remarks([doubtful])[0].text == "In doubt: at seed 0: it is odd."
     doubtful.__dict__["config"] = doubtful.config | {
@@ -435,7 +442,7 @@ def test_a_folded_line_says_how_much_was_studied(page: str, answers: dict[str, l
     first, *rest = files
     config = first.config | {"data": first.data | {"images": 1200}, "checkpoint": {"name": "another"}}
     attributes = {"created_utc": "2001-02-03T04"}
-    larger: Any = SimpleNamespace(config=config, data=config["data"], attributes=attributes, model_name="another")
+    larger: Any = SimpleNamespace(config=config, data=config["data"], attributes=attributes, model_id="another")
     assert (
         report_page._extent([larger, *rest]) == f"3 models, {IMAGES} to 1,200 images, 6 files of 2001-02-03 to {date}"
     )
@@ -493,6 +500,9 @@ def test_a_recalibrated_model_is_asked_as_such(
     result = made_by(base, recalibration={"images": "clean"})
     command = commands.command_of(result)
     assert command.replace(" --recalibrate clean", "") == commands.command_of(base) != command
+    conditions = report_page._conditions(base)
+    assert report_page._conditions(result) == f"{conditions}, batch norm recalibrated on clean images"
+    assert result.model_name == f"{base.model_name} (recalibrated on clean images)"
 
 
 def test_zero_is_an_option_too(answers: dict[str, list[Result]], made_by: Callable[..., Result]) -> None:

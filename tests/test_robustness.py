@@ -64,7 +64,8 @@ def batch_of(images: Tensor, labels: Tensor, start: int = 0) -> Batch:
 
 
 def make_context(settings: TableSettings, **targets: nn.Module) -> Context:
-    work: Any = SimpleNamespace(settings=settings, evaluators=targets)
+    dataset = SimpleNamespace(name="odd", class_names=tuple("abcdefgh"))
+    work: Any = SimpleNamespace(settings=settings, evaluators=targets, dataset=dataset)
     return prepare(work)
 
 
@@ -300,6 +301,18 @@ def test_statistics_are_counts_over_images_where_every_restart_must_fail() -> No
 
 def by_apgd(restarts: int = 2) -> TableSettings:
     return TableSettings(SMALL_EPS, SMALL_EPS / 4, seed=3, pgd="1", cw="none", apgd="4", restarts=restarts)
+
+
+def test_apgd_of_three_classes_is_refused_before_any_attack() -> None:
+    dataset = SimpleNamespace(name="odd", class_names=("a", "b", "c"))
+
+    def make_work(apgd: str) -> Any:
+        settings = TableSettings(pgd="1", cw="none", apgd=apgd).resolve({})
+        return SimpleNamespace(settings=settings, evaluators={}, dataset=dataset)
+
+    with pytest.raises(UserError, match="odd has 3 classes, and APGD-T needs 4: leave --apgd out"):
+        prepare(make_work("2"))
+    assert prepare(make_work("none")).settings.apgd == "none"
 
 
 def test_apgd_is_read_last_and_apgd_t_attacks_what_is_right_so_far() -> None:

@@ -214,6 +214,10 @@ def test_copies_differ_in_their_seed_alone(models: Callable[..., list[Path]], tm
     assert copies_of(checkpoint.read(source), [tenth, *rest, source, second]) == (second, tenth)
     assert copies_of(checkpoint.read(second), [tenth, *rest, source, second]) == (source, tenth)
     assert copies_of(checkpoint.read(source), [source, *rest]) == ()
+    recipe = checkpoint.read(source).job["recipe"] | {"name": "the same by another name"}
+    copy = retrain(source, tmp_path, seed=3, recipe=recipe)
+    assert copies_of(checkpoint.read(source), [copy, second]) == (second, copy)
+    assert copies_of(checkpoint.read(source), [retrain(source, tmp_path, recipe=recipe)]) == ()
 
 
 def test_a_matrix_is_read_by_all_other_models_of_the_data(models: Callable[..., list[Path]], tmp_path: Path) -> None:

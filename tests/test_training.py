@@ -201,6 +201,17 @@ def test_another_recipe_under_the_same_name_is_refused_unless_told(tmp_path: Pat
     assert not torch.equal(old_weights["classifier.weight"], weights(path)["classifier.weight"])
 
 
+def test_a_training_that_would_teach_nothing_is_refused(digits: Dataset) -> None:
+    """The rate of one cycle ends at zero: that of a single step is nothing else."""
+    whole = replace(RECIPE, epochs=1, batch_size=len(digits.train))
+    with pytest.raises(UserError, match="has one step, at whose end the rate of the one-cycle schedule is 0"):
+        Run(job(digits, recipe=whole), CPU)
+    constant = Run(job(digits, "natural", replace(whole, schedule="constant")), CPU)
+    old_state = {name: values.clone() for name, values in constant.model.state_dict().items()}
+    constant.advance()
+    assert not torch.equal(constant.model.state_dict()["classifier.weight"], old_state["classifier.weight"])
+
+
 def test_an_unfinished_run_of_another_recipe_is_refused_unless_told(tmp_path: Path, digits: Dataset) -> None:
     with pytest.raises(Stopped):
         train(job(digits), tmp_path, source="x", device=CPU, deadline=-math.inf)

@@ -23,6 +23,7 @@ from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.schema import Column, Schema
 from interpret_robust.study import paper
 from interpret_robust.study.verdicts import Finding, Kind, Measure, judge, sampling
+from interpret_robust.study.verdicts.measure import FEWEST_IMAGES
 
 RISE, FALL, OPEN = Interval(0.2, 0.1, 0.3), Interval(-0.2, -0.3, -0.1), Interval(0.1, -0.1, 0.3)
 ATTACK = {"eps": 8 / 255, "steps": 20}
@@ -35,6 +36,13 @@ READERS = {
     "tiny-small-natural-att-natural-seed1": "natural-att",
 }
 """Evaluators and their variants, which their names do not tell."""
+
+
+RECIPES = {
+    "quick": {"name": "quick", "epochs": 4},
+    "paper": {"name": "paper", "epochs": 200},
+    "mine": {"name": "mine", "epochs": 4},
+}
 
 
 def write(
@@ -71,7 +79,7 @@ def write(
         labels=labels or {},
     )
     count = len(next(iter(columns.values())))
-    job = {"dataset": "tiny", "architecture": "small", "variant": variant, "seed": seed, "recipe": {"name": recipe}}
+    job = {"dataset": "tiny", "architecture": "small", "variant": variant, "seed": seed, "recipe": RECIPES[recipe]}
     job |= job_changes or {}
     config: dict[str, Any] = {
         "checkpoint": {"name": (name_of := f"tiny-small-{variant}-seed{seed}"), "sha256": name_of, "job": job},
@@ -134,7 +142,9 @@ def judge_files(files: list[Result]) -> dict[str, Finding]:
 
 
 def measure(estimate: Interval, kind: Kind = "main", p: float | None = None) -> Measure:
-    return Measure("a", paper.CLAIMS[0].models[0], "test", (0,), (estimate.value,), (10,), estimate, p, kind=kind)
+    return Measure(
+        "a", paper.CLAIMS[0].models[0], "test", (0,), (estimate.value,), (FEWEST_IMAGES,), estimate, p, kind=kind
+    )
 
 
 @pytest.mark.parametrize(
@@ -185,8 +195,8 @@ def test_a_verdict_follows_from_the_signs(measures: list[Measure], p_value: floa
 def test_one_better_model_refutes_the_best(measures: list[Measure], p_value: float | None, verdict: str) -> None:
     (best,) = (claim for claim in paper.CLAIMS if claim.superlative)
     assert best.name == "both-robustness"
-    named = [replace(entry, models=best.models[place % 3]) for place, entry in enumerate(measures)]
-    finding = Finding(best, "table2", tuple(named), p_value)
+    of_pairs = [replace(entry, models=best.models[place % 3]) for place, entry in enumerate(measures)]
+    finding = Finding(best, "table2", tuple(of_pairs), p_value)
     assert finding.verdict == verdict
     refuting = [entry.p_value for entry in measures if entry.kind == "main" and entry.estimate == FALL]
     is_refuted = verdict == "does not hold" and None not in refuting
@@ -241,7 +251,7 @@ def test_a_verdict_says_what_was_not_measured(
 def test_widths_are_measured_of_their_variants() -> None:
     (claim,) = (claim for claim in paper.CLAIMS if claim.widths)
     finding = Finding(claim, "table2", (replace(measure(RISE), models=("at-reg small", "at-reg small-wide3")),))
-    assert finding.unmeasured == ("at", "at-att", "at-att-reg")
+    assert finding.missing_models == ("at", "at-att", "at-att-reg")
 
 
 def test_one_number_is_a_basis_against_the_best() -> None:
@@ -284,6 +294,12 @@ def test_accuracies_are_compared_image_by_image(tmp_path: Path) -> None:
     assert {finding.verdict for finding in rest} == {"not tested"} and len(rest) == 13
 
 
+@pytest.mark.parametrize(("images", "seeds", "sign"), [(19, (0,), 0), (20, (0,), 1), (19, (0, 1), 1)])
+def test_few_images_of_one_seed_decide_nothing(images: int, seeds: tuple[int, ...], sign: int) -> None:
+    rise = replace(measure(RISE), images=(images,) * len(seeds), seeds=seeds)
+    assert rise.sign == sign and ("too few to tell" in rise.condition) == (sign == 0)
+
+
 def test_one_image_answers_no_claim(tmp_path: Path) -> None:
     """Its difference is as large as can be, and there is no interval."""
     files = [table(tmp_path, "at", right(0)[:1], {"PGD-20": right(0)[:1]})]
@@ -291,7 +307,7 @@ def test_one_image_answers_no_claim(tmp_path: Path) -> None:
     natural = judge_files(files)["attention-accuracy"]
     (measure,) = natural.measures
     assert measure.levels == (1.0, 0.0) and measure.text() == "+100.0 points"
-    assert measure.condition == "seed 0; 1 test image, too few for an interval"
+    assert measure.condition == "seed 0; 1 test image, too few to tell"
     assert (measure.sign, natural.verdict, natural.decisive_measure) == (0, "cannot tell", measure)
 
 
@@ -310,6 +326,15 @@ def test_only_models_of_one_seed_on_the_same_images_are_compared(tmp_path: Path)
         accuracy(tmp_path, variant, right(60), right(20), data={"split": "train"}) for variant in ("at", "at-att")
     ]
     assert judge_files(results)["attention-accuracy"].verdict == "not tested"
+
+
+def test_a_recipe_of_the_same_numbers_under_another_name_is_the_same(tmp_path: Path) -> None:
+    files = [accuracy(tmp_path, "at", right(0, 60), right(20)), accuracy(tmp_path, "at-att", right(60), right(10))]
+    namesake = accuracy(tmp_path, "at-att", right(60), right(10), recipe="mine")
+    expected, measure = (
+        judge_files([files[0], other])["attention-accuracy"].measures for other in (files[1], namesake)
+    )
+    assert [entry.estimate for entry in measure] == [entry.estimate for entry in expected] != []
 
 
 def test_models_of_two_recipes_are_compared_within_each(tmp_path: Path) -> None:

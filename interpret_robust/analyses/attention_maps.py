@@ -137,18 +137,21 @@ def total_variation_distance(first: AnyArray, second: AnyArray) -> AnyArray:
 
 
 def _distance_between_images(attention: AnyArray) -> Interval:
-    """Return how far the attention (N, P) of each image lies from that of the next one; unknown for a single image."""
+    """Return how far the attention (N, P) of each image lies from that of the next one; unknown for a single image.
+
+    The next one of all classes, in the order in which images are drawn: in that of a folder it would be of its class.
+    """
     if len(attention) < 2:
         return UNKNOWN
     return bootstrap_mean(total_variation_distance(attention, np.roll(attention, -1, axis=0)))
 
 
-def summarize(columns: Columns, _: Split) -> dict[str, Any]:
+def summarize(columns: Columns, images: Split) -> dict[str, Any]:
     """Return how far attention moves, with and without success of the attack, and the mean maps."""
     clean, adversarial_weights = columns["per_image/attention"], columns["per_image/attention_adversarial"]
     return {
         **_distances(columns),
-        "distance/other_image": _distance_between_images(clean),
+        "distance/other_image": _distance_between_images(clean[images.drawing_order]),
         "mean_map/clean": mean_map(clean),
         "mean_map/adversarial": mean_map(adversarial_weights),
         "entropy/clean": bootstrap_mean(columns["per_image/entropy"]),

@@ -34,7 +34,7 @@ from interpret_robust.core.errors import UserError
 from interpret_robust.core.random_numbers import streams
 from interpret_robust.core.statistics import rates
 from interpret_robust.datasets import Split
-from interpret_robust.datasets.batches import Batch, make_batch, to_numpy
+from interpret_robust.datasets.batches import Batch, to_numpy
 from interpret_robust.models import Classifier
 from interpret_robust.models.classifier import answers_repeat, predicted_classes
 from interpret_robust.models.reinitialize import CALIBRATION_IMAGES, random_network
@@ -186,8 +186,7 @@ def prepare(work: Work) -> Readers:
             f"{work.dataset.name} has one class, and gradmap-score compares the maps of two or more: give a "
             "--dataset that has them."
         )
-    split = work.dataset.reference
-    images = make_batch(split, range(min(CALIBRATION_IMAGES, len(split))), work.device).images
+    images = work.reference_images(CALIBRATION_IMAGES)
     work.doubt_random_networks(images)
     reader = None
     if settings.probe:

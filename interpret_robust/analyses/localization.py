@@ -228,10 +228,11 @@ def _localize(maps: AnyArray, mask: AnyArray, grid: tuple[int, ...]) -> dict[str
 
 
 def summarize(columns: Columns, _: Split) -> dict[str, Any]:
-    """Return means and rates with their intervals, over the images for which they are defined."""
+    """Return means and rates with their intervals, over the images that have a map, also of what knows none."""
     share, hit, area, center, center_hit = (
         columns[f"per_image/{name}"] for name in ("share", "hit", "area", "center", "center_hit")
     )
+    area, center, center_hit = (np.where(np.isnan(share), np.nan, prior) for prior in (area, center, center_hit))
     share_turned = columns["per_image/pattern_share_turned"]
     pattern = columns["per_image/pattern_share"]
     return {

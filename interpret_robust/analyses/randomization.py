@@ -30,7 +30,7 @@ from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.parsing import format_number
 from interpret_robust.core.statistics import CONFIDENCE, finite_column_means, rank_rows
 from interpret_robust.datasets import Split
-from interpret_robust.datasets.batches import Batch, make_batch, to_numpy
+from interpret_robust.datasets.batches import Batch, to_numpy
 from interpret_robust.models import Classifier
 from interpret_robust.models.classifier import predicted_classes
 from interpret_robust.models.folding import fold
@@ -111,9 +111,8 @@ def axes(work: Work) -> Axes:
 
 def prepare(work: Work) -> Cascade:
     """Return every network of the cascade, calibrated on training images."""
-    split, seed = work.dataset.reference, work.settings.seed
-    images = make_batch(split, range(min(CALIBRATION_IMAGES, len(split))), work.device).images
-    original = work.network
+    images = work.reference_images(CALIBRATION_IMAGES)
+    original, seed = work.network, work.settings.seed
     work.doubt_random_networks(images)
     networks = [
         original,

@@ -23,7 +23,7 @@ from interpret_robust.analyses.engine.analysis import Analysis
 from interpret_robust.analyses.engine.settings import BallSettings
 from interpret_robust.analyses.engine.work import Work
 from interpret_robust.attacks.adversarial import check_adversarial
-from interpret_robust.attacks.apgd import APGD, TargetedAPGD, check_apgd
+from interpret_robust.attacks.apgd import APGD, TARGETED_CLASSES, TargetedAPGD, check_apgd
 from interpret_robust.attacks.noise import per_image_noise
 from interpret_robust.attacks.settings import LossName
 from interpret_robust.core.arrays import AnyArray
@@ -144,7 +144,12 @@ class Context(NamedTuple):
 
 
 def prepare(work: Work) -> Context:
-    """Return the `Context` of a run."""
+    """Return the `Context` of a run. Raises UserError for APGD-T of fewer classes than it compares."""
+    classes = len(work.dataset.class_names)
+    if work.settings.apgd_steps() and classes < TARGETED_CLASSES:
+        raise UserError(
+            f"{work.dataset.name} has {classes} classes, and APGD-T needs {TARGETED_CLASSES}: leave --apgd out."
+        )
     return Context(work.settings, work.evaluators)
 
 

@@ -261,7 +261,7 @@ class Answers(Sequence[Answer]):
     def __getitem__(self, key: int | slice | str) -> Any:
         """Return an answer by its place or its model's name in files, or what `key` names of each model, by that name.
 
-        Raises UserError for a name that neither a model nor a number has.
+        Raises UserError for a name that neither a model nor a number has, and where several answers are of one model.
         """
         if isinstance(key, str):
             by_model = self._name_answers()
@@ -269,8 +269,14 @@ class Answers(Sequence[Answer]):
         return Answers(self._answers[key]) if isinstance(key, slice) else self._answers[key]
 
     def _name_answers(self) -> dict[str, Answer]:
-        """Return the answers by the name of their model in files, models of one name told apart."""
+        """Return the answers by the name of their model in files, models of one name told apart.
+
+        Raises UserError for several answers of one model, such as of training and of test images.
+        """
         results = tell_apart([answer.result for answer in self._answers])
+        names = [result.model_name for result in results]
+        if duplicates := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+            raise UserError(f"several answers are of {duplicates[0]}: take one by its place, such as answers[0].")
         return {result.model_name: answer for result, answer in zip(results, self._answers, strict=True)}
 
     def __len__(self) -> int:

@@ -5,6 +5,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from interpret_robust.attacks.network import batch_norm_mode
 from interpret_robust.attacks.norms import make_ball
 from interpret_robust.attacks.settings import Norm
 from interpret_robust.core.errors import NotFiniteError
@@ -21,7 +22,7 @@ def check_adversarial(model: nn.Module, adversarial: Tensor, images: Tensor, eps
     """
     if bool(adversarial.isnan().any()):
         (places,) = adversarial.isnan().flatten(1).any(1).nonzero(as_tuple=True)
-        with torch.no_grad():
+        with batch_norm_mode(model, "eval"), torch.no_grad():
             is_answered = ~model(images[places]).isnan().any(1)
         if bool(is_answered.any()):
             raise NotFiniteError("gradients of the loss", places[is_answered].tolist())

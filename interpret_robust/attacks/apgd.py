@@ -163,7 +163,7 @@ def targeted_dlr(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
     The scale is the distance of the largest logit from the mean of the third and fourth. Raises UserError for fewer
     than four classes.
     """
-    _require_classes(logits, 4, "APGD-T")
+    _require_classes(logits, TARGETED_CLASSES, "APGD-T")
     top = logits.topk(4).values
     ahead = logits.gather(1, targets[:, None]) - logits.gather(1, labels[:, None])
     return ahead[:, 0] / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + _TINY)
@@ -316,6 +316,10 @@ def _require_classes(logits: Tensor, classes: int, attack_name: str) -> None:
         raise UserError(
             f"{attack_name} needs {classes} classes and the model has {logits.shape[1]}: use the cross-entropy."
         )
+
+
+TARGETED_CLASSES = 4
+"""Classes that the loss of APGD-T compares: the true one, the target, and the third and fourth largest logits."""
 
 
 def check_apgd(eps: float, steps: int, norm: Norm) -> None:

@@ -98,6 +98,7 @@ class PGD:
         if not isinstance(model, nn.Module):
             raise UserError(f"the model is {describe(model)}: give a torch.nn.Module.")
         check_tensors(images, labels)
+        images = images.detach()
         if len(images) == 0:
             return images.float()
         check_pixels(images)

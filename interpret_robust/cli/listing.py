@@ -7,7 +7,6 @@ from interpret_robust.models import checkpoint_file
 from interpret_robust.results import hdf5
 from interpret_robust.results.attack_outcomes import headline, most_read, readings
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import recalibration
 
 READS = "robustness/2"
 
@@ -46,7 +45,7 @@ def _results_by_model(folders: Folders) -> dict[str, Result]:
 
 
 def _is_of_test(result: Result) -> bool:
-    return result.config["data"]["split"] == "test" and recalibration(result) == "none"
+    return result.config["data"]["split"] == "test" and result.recalibration == "none"
 
 
 def _accuracies(result: Result) -> dict[str, str]:

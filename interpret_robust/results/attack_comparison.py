@@ -14,7 +14,7 @@ from interpret_robust.results import names as labels
 from interpret_robust.results.attack_outcomes import gradients_asked, headline, readings, right, right_in_worst_case
 from interpret_robust.results.attack_tables import AttackTable, Cell, attack_of, attack_tables, targets_of
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import label, recalibration
+from interpret_robust.results.names import label
 from interpret_robust.results.tables import Table
 
 
@@ -57,7 +57,7 @@ def _title(table: AttackTable) -> str:
     subject = f"{train_job['dataset']}, models from elsewhere{dataset}"
     if not is_external(train_job):
         subject = f"{train_job['dataset']}, {train_job['architecture']}, recipe {train_job['recipe']['name']}{dataset}"
-    if (images := recalibration(table.files[0])) != "none":
+    if (images := table.files[0].recalibration) != "none":
         subject += f", batch norm recalibrated ({images})"
     cells = [cell for by_variant in table.paper.values() for cell in by_variant.values()]
     if not cells:
@@ -99,7 +99,9 @@ def _note(table: AttackTable) -> str:
         )
     elif all(len(targets_of(result)) == 1 for result in table.files):
         parts.append("no black-box accuracy: `--evaluator FILE` has another model classify the adversarial images")
-    if labels.norm(settings) != "l1" and not any(name.startswith("APGD") for name in table.readings):
+    has_four_classes = any(int(result["per_image/label"].max()) > 2 for result in table.files)  # as APGD-T needs
+    has_apgd = any(name.startswith("APGD") for name in table.readings)
+    if labels.norm(settings) != "l1" and has_four_classes and not has_apgd:
         parts.append("the worst case is without APGD, which is stronger (`irt evaluate --apgd 100`)")
     if any(name.startswith("APGD-T") for name in table.readings):
         parts.append("APGD-T attacks images that are right under all attacks before, and keeps what broke the others")

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import places, recalibration
+from interpret_robust.results.names import places
 
 Outcomes = npt.NDArray[np.bool_]
 
@@ -24,7 +24,7 @@ def is_attacked(result: Result) -> bool:
 def ball(result: Result) -> dict[str, Any]:
     """Return the settings of an attack but for where it is read, and what its model was recalibrated on."""
     settings = {name: value for name, value in result.config["settings"].items() if name not in ("pgd", "cw", "apgd")}
-    return settings | {"recalibration": recalibration(result)}
+    return settings | {"recalibration": result.recalibration}
 
 
 def readings(result: Result) -> list[str]:

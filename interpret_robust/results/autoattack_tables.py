@@ -1,5 +1,6 @@
 """Is AutoAttack ever stronger than our own worst case? The two on the same images of the same model."""
 
+import glob
 from typing import NamedTuple
 
 from interpret_robust.core.errors import UserError
@@ -81,6 +82,7 @@ def comparable(autoattack: Result, robustness: Result) -> bool:
     own_config, their_accuracy = robustness.config, autoattack.config
     return bool(
         robustness.model_id == autoattack.model_id
+        and robustness.recalibration == autoattack.recalibration
         and own_config["settings"]["eps"] == their_accuracy["settings"]["eps"]
         and norm(own_config["settings"]) == norm(their_accuracy["settings"])
         and all(own_config["data"][key] == their_accuracy["data"][key] for key in ("dataset", "split"))
@@ -94,7 +96,7 @@ def ours_beside(autoattack: Result) -> Result | None:
 
     The one of most attacks where there are several.
     """
-    name = f"robustness-{autoattack.model.name}-*.h5"
+    name = f"robustness-{glob.escape(autoattack.model.name)}-*.h5"
     neighbors = [hdf5.read(path) for path in sorted(autoattack.path.parent.glob(name))]
     matches = [result for result in neighbors if result.schema == READS and comparable(autoattack, result)]
     return max(matches, key=lambda result: result["per_image/perturbation"][0].size, default=None)

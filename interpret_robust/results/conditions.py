@@ -3,7 +3,7 @@
 from typing import Any
 
 from interpret_robust.models.traits import traits
-from interpret_robust.results import hdf5, names
+from interpret_robust.results import hdf5
 from interpret_robust.results.attack_outcomes import is_attacked
 
 
@@ -23,7 +23,7 @@ def conditions(result: hdf5.Result) -> dict[str, Any]:
         "data": result.config["data"],
         "settings": settings,
         "evaluators": [reader.name for reader in readers] if is_given and readers else "default",
-        "recalibration": names.recalibration(result),
+        "recalibration": result.recalibration,
         **({"cards of evaluators": cards} if cards else {}),
     }
 

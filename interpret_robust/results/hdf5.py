@@ -216,8 +216,16 @@ class Result:
 
     @property
     def model_name(self) -> str:
-        """Return what tables call its model, and what tells it from others of that name."""
-        return f"{self.model.title} ({self.distinction})" if self.distinction else self.model.title
+        """Return what tables call its model, what tells it from others of that name, and its recalibration."""
+        anew = "" if self.recalibration == "none" else f"recalibrated on {self.recalibration} images"
+        details = ", ".join(filter(None, [self.distinction, anew]))
+        return f"{self.model.title} ({details})" if details else self.model.title
+
+    @property
+    def recalibration(self) -> str:
+        """Return the training images that its model was recalibrated on: `clean`, `adversarial`, `both` or `none`."""
+        images: str = self.config.get("recalibration", {"images": "none"})["images"]
+        return images
 
     @property
     def model_id(self) -> str:

@@ -95,15 +95,6 @@ def attack(result: Result) -> str:
     )
 
 
-def recalibration(result: Result) -> str:
-    """Return the training images that a file's model was recalibrated on.
-
-    `clean`, `adversarial` or `both`, else `none`.
-    """
-    images: str = result.config.get("recalibration", {"images": "none"})["images"]
-    return images
-
-
 def images_text(data: Mapping[str, Any]) -> str:
     """Return how many images a file is of, such as `1000 test images`."""
     return format_count(data["images"], f"{data['split']} image")
@@ -125,7 +116,7 @@ def label(result: Result) -> str:
     """
     weights = "" if (source := weights_of(result)) == ATTENTION else f", {source}"
     seed = "" if result.job["seed"] is None else f" seed {result.job['seed']}"
-    anew = "" if (images := recalibration(result)) == "none" else f", recalibrated ({images})"
+    anew = "" if result.recalibration == "none" else f", recalibrated ({result.recalibration})"
     return f"{variant(result)}{seed}{_training_norm(result)}{weights}{anew}"
 
 

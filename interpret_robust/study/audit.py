@@ -183,8 +183,8 @@ def _objection(finding: Finding, first: Measure, usual: str) -> Iterator[str]:
     if finding.objection is not None:
         role = "control: " if finding.objection.kind == "control" else ""
         yield f"  but {role}{_estimate(finding.objection, usual)}"
-    elif finding.verdict == "cannot tell" and first.sign and finding.unmeasured and finding.claim.superlative:
-        yield f"  but nothing is measured of {' or of '.join(finding.unmeasured)}"
+    elif finding.verdict == "cannot tell" and first.sign and finding.missing_models and finding.claim.superlative:
+        yield f"  but nothing is measured of {' or of '.join(finding.missing_models)}"
     elif finding.verdict == "cannot tell" and first.sign and finding.p_value is not None:
         yield f"  but p is {finding.p_value:.2g}, corrected over the claims of {finding.claim.section}"
 

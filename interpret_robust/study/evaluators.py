@@ -9,6 +9,7 @@ from interpret_robust.core.errors import UserError
 from interpret_robust.models import checkpoint
 from interpret_robust.models.subject import Subject
 from interpret_robust.models.variants import is_external
+from interpret_robust.training.job import drop_name
 from interpret_robust.training.recipe import default_preset
 
 
@@ -83,17 +84,23 @@ def evaluators_of(subject: Candidate, candidates: Sequence[Path], job_of: JobOf 
 
 
 def copies_of(source: Candidate, candidates: Sequence[Path], job_of: JobOf = stored_job) -> tuple[Path, ...]:
-    """Return the candidates that were trained as `source` was, from other seeds, lowest first.
+    """Return the candidates that were trained as `source` was, from other seeds, lowest first; none of one from
+    elsewhere.
 
     They read its attacks.
     """
-    job = source.job
+    if is_external(source.job):
+        return ()
+    jobs = ((path, job_of(path)) for path in candidates)
     copies = sorted(
-        (candidate_job["seed"], path)
-        for path in candidates
-        if {**(candidate_job := job_of(path)), "seed": None} == {**job, "seed": None} and candidate_job != job
+        (job["seed"], path) for path, job in jobs if job["seed"] != source.job["seed"] and _is_alike(job, source.job)
     )
     return tuple(path for _, path in copies)
+
+
+def _is_alike(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    """Return whether two trainings differ in their seeds at most, and in what their recipes are called."""
+    return drop_name({**first, "seed": None}) == drop_name({**second, "seed": None})
 
 
 def list_candidates(subject: Subject, candidates: Sequence[Path]) -> tuple[Path, ...]:

@@ -27,7 +27,6 @@ from interpret_robust.results.names import (
     name_of,
     norm,
     order,
-    recalibration,
     tell_apart,
 )
 from interpret_robust.results.tables import Table
@@ -338,7 +337,7 @@ def _collect_evidence(results: Sequence[Result]) -> dict[_Subject, _Evidence]:
 
     Files of recalibrated models are left out: they are of a control, not of the model.
     """
-    results = tell_apart([result for result in results if recalibration(result) == "none"])
+    results = tell_apart([result for result in results if result.recalibration == "none"])
     texts = distinctions(results)
     by_subject: dict[_Subject, _Evidence] = defaultdict(_Evidence)
     attacked_models = set()

@@ -141,6 +141,11 @@ class Run:
         self.totals = Totals.zero(self.classes, self.device)  # over this rank's part of the epoch so far
         self._begin_line(Totals.zero(self.classes, self.device))
         self.total_steps = recipe.epochs * self.batches.steps_per_epoch
+        if self.total_steps == 1 and recipe.rate(1.0) == 0:
+            raise UserError(
+                f"this training has one step, at whose end the rate of the {recipe.schedule} schedule is 0: set more "
+                "epochs, or a smaller batch_size."
+            )
         self.update = accelerate(self._update, self.model, self.device)
 
     def advance(self) -> list[Row]:

@@ -24,6 +24,7 @@ from interpret_robust.analyses.engine.configuration import (
 from interpret_robust.analyses.engine.first_logits import FIRST_LOGITS, GRADIENT, check_first_logits, first_logits
 from interpret_robust.analyses.engine.fit import check_masks, check_models, list_doubts
 from interpret_robust.analyses.engine.naming import effective_limit, file_path
+from interpret_robust.analyses.engine.nan_answers import list_nan_answers
 from interpret_robust.analyses.engine.settings import SourceSettings, shares_attack
 from interpret_robust.attacks import cache
 from interpret_robust.attribution.gradients import completeness_gap
@@ -39,14 +40,14 @@ from interpret_robust.datasets.batches import Batch, default_batch_size, make_ba
 from interpret_robust.models import Classifier, checkpoint
 from interpret_robust.models.checks.trial import ANSWER_IMAGES
 from interpret_robust.models.checks.watch import watch
-from interpret_robust.models.classifier import NO_CLASS, answers_repeat
+from interpret_robust.models.classifier import answers_repeat
 from interpret_robust.models.folding import fold
 from interpret_robust.models.reinitialize import doubt_about_random
 from interpret_robust.models.subject import Subject
 from interpret_robust.models.variants import is_external
 from interpret_robust.models.wrapper import WrappedModel
 from interpret_robust.results import hdf5, writer
-from interpret_robust.results.hdf5 import Columns, Places
+from interpret_robust.results.hdf5 import Places
 
 
 class Work:
@@ -189,6 +190,11 @@ class Work:
         """Keep a sentence in the file where networks with random weights share numbers with the model."""
         if doubt := doubt_about_random(self.network, images[:1]):
             self._late_doubts.append(f"{self._subject.name} {doubt}")
+
+    def reference_images(self, count: int) -> torch.Tensor:
+        """Return `count` images (N, C, H, W) of all classes for statistics of a network, see `Dataset.reference`."""
+        split = self.dataset.reference.draw(count)
+        return make_batch(split, range(len(split)), self.device).images
 
     def over_batches(self, measure: Callable[[Batch], Sequence[float]], numbers: int) -> AnyArray:
         """Return the `numbers` that `measure` gives of each batch, in order: (batches, numbers) in float64.
@@ -385,7 +391,9 @@ class Work:
         columns = rows.columns()
         summary = self.analysis.summarize(columns, self.split)
         summary |= self.analysis.examples(columns, self.split, self.settings)
-        doubts = [*self.doubts, *self._late_doubts, *self._count_unanswered(columns)]
+        models = [model.name for model in (self._subject, *self._evaluators)]
+        nan_answers = list_nan_answers(self.analysis.schema, columns, models, len(self.split))
+        doubts = [*self.doubts, *self._late_doubts, *nan_answers]
         seconds = round(time.monotonic() - began, 1)
         run = provenance.code_version() | self.origin | self._gap() | {"doubts": doubts, "seconds": seconds}
         rows.finish(summary, run | self._logits_of_run)
@@ -406,15 +414,3 @@ class Work:
 
     def _first_images(self) -> Batch:
         return make_batch(self.split, range(min(ANSWER_IMAGES, len(self.split))), self.device)
-
-    def _count_unanswered(self, columns: Columns) -> Iterator[str]:
-        """Yield a sentence where images were answered with NaN, by whatever model."""
-        names = [
-            column.path
-            for column in self.analysis.schema.per_image
-            if "prediction" in column.path and not column.doc.endswith(f"or {NO_CLASS}")  # what nobody was asked
-        ]
-        has_none = [(columns[name].reshape(len(self.split), -1) == NO_CLASS).any(1) for name in names]
-        images = np.flatnonzero(np.any(has_none, axis=0)) if names else np.arange(0)
-        if len(images):
-            yield (f"{self._subject.name}: {NotFiniteError('logits', images.tolist())} Such an answer is never right.")

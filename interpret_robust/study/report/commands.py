@@ -11,7 +11,7 @@ from interpret_robust.datasets.batches import default_batch_size
 from interpret_robust.models.card import Card
 from interpret_robust.models.variants import is_external
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import norm, order, recalibration
+from interpret_robust.results.names import norm, order
 from interpret_robust.training.recipe import PRESETS, default_preset
 from interpret_robust.training.recipe_file import recipe_of
 
@@ -115,7 +115,7 @@ def _options(result: Result) -> list[str]:
         "split": config["data"]["split"] if config["data"]["split"] != "test" else None,
         "limit": origin["limit"],
         "batch-size": _batch_size(result),
-        "recalibrate": images if (images := recalibration(result)) != "none" else None,
+        "recalibrate": images if (images := result.recalibration) != "none" else None,
     } | {name.replace("_", "-"): value for name, value in changed_settings(result).items()}
     options_by_name = {
         f"--{name}": value for name, value in options.items() if value is not None and value is not False

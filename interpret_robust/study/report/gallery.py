@@ -186,7 +186,8 @@ def _pair(maps: Result, results: Sequence[Result]) -> dict[str, Result]:
     by_question: dict[str, Result] = {}
     for result in sorted(results, key=_changes):
         name = result.analysis
-        is_same = result.model_id == maps.model_id and begins_alike(result, maps)
+        is_of_model = (result.model_id, result.recalibration) == (maps.model_id, maps.recalibration)
+        is_same = is_of_model and begins_alike(result, maps)
         if is_same and (name != "robustness" or headline(result)):
             by_question.setdefault(name, result)
     return by_question
@@ -207,7 +208,7 @@ def begins_alike(result: Result, maps: Result) -> bool:
 
 
 def _changes(result: Result) -> int:
-    return len(commands.changed_settings(result))
+    return len(commands.changed_settings(result)) + (result.recalibration != "none")
 
 
 def _sheet(tiles: AnyArray) -> Image.Image:

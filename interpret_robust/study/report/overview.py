@@ -95,15 +95,15 @@ def remarks(results: Sequence[Result]) -> list[Remark]:
 
 def _remark_on_seeds(results: Sequence[Result]) -> Iterator[Remark]:
     """Say on how many training seeds the intervals rest."""
-    seeds: dict[tuple[str, str, str], set[int]] = defaultdict(set)
-    for training in (result.job for result in results):
-        if training["seed"] is not None:
-            seeds[training["dataset"], training["architecture"], training["variant"]].add(training["seed"])
+    seeds: dict[tuple[str, str, str], dict[str, set[int]]] = defaultdict(lambda: defaultdict(set))
+    for result in results:
+        job = result.job
+        if job["seed"] is not None:
+            seeds[job["dataset"], job["architecture"], job["variant"]][result.analysis].add(job["seed"])
     if not seeds:
         return
-    fewest = min(map(len, seeds.values()))
-    if fewest == 1:
-        alone = sorted(group for group, of_group in seeds.items() if len(of_group) == 1)
+    alone = sorted(group for group, by_analysis in seeds.items() if len(set().union(*by_analysis.values())) == 1)
+    if alone:
         kinds = {kind: [group[2] for group in alone if group[:2] == kind] for kind in (group[:2] for group in alone)}
         names = "; ".join(f"{', '.join(variants)} ({', '.join(kind)})" for kind, variants in kinds.items())
         yield Remark(
@@ -111,7 +111,15 @@ def _remark_on_seeds(results: Sequence[Result]) -> Iterator[Remark]:
             "would give.",
             is_good=False,
         )
-    else:
+    rest = [by_analysis for group, by_analysis in seeds.items() if group not in alone]
+    asked_once = sorted({name for by_analysis in rest for name, of_one in by_analysis.items() if len(of_one) == 1})
+    if asked_once:
+        yield Remark(
+            f"Of some models only one seed was asked in {', '.join(asked_once)}: those intervals are over images.",
+            is_good=False,
+        )
+    if not alone and not asked_once:
+        fewest = min(len(of_one) for by_analysis in rest for of_one in by_analysis.values())
         advice = "" if fewest >= SEEDS_WANTED else "; with so few, they are wide"
         text = f"Every variant has {fewest} or more seeds: intervals are over seeds and images{advice}."
         yield Remark(text, is_good=fewest >= SEEDS_WANTED)

@@ -110,7 +110,7 @@ def _read_asset(name: str) -> Markup:
 
 def _extent(results: Sequence[Result]) -> str:
     """Return how much was studied, such as `2 models, 100 to 1,000 images, 6 files of 2026-11-28`."""
-    models, files = {result.model_name for result in results}, format_count(len(results), "file")
+    models, files = {result.model_id for result in results}, format_count(len(results), "file")
     counts = sorted({result.data["images"] for result in results})
     images = f"{' to '.join(_ends([f'{count:,}' for count in counts]))} image{'s' if counts != [1] else ''}"
     return f"{format_count(len(models), 'model')}, {images}, {files} of {' to '.join(_ends(_dates(results)))}"
@@ -209,6 +209,8 @@ def _conditions(result: Result) -> str:
     """Return text such as `1000 test images of cluttered-digits, steps 100`."""
     data, options = result.config["data"], commands.changed_settings(result)
     settings = [f"{name} {value}" for name, value in options.items() if name not in FREE]
+    if result.recalibration != "none":
+        settings.append(f"batch norm recalibrated on {result.recalibration} images")
     return ", ".join([f"{images_text(data)} of {data['dataset']}", *settings])
 
 

@@ -74,7 +74,7 @@ class Finding:
         if self.claim.superlative and any(_is_below(measure, len(main)) for measure in main):
             return "does not hold"
         is_uncertain = self.p_value is not None and self.p_value >= SIGNIFICANT
-        if is_uncertain or (self.claim.superlative and self.unmeasured):
+        if is_uncertain or (self.claim.superlative and self.missing_models):
             return "cannot tell"
         if all(measure.sign > 0 for measure in self.measures_of("main", "control")):
             return "holds"
@@ -83,7 +83,7 @@ class Finding:
         return "cannot tell"
 
     @property
-    def unmeasured(self) -> tuple[str, ...]:
+    def missing_models(self) -> tuple[str, ...]:
         """Return the models, or the comparisons such as `at-att-reg minus at-reg`, of which no number decides."""
         variants = [{name.partition(" ")[0] for name in measure.models} for measure in self.measures_of("main")]
         return tuple(" minus ".join(models) for models in self.claim.models if set(models) not in variants)
@@ -130,8 +130,8 @@ class Finding:
         if self.claim.superlative and self.verdict == "does not hold":
             return f"rests on 1 of {len(main)} numbers: one is enough against the best"
         text = f"rests on {format_count(len(main), 'number')}"
-        if self.unmeasured:
-            text += f", none of {' or of '.join(self.unmeasured)}"
+        if self.missing_models:
+            text += f", none of {' or of '.join(self.missing_models)}"
         if self.p_value is None:
             return text
         largest = "the largest of theirs, " if len(main) > 1 else ""
@@ -152,7 +152,7 @@ class Finding:
             text += " in this seed"
         elif min(map(len, seeds)) == 1:
             text += ", in part of one seed"
-        return f"{text}, for some models" if self.unmeasured and not self.claim.superlative else text
+        return f"{text}, for some models" if self.missing_models and not self.claim.superlative else text
 
 
 def _is_below(measure: Measure, count: int) -> bool:

@@ -11,6 +11,11 @@ from interpret_robust.study.paper import Row
 Kind = Literal["main", "control", "further"]
 """What a measure is for: it decides; a claim holds only if it holds too, but it refutes none; it is only shown."""
 
+FEWEST_IMAGES = 20
+"""Images of one seed below which a bootstrap interval decides nothing: of 10 normal numbers it misses in 11 % of cases,
+of 20 in 7 %.
+"""
+
 
 @dataclass(frozen=True)
 class Measure:
@@ -48,7 +53,12 @@ class Measure:
 
     @property
     def sign(self) -> int:
-        """Return 1 or -1 where the interval tells the estimate from zero, else 0."""
+        """Return 1 or -1 where the interval tells the estimate from zero, else 0.
+
+        It tells nothing of one seed on fewer images than FEWEST_IMAGES: a bootstrap over so few is too sure.
+        """
+        if len(self.seeds) == 1 and max(self.images) < FEWEST_IMAGES:
+            return 0
         return int(self.estimate.low > 0) - int(self.estimate.high < 0)
 
     @property
@@ -68,11 +78,10 @@ class Measure:
 
     @property
     def condition(self) -> str:
-        """Return text such as `seeds 0, 1, 2; 1000 test images each`, or `seed 0; 1 test image, too few for an
-        interval`.
-        """
+        """Return text such as `seeds 0, 1, 2; 1000 test images each`, or `seed 0; 8 test images, too few to tell`."""
         if len(self.seeds) == 1:
-            basis = "the interval is over images alone" if self.estimate.has_ends else "too few for an interval"
+            is_few = max(self.images) < FEWEST_IMAGES
+            basis = "too few to tell" if is_few else "the interval is over images alone"
             return f"seed {self.seeds[0]}; {self.images_text}, {basis}"
         return f"seeds {', '.join(map(str, self.seeds))}; {self.images_text} each"
 

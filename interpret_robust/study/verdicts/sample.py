@@ -13,7 +13,7 @@ from interpret_robust.results import names
 from interpret_robust.results.attack_outcomes import ball, is_attacked
 from interpret_robust.results.conditions import conditions
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import ATTENTION, GRADIENT, maps_of, recalibration, weights_of
+from interpret_robust.results.names import ATTENTION, GRADIENT, maps_of, weights_of
 from interpret_robust.study.paper import Claim, Row
 from interpret_robust.study.verdicts.measure import Kind
 
@@ -55,16 +55,15 @@ def alike(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> I
 
 
 def compared_under(result: Result, free: Sequence[str] = (), free_of_recipe: Sequence[str] = ()) -> str:
-    """Return what models have in common that are compared: training but for the variant, images, settings but for
-    readings.
+    """Return what models have in common that are compared: training but for the variant and the recipe's name, images,
+    settings but for readings.
 
     `free` are other entries of the job, or `recalibration`, in which they may differ, `free_of_recipe` those of its
     recipe.
     """
     training = {key: value for key, value in result.job.items() if key not in ("variant", "seed", *free)}
-    if free_of_recipe:
-        recipe = training.get("recipe", {})
-        training["recipe"] = {key: value for key, value in recipe.items() if key not in free_of_recipe}
+    recipe = training.get("recipe", {})
+    training["recipe"] = {key: value for key, value in recipe.items() if key not in ("name", *free_of_recipe)}
     settings = {"settings": ball(result)} if is_attacked(result) else {}
     common = {**conditions(result), **settings, "trained": training}
     if "recalibration" in free:
@@ -85,7 +84,7 @@ def sample(quantity: str, files: Sequence[Result], values: Sequence[AnyArray], *
     """
     models = tuple(result.job["variant"] for result in files)
     plain = {"models": models, "conditions": compared_under(files[0], ("recalibration",))} | other
-    if (images := recalibration(files[0])) != "none":
+    if (images := files[0].recalibration) != "none":
         quantity += f", batch norm recalibrated ({images} images)"
         plain["kind"] = "control" if plain.get("kind", "main") == "main" else plain["kind"]
     return Sample(quantity, seed=files[0].job["seed"], sources=tuple(files), values=tuple(values), **plain)
