@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from scipy import stats
+from scipy.ndimage import gaussian_filter
 
 from interpret_robust.core import statistics
 from interpret_robust.core.statistics import (
@@ -514,3 +515,21 @@ def test_over_seeds_covers_what_it_should(of_seeds: float, of_images: float, of_
         _, low, high = average_seeds(list(values + of_both * rng.normal(size=(seeds, images)))).interval
         hits += low < 0 < high
     assert 0.935 < hits / trials <= highest
+
+
+# --- where intervals and p-values promise too much, as docs/choices.md says
+
+
+@pytest.mark.parametrize(("images", "share"), [(3, 0.24), (10, 0.11), (20, 0.07)])
+def test_a_bootstrap_of_few_images_misses_too_often(images: int, share: float) -> None:
+    draws = np.random.default_rng(0).normal(size=(1000, images))
+    intervals = [bootstrap_mean(values, resamples=1000) for values in draws]
+    assert np.mean([low > 0 or high < 0 for _, low, high in intervals]) == pytest.approx(share, abs=0.02)
+
+
+@pytest.mark.parametrize(("blur", "share"), [(0, 0.05), (0.7, 0.14), (1.5, 0.26)])
+def test_pages_p_is_too_small_where_maps_are_smooth(blur: float, share: float) -> None:
+    rng = np.random.default_rng(0)
+    noise = gaussian_filter(rng.normal(size=(300, 2, 100, 8, 8)), (0, 0, 0, blur, blur)).reshape(300, 2, 100, 64)
+    p_values = [page_trend(first, second).p_value for first, second in noise]
+    assert np.mean(np.array(p_values) < 0.05) == pytest.approx(share, abs=0.06)

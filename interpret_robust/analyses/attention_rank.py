@@ -61,6 +61,7 @@ NOISE, SHUFFLE = 1, 2
 MEASURES = ("spearman", "spearman_relative", "spearman_partial", "spearman_noise")
 """The correlations that have to agree before a direction is named."""
 
+PAGE = "too small where maps are smooth"
 _POSITION = ("position",)
 SCHEMA = Schema(
     name="attention-rank",
@@ -131,11 +132,11 @@ SCHEMA = Schema(
         interval("test/spearman_shuffled", "mean of per_image/spearman_shuffled, bootstrap 95 % interval"),
         interval("test/spearman_positive", "share of images with a positive Spearman, Wilson 95 % interval"),
         Column("test/undefined", "i8", "images without a correlation: no weights, or constant weights or distance"),
-        Column("test/page_more_robust", "f8", "p-value of Page's test that attention grows with robustness"),
-        Column("test/page_less_robust", "f8", "p-value of Page's test that attention falls with robustness"),
+        Column("test/page_more_robust", "f8", f"p-value of Page's test that attention grows with robustness; {PAGE}"),
+        Column("test/page_less_robust", "f8", f"p-value of Page's test that attention falls with robustness; {PAGE}"),
         interval(
             "test/slope_ratio",
-            f"mean attention of the {ENDS} most over that of the {ENDS} least robust ranks; NaN for nothing to rank",
+            f"mean attention of the {ENDS} (or half of all) most over that of as many least robust ranks; NaN for none",
         ),
         interval("test/entropy", "mean of per_image/entropy, nats, bootstrap 95 % interval"),
         interval("test/effective_positions", "mean of per_image/effective_positions, bootstrap 95 % interval"),
