@@ -10,7 +10,9 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 from click import ClickException
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from PIL import Image
 
@@ -28,6 +30,31 @@ def figure(*words: object) -> None:
     cli.irt.main(["figure", *map(str, words)], standalone_mode=False)
 
 
+def check_enlarged(plot: Figure, plain: Figure, factor: float) -> None:
+    """Text, lines, marks and bars of one figure are `factor` times those of another."""
+    for kind, size in (
+        (Text, "fontsize"),
+        (Line2D, "linewidth"),
+        (Line2D, "markersize"),
+        (LineCollection, "linewidth"),
+    ):
+        pairs = zip(plot.findobj(kind), plain.findobj(kind), strict=True)
+        for large, small in pairs:
+            np.testing.assert_allclose(
+                getattr(large, f"get_{size}")(), factor * np.array(getattr(small, f"get_{size}")())
+            )
+
+
+def test_bars_grow_with_the_figure() -> None:
+    def compose() -> Figure:
+        return drawing.compose("robustness", [hdf5.read(ROBUSTNESS)]).figure
+
+    plot = compose()
+    style.enlarge(plot, 1.7)
+    assert compose().findobj(LineCollection)
+    check_enlarged(plot, compose(), 1.7)
+
+
 @pytest.mark.usefixtures("users_pictures")
 @pytest.mark.parametrize("inches", [3.3, 6.75, 10])
 def test_a_picture_is_as_wide_as_asked_and_its_text_stays_readable(tmp_path: Path, inches: float) -> None:
@@ -39,6 +66,13 @@ def test_a_picture_is_as_wide_as_asked_and_its_text_stays_readable(tmp_path: Pat
         plot = drawing.compose("attention-rank", [hdf5.read(RANK)]).figure
     if inches > style.WIDTH:
         style.enlarge(plot, inches / style.WIDTH)
+        check_enlarged(plot, drawing.compose("attention-rank", [hdf5.read(RANK)]).figure, inches / style.WIDTH)
+        plot.draw_without_rendering()
+        ticks = {
+            float(text.get_fontsize()) for axes in plot.axes for text in axes.get_xticklabels() + axes.get_yticklabels()
+        }
+        size = float(style.RC["font.size"]) * inches / style.WIDTH
+        np.testing.assert_allclose([*ticks], size)
     sizes = [text.get_fontsize() for axes in plot.axes for text in axes.get_xticklabels()]
     assert min(sizes) >= mpl.rcParamsDefault["font.size"] * 0.6
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["rank.json", "rank.png"]

@@ -478,3 +478,17 @@ def test_the_mark_of_doubt_lies_below_a_label_of_all_panels() -> None:
     )
     assert mark.y0 >= 0 and mark.y1 <= label.y0
     assert label.y1 <= min(panel.get_tightbbox().y0 for panel in axes)
+
+
+@pytest.mark.parametrize(("classes", "rest"), [(23, " 3 classes more are not drawn."), (20, "")])
+def test_a_contact_sheet_of_many_classes_says_how_many_are_not_drawn(classes: int, rest: str) -> None:
+    split = Split(np.zeros((46, 5, 4, 3), np.uint8), np.arange(46) % classes)
+    sheet = contact_sheet.draw(Dataset("many", split, split, tuple(f"c{label}" for label in range(classes))), "test")
+    assert len(sheet.figure.axes) == 20 and sheet.caption.endswith(f"a class has.{rest}")
+
+
+def test_models_from_elsewhere_have_colors_that_follow_from_their_names() -> None:
+    names = [f"net{number}" for number in range(40)]
+    assert [style.color(name) for name in names] == [style.color(name) for name in names]
+    assert {style.color(name) for name in names} == set(style.OTHER_COLORS)
+    assert style.color("at") == style.COLORS["at"] not in style.OTHER_COLORS

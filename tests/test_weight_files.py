@@ -570,6 +570,15 @@ def test_tensors_at_other_keys_are_said(entry: dict[str, Any], names: list[str],
     assert load_weights(network, "mine", path, "model").extras == []
 
 
+def test_a_key_is_no_beginning_of_another(tmp_path: Path) -> None:
+    """A moving average of parameters alone, in a flat file, whose name begins as that of the weights does."""
+    path, network = tmp_path / "weights.safetensors", seed_network(Convolutions, seed=0)
+    average = {name: weights.detach() + 1 for name, weights in network.named_parameters()}
+    save_file(add_prefix("model.", weights()) | add_prefix("model_ema.", average), path)
+    assert load_weights(network, "mine", path, "model").extras == []
+    torch.testing.assert_close(network(pixels(3, C, H, W)), expected())
+
+
 @pytest.mark.parametrize("number", [{"epoch": torch.tensor(3)}, {"best_acc": torch.tensor(0.9)}])
 def test_numbers_that_tell_how_far_training_was_lie_beside_weights(number: Weights, tmp_path: Path) -> None:
     path, network = tmp_path / "weights.pt", seed_network(Convolutions, seed=0)

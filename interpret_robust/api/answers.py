@@ -19,6 +19,7 @@ from interpret_robust.api.wording import words_of_python
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError, check_truth, find_nearest
 from interpret_robust.core.files import replace_file
+from interpret_robust.core.locks import Lock
 from interpret_robust.core.parsing import format_count
 from interpret_robust.core.plugins import first_words
 from interpret_robust.core.provenance import package_version
@@ -363,7 +364,8 @@ def _figure(results: Sequence[hdf5.Result], path: str | Path | None, panel: str 
     target = None if path is None else Path(check_path("path", path))
     drawing = compose(results[0].analysis, results, panel)
     if target is not None:
-        style.save(drawing, target.parent, target.stem, style.inputs(results), package_version())
+        with Lock(target.with_suffix(".png")):
+            style.save(drawing, target.parent, target.stem, style.inputs(results), package_version())
     return drawing.figure
 
 

@@ -29,6 +29,7 @@ from interpret_robust.figures.style import (
     new_figure,
     overlay,
     scale_log,
+    sides,
     strip,
     stroke,
     weight_scale,
@@ -121,7 +122,7 @@ def draw_correlations(results: Sequence[Result]) -> Drawing:
         ]
         place: dict[str, Any] = {"loc": "outside upper center", "handletextpad": 0.1, "columnspacing": 1}
         figure.legend(handles=handles, ncols=columns, fontsize=7, **place)
-    return Drawing(figure, f"{_subject(results)} {CORRELATIONS_CAPTION}", _numbers(results, TESTS))
+    return Drawing(figure, f"{_subject(results)} {CORRELATIONS_CAPTION.format(*sides())}", _numbers(results, TESTS))
 
 
 def _papers_curve(result: Result) -> AnyArray:
@@ -264,7 +265,7 @@ CURVE_CAPTION = (
     "line is uniform weight, the hatched band the same weights on positions in random order."
 )
 CORRELATIONS_CAPTION = (
-    "Left: Spearman of weight and robustness over an image's positions. Right: its mean by distance, by distance over "
+    "{}: Spearman of weight and robustness over an image's positions. {}: its mean by distance, by distance over "
     "the feature's norm, with the norm taken out of both, under uniform noise of equal eps in the attack's place, and "
     "with the mean map of all images in the place of each image's own. Bars are 95 % bootstrap intervals over images; "
     "at the dashed line there is no correlation."

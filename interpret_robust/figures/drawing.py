@@ -1,7 +1,6 @@
 """From analysis files to a picture on disk, without a model and without torch."""
 
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -125,7 +124,8 @@ def draw_to(
         drawing = compose(figure, results, panel)
     if width > style.WIDTH:
         style.enlarge(drawing.figure, width / style.WIDTH)
-    style.write(drawing, [path], style.inputs(results), package_version())
+    with Lock(path):
+        style.write(drawing, [path], style.inputs(results), package_version())
 
 
 def narrow(figure: str, results: Sequence[hdf5.Result], width: float) -> Image.Image:
@@ -204,7 +204,5 @@ def compose(figure: str, results: Sequence[hdf5.Result], panel: str | None = Non
     sentence = "" if source == labels.GRADIENT else f"Maps are {source}, in the place of gradients."
     if any(result.doubts for result in results):
         style.mark_doubtful(drawing.figure)
-    caption = " ".join(filter(None, [drawing.caption, sentence, labels.remarks(results), labels.doubts(results)]))
-    if style.width() < style.NARROW:
-        caption = re.sub(r"\bRight\b", "Below", re.sub(r"\bLeft\b", "Above", caption))
-    return replace(drawing, caption=caption)
+    parts = [drawing.caption, sentence, labels.remarks(results), labels.doubts(results)]
+    return replace(drawing, caption=" ".join(filter(None, parts)))

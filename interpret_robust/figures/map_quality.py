@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import matplotlib as mpl
 
-from interpret_robust.figures.style import RC, Drawing, abreast, break_label, dot, name_rows, new_figure
+from interpret_robust.figures.style import RC, Drawing, abreast, break_label, dot, name_rows, new_figure, sides
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import images_text, label, radius
 
@@ -35,11 +35,11 @@ def draw(results: Sequence[Result]) -> Drawing:
 
 def _caption(results: Sequence[Result]) -> str:
     config = results[0].config
-    settings, data = config["settings"], config["data"]
+    settings, data, (left, right) = config["settings"], config["data"], sides()
     return (
         f"Quality of maps ({settings['source']}) on {images_text(data)} of {data['dataset']}, by "
-        f"captum. Left: the largest of {settings['samples']} changes of a map as the image moves within "
-        f"{radius(settings['radius'])}, over the map's norm: a lower bound. Right: normalized infidelity as squares of "
-        "a quarter of the image's side get its mean color, over the mean square of the loss's change. Bars are "
+        f"captum. {left}: the largest of {settings['samples']} changes of a map as the image moves within "
+        f"{radius(settings['radius'])}, over the map's norm: a lower bound. {right}: normalized infidelity as squares "
+        "of a quarter of the image's side get its mean color, over the mean square of the loss's change. Bars are "
         f"bootstrap 95 % intervals over images, seed {settings['seed']}."
     )

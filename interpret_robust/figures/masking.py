@@ -19,6 +19,7 @@ from interpret_robust.figures.style import (
     name_rows,
     new_figure,
     set_title,
+    sides,
     stroke,
     width,
 )
@@ -110,11 +111,11 @@ def _title(results: Sequence[Result]) -> str:
 
 
 def _caption(results: Sequence[Result]) -> str:
-    settings = results[0].config["settings"]
+    settings, (left, right) = results[0].config["settings"], sides()
     return (
-        f"Accuracy on {images_text(results[0].data)} of {results[0].data['dataset']}. Left: under PGD-20 on the "
+        f"Accuracy on {images_text(results[0].data)} of {results[0].data['dataset']}. {left}: under PGD-20 on the "
         "cross-entropy, against its radius; an image that is broken in one ball counts as broken in every larger one. "
-        f"Right, at {ball(settings)}: natural images, the worst of several draws of uniform noise, random "
+        f"{right}, at {ball(settings)}: natural images, the worst of several draws of uniform noise, random "
         f"search of {settings['queries']} queries, one step of length eps, and PGD-20. Where gradients show the way, "
         "PGD lies furthest left. Bands and bars are Wilson 95 % intervals over images."
     )

@@ -20,6 +20,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
+from matplotlib.collections import LineCollection
 from matplotlib.colorbar import Colorbar
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure, SubFigure
@@ -138,6 +139,11 @@ TITLE = 42
 def abreast(panels: int) -> int:
     """Return how many of some panels that share a row of a wide figure stand abreast: one where it is narrow."""
     return panels if width() >= NARROW else 1
+
+
+def sides() -> tuple[str, str]:
+    """Return where two panels stand, as a caption calls them."""
+    return ("Left", "Right") if width() >= NARROW else ("Above", "Below")
 
 
 def legend_columns(names: Sequence[str], inches: float) -> int:
@@ -491,11 +497,12 @@ def enlarge(figure: Figure, factor: float) -> None:
     """Make a figure larger with its text, lines and marks."""
     width, height = figure.get_size_inches()
     figure.set_size_inches((width * factor, height * factor))
-    for axes in figure.axes:
-        axes.tick_params(labelsize=RC["font.size"] * factor)
-    for text in figure.findobj(Text):
+    for text in figure.findobj(Text):  # labels of ticks that are yet to come take after those that are there
         assert isinstance(text, Text)
         text.set_fontsize(float(text.get_fontsize()) * factor)
     for stroke in figure.findobj(Line2D):
         assert isinstance(stroke, Line2D)
         stroke.set(linewidth=stroke.get_linewidth() * factor, markersize=stroke.get_markersize() * factor)
+    for bars in figure.findobj(LineCollection):
+        assert isinstance(bars, LineCollection)
+        bars.set_linewidth((factor * np.atleast_1d(bars.get_linewidth())).tolist())

@@ -142,9 +142,11 @@ def _doubt_about_unsaved(loose_tensors: dict[str, torch.Tensor], card: Card) -> 
 def _call(card: Card) -> nn.Module:
     """Return what a user's callable gives."""
     target = import_object(card.model)
-    network = copy_of(target) if isinstance(target, nn.Module) else target(**dict(card.arguments))
     if card.weights == "pretrained":
         raise UserError(f"{card.model} has no pretrained weights to choose: give a file, or leave --weights out.")
+    network = copy_of(target) if isinstance(target, nn.Module) else target
+    if callable(network) and not isinstance(network, nn.Module):
+        network = network(**dict(card.arguments))
     if not isinstance(network, nn.Module):
         raise UserError(
             f"{card.model} gives {type_name(network)}, and a model is a torch.nn.Module: name a "

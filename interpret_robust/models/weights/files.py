@@ -174,10 +174,11 @@ def _list_extras(
 ) -> list[str]:
     """Return the paths of what looks like parts of layers: beside the weights, or elsewhere too without a region."""
     shapes = {name: item.shape for name, item in network.state_dict().items() if isinstance(item, Tensor)}
+    beginning = f"{region.rstrip('.')}." if region else ""
     extras = [
         path
         for path, tensor in other_tensors.items()
-        if (path.startswith(region or "") and _is_beside(weights, path, tensor))
+        if (path.startswith(beginning) and _is_beside(weights, path, tensor))
         or (region is None and is_of_other_layer(path, tensor, shapes))
     ]
     if region is None:
