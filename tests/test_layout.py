@@ -2,9 +2,11 @@
 
 import ast
 import importlib
+import re
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -96,3 +98,31 @@ def test_a_benchmark_can_be_imported(path: Path, monkeypatch: pytest.MonkeyPatch
             raise
         pytest.skip(f"{error.name} is not installed")
     assert module.__doc__
+
+
+def test_modules_and_their_parts_that_docstrings_name_exist() -> None:
+    """Such as `names.label`: what is named by its module, from whichever folder on."""
+    places = {path.relative_to(PACKAGE).with_suffix("").parts for path in PACKAGE.rglob("*.py")}
+    modules = {parts[:-1] if parts[-1] == "__init__" else parts for parts in places} - {()}
+    strangers = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for name in re.findall(r"`([a-z_]+(?:\.[A-Za-z_]+)+)`", path.read_text(encoding="utf-8")):
+            parts = tuple(name.split("."))
+            matches = [
+                (module, parts[count:])
+                for count in range(1, len(parts) + 1)
+                for module in modules
+                if module[-count:] == parts[:count] != ("model",)  # which is a model in most sentences
+            ]
+            if matches and not any(has_part(module, rest) for module, rest in matches):
+                strangers.append(f"{path.name}: {name}")
+    assert strangers == []
+
+
+def has_part(module: tuple[str, ...], names: tuple[str, ...]) -> bool:
+    value: Any = importlib.import_module(".".join(["interpret_robust", *module]))
+    for name in names:
+        if not hasattr(value, name):
+            return False
+        value = getattr(value, name)
+    return True

@@ -395,7 +395,7 @@ BAD_ARRAYS: list[tuple[dict[str, Any], str]] = [
         "y_train has dtype <U1 and y_test has dtype uint64 where text in both",
     ),
     ({"y_train": np.array([*"abca"]), "y_test": np.array([*"ad"])}, "y_test has label ['d'] where one of a, b, c"),
-    ({"class_names": np.array(["a", "b"])}, "class_names has 2 names where 3"),
+    ({"class_names": np.array(["a", "b"])}, "class_names has 2 names where one for each of 3 labels is needed"),
     ({"class_names": np.array(["a", "b", "a"])}, "a class is called ['a'] where"),
     ({"class_names": np.array(["a", "b", "\n"])}, "a class is called ['\\n'] where"),
     ({"class_names": np.arange(3)}, "class_names has dtype int64 and shape (3,) where text"),

@@ -139,7 +139,7 @@ class _File:
 
     @cached_property
     def class_names(self) -> list[str] | None:
-        """Return the names of the classes in the order of this file's numbers, None where its metadata tell none."""
+        """Return the names of the classes in the order of this file's numbers, None where its metadata name none."""
         names = self.features.get(self.label_column, {}).get("names")
         if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
             return None
@@ -217,7 +217,7 @@ def list_tables(source: Path) -> Listings:
 
 
 def _class_names(files: Sequence[_File]) -> list[str] | None:
-    """Return the names of classes as the first file orders them, None where its metadata tell none.
+    """Return the names of classes as the first file orders them, None where its metadata name none.
 
     Raises UserError where another file has a class that the first lacks, or names where the first has none.
     """

@@ -17,7 +17,7 @@ Masks = npt.NDArray[np.bool_]
 Patterns = npt.NDArray[np.float32]
 
 
-BLACK = "1 of 255, as where images were divided by 255 before"
+DIVIDED_TWICE = "1 of 255, as where images were divided by 255 before"
 """What is wrong with images whose largest value is 1."""
 
 ORDER_DEVIATIONS = 4.0

@@ -145,7 +145,7 @@ class Batch:
 
 
 AHEAD = 2
-"""Batches of pictures that are decoded while one is used; with one alone, a thread would wait for the other's last."""
+"""Batches of pictures that are decoded while one is used; with one, threads would idle until its last is decoded."""
 
 
 def read_batches(split: Split, places: Iterable[range], device: torch.device) -> Iterator[Batch]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from interpret_robust.core.errors import UserError, describe, first_line
 from interpret_robust.core.file_names import is_printable_label
-from interpret_robust.datasets.base import BLACK, LONGEST_NUMBER, Dataset, Images, Labels, Split, numbered
+from interpret_robust.datasets.base import DIVIDED_TWICE, LONGEST_NUMBER, Dataset, Images, Labels, Split, numbered
 
 
 def make_dataset(
@@ -110,7 +110,9 @@ def _as_images(images: Any) -> Images:
             raise UserError(f"images have pixels from {span}: give floats in [0, 1], or uint8 from 0 to 255.")
         images = np.round(255 * images).astype(np.uint8)
     if images.max() == 1:
-        raise UserError(f"the brightest pixel is {BLACK}: give uint8 images from 0 to 255, or floats from 0 to 1.")
+        raise UserError(
+            f"the brightest pixel is {DIVIDED_TWICE}: give uint8 images from 0 to 255, or floats from 0 to 1."
+        )
     in_front = images.shape[1] in (1, 3) and images.shape[3] not in (1, 3)
     return np.array(images.transpose(0, 2, 3, 1) if in_front else images, order="C")  # a copy: the program may go on
 

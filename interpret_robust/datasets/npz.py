@@ -14,7 +14,7 @@ import numpy.typing as npt
 from interpret_robust.core.errors import UserError, close_quotes
 from interpret_robust.core.file_names import is_printable_label
 from interpret_robust.core.files import check_present, replace_file
-from interpret_robust.datasets.base import BLACK, Split
+from interpret_robust.datasets.base import DIVIDED_TWICE, Split
 
 Array = npt.NDArray[Any]
 Arrays = dict[str, Array]
@@ -100,7 +100,9 @@ def _check_training(
     remedy = f"each of 0 to {len(labels) - 1}" if labels[0] and len(labels) == last else f"each of 0 to {last}"
     _demand(len(labels) == last + 1, path, f"{keys['y_train']} has {description}", remedy)
     if names is not None:
-        _demand(len(names) == last + 1, path, f"class_names has {len(names)} names", f"{last + 1}, one a label,")
+        _demand(
+            len(names) == last + 1, path, f"class_names has {len(names)} names", f"one for each of {last + 1} labels"
+        )
     return last
 
 
@@ -222,7 +224,8 @@ def _split(path: Path, arrays: Arrays, part: str, keys: Mapping[str, str]) -> Sp
     _demand(x.dtype == np.uint8, path, f"{x_name} has dtype {x.dtype}", "uint8, 0 to 255,")
     _demand(x.ndim in (3, 4), path, f"{x_name} has shape {x.shape}", "(N, H, W) or (N, H, W, C)")
     _demand(x.size > 0, path, f"{x_name} is empty with shape {x.shape}", "at least one image")
-    _demand(x.max() != 1, path, f"the brightest pixel of {x_name} is {BLACK},", "uint8 from 0 to 255")
+    if x.max() == 1:
+        raise UserError(f"{path}: the brightest pixel of {x_name} is {DIVIDED_TWICE}: uint8 from 0 to 255 is needed.")
     images = x if x.ndim == 4 else x[..., None]
     grid, count = images.shape[:3], len(images)
     _demand(images.shape[3] in (1, 3), path, f"{x_name} has shape {x.shape}", "1 or 3 channels at the end")

@@ -154,7 +154,7 @@ def _check_numbers(network: nn.Module, card: Card) -> None:
 
 
 def make_float32(network: nn.Module, pixels: Tensor) -> Iterator[str]:
-    """Make weights of another precision float32, and yield so; but not where the forward takes these alone."""
+    """Convert weights to float32 and yield a sentence about it; keep their precision if the forward takes no other."""
     tensors = {
         (module, name): tensor
         for module in network.modules()

@@ -102,7 +102,7 @@ def _own_numbers(layer: nn.Module) -> list[Tensor]:
 
 
 def _hidden_weights(layer: nn.Module) -> list[Tensor]:
-    """Return a layer's own tensors that look like weights but are none: not what batch norm measures."""
+    """Return a layer's own tensors outside of `parameters()` that look like weights: not what batch norm measures."""
     if isinstance(layer, nn.modules.batchnorm._BatchNorm):
         return []
     attributes = {name: value for name, value in vars(layer).items() if name not in ("_parameters", "_modules")}

@@ -27,16 +27,16 @@ class WrappedModel(Classifier):
         local_layer: dotted name of the layer whose output are the local features; None for a network without.
         attention_layer: dotted name of a layer that gives the attention over positions, see `as_weights`; None for a
             network without.
-        first_token: number of the first token of the image in the output of `local_layer`, see `layers.as_map`.
-        is_last: whether channels come last there where shapes do not tell, see `layers.as_map`.
+        first_token: number of the first token of the image in the output of `local_layer`, see `layers.maps.as_map`.
+        is_last: whether channels come last there where shapes do not tell, see `layers.maps.as_map`.
         part: which part of the network's answer are the logits, see `logits.as_logits`.
         classes: how many there are; 2 takes a network that answers with one number.
         draws: of a network that draws random numbers, how many passes stand for their expectation; None for one pass.
 
     Its `pooled` features are the logits: what lies behind the local features is not taken apart.
-    `attention_tokens` is set by `attention_check.read_attention`, see `as_weights`. After its trial
-    `follow_answers` tells, around an analysis, whether its answers have changed, see `trial.FirstAnswers`. Raises
-    UserError for a name that no layer has.
+    `attention_tokens` is set by `checks.attention.read_attention`, see `as_weights`. After its trial
+    `follow_answers` tells, around an analysis, whether its answers have changed, see
+    `checks.first_answers.FirstAnswers`. Raises UserError for a name that no layer has.
     """
 
     is_folded = True  # it is used as it is

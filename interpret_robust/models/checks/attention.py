@@ -75,7 +75,7 @@ def _grid(model: WrappedModel, image: Tensor) -> tuple[int, int]:
 
 
 def _answer(model: WrappedModel, images: Tensor, change: Change) -> tuple[Tensor, Tensor]:
-    """Return what a number that the answer rests on is, and the attention of images (N, C, H, W), changed so."""
+    """Return a number that the answer of images (N, C, H, W) depends on, and their attention after `change`."""
     attentions: list[Tensor] = []
 
     def replace(_: nn.Module, __: Any, output: Tensor) -> Tensor:

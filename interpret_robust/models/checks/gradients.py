@@ -23,13 +23,13 @@ JITTER = 2e-3
 """How far from the images gradients are compared: at least this from 0 and 1, at most thrice this from each pixel."""
 
 ROUNDINGS = 30
-"""Times the last digit by which an answer is taken to be rounded: a gradient that this hides is not judged."""
+"""Rounding errors of an answer, in units of its last digit: a slope that they may hide is not judged."""
 
 MEDIAN = 0.6745
 """The median of the size of a standard normal number."""
 
 LEAST_MISSING, FLOAT32_MISSING = 0.05, 0.5
-"""The share of a gradient from which on something is left out of it, and that which a step in float32 tells alone."""
+"""A gradient that leaves out this share of itself is doubted; the larger share where float64 cannot be used."""
 
 FLAT = "has a cross-entropy without any gradient"
 """What is said of a model whose attacks by it stand still."""
@@ -213,7 +213,7 @@ def _nearby(images: Tensor, generator: torch.Generator) -> Tensor:
 
 @torch.no_grad()
 def count_blind(model: Classifier, images: Tensor) -> int:
-    """Return how many of these images (N, C, H, W), on which a model has no gradient, have others beside them."""
+    """Return how many images (N, C, H, W) without a gradient are answered otherwise when slightly changed."""
     if len(images) == 0:
         return 0
     logits, nearby_logits = model(images), model(_nearby(images, torch.Generator().manual_seed(0)))
@@ -346,7 +346,7 @@ def _tensors(model: Classifier, dtype: torch.dtype) -> dict[str, Tensor]:
     """Return the weights and buffers of a model by all their names, in another precision."""
     return {
         name: tensor.detach().to(dtype)
-        for prefix, module in model.named_modules()  # one that has two names comes once, or it would keep these tensors
+        for prefix, module in model.named_modules()  # a module of two names once, or these would stay in it
         for name, tensor in (
             *module.named_parameters(prefix, recurse=False, remove_duplicate=False),
             *module.named_buffers(prefix, recurse=False, remove_duplicate=False),

@@ -15,9 +15,9 @@ WEIGHING = (*PRODUCTS, "mul", "mul_")
 
 
 class Use(NamedTuple):
-    """Weights, made of the attention of a number alone, where something that images decide is multiplied by them.
+    """One product in a pass: weights computed from attention `number` alone, times something computed from images.
 
-    `values` (T, D) are what is added up by them, None where nothing is.
+    `values` (T, D) are the second factor where the product is a sum weighted by the first, else None.
     """
 
     number: int
@@ -37,11 +37,11 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._alive: list[Any] = []  # or another tensor would get their place in memory
 
     def see(self, images: Tensor) -> None:
-        """Take a tensor for images."""
+        """Mark a tensor as the images."""
         self._of_images.add(_place(images))
 
     def follow(self, attention: Tensor) -> Tensor:
-        """Return a tensor of which no other shares the memory, taken for the next attention."""
+        """Mark a tensor as the weights of the next attention and return it. No other tensor may share its memory."""
         self._of_images.discard(_place(attention))
         self._of_attention[_place(attention)] = self._count
         self._count += 1
@@ -80,7 +80,10 @@ def _place(tensor: Tensor) -> int:
 
 
 def are_alike(weights: Tensor, expected: Tensor) -> bool:
-    """Return whether weights are the expected ones in some order, up to a factor, or copies; true for some of them."""
+    """Return whether two sets of weights are equal up to order, a common factor and repetition.
+
+    True also where their numbers do not divide, since only some are compared then.
+    """
     shares, expected_shares = _shares(weights), _shares(expected)
     copies, rest = divmod(len(shares), len(expected_shares))
     if rest or copies == 0:

@@ -24,16 +24,21 @@ from interpret_robust.models.preprocess import Preprocess
 class Choice(NamedTuple):
     """The layer that is taken, how its tokens are read, and whether that can be trusted.
 
-    `first` is the number of the first token of the image where it had to be measured, and `is_last` whether channels
-    were measured to come last where shapes do not tell, see `as_map`; `locality` the
-    share of other cells of the image on which a position depends less than on its own (0.5 by chance), on average over
-    positions, NaN where no gradient tells; `threshold` how large it has to be; `stretch_cells` how many cells a
-    position at the edge lies away from where a grid over the whole image has it, 0 where no gradient tells;
-    `skip_count` how many layers behind it were passed by because their positions are in doubt; `sees_all` whether all
-    that the answer rests on passes through it, as far as that was looked at; `copy_share` the share of positions that
-    are copies of others, as an adaptive pool makes them of fewer; `astray_share` the share of positions that depend far
-    less on their own cell than on another, and than on most; `other_grid` the rows and columns of a grid of another
-    shape than the images that all tokens fill, and that suits them better, None where none does.
+    Attributes:
+        name: of the layer, dotted.
+        first: number of the first token of the image, where it had to be measured.
+        locality: share of other cells of the image on which a position depends less than on its own, on average over
+            positions: 0.5 by chance, NaN where no gradient tells.
+        threshold: how large `locality` has to be.
+        stretch_cells: how many cells a position at the edge lies away from where a grid over the whole image has it; 0
+            where no gradient tells.
+        skip_count: how many later layers were left out because their positions are in doubt.
+        sees_all: whether everything from the image to the answer passes through it, as far as that was looked at.
+        copy_share: share of positions that are copies of others, as an adaptive pool makes them of fewer.
+        is_last: whether channels were measured to come last, where shapes do not tell, see `as_map`.
+        astray_share: share of positions that depend far less on their own cell than on another, and than on most.
+        other_grid: rows and columns of a grid of another shape than the images that all tokens fill and that suits
+            them better; None where none does.
     """
 
     name: str
@@ -69,7 +74,7 @@ MOST_COPIES = 0.25
 """Share of positions that may be copies of others."""
 
 MOST_ASTRAY = 0.125
-"""Share of positions that may lie elsewhere; none does in those networks."""
+"""Share of positions that may lie elsewhere; in trained convolutional networks and transformers none does."""
 
 
 def choose_layer(network: nn.Module, preprocess: Preprocess, image: Tensor) -> Choice | None:

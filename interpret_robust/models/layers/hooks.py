@@ -80,7 +80,7 @@ def count_beyond(network: nn.Module, name: str, preprocess: Preprocess, images: 
 
 
 class _Anchor(torch.autograd.Function):
-    """What is as it was, with a gradient of zero: a network may ask for gradients in its forward, and needs some."""
+    """The identity, with a gradient of zero. Not `detach`: a network may call autograd in its forward."""
 
     @staticmethod
     def forward(_: Any, output: Tensor) -> Tensor:

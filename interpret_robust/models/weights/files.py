@@ -65,8 +65,8 @@ def load_weights(
 ) -> Rest:
     """Load a file's weights into a network, all of them, and return what it and the file do not have in common.
 
-    Those are of layers that the network has nothing like, as a loss or a head that only training used; without a `key`
-    also those at other keys, as masks or adapters, but not what an optimizer and the like keep.
+    Not in common are tensors of layers that the network lacks, as a loss or a head that only training used; without a
+    `key` also those at other keys, as masks or adapters, but not what an optimizer and the like keep.
 
     Args:
         network: whose names and shapes they must have, behind whatever prefix.
