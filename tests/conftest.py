@@ -64,13 +64,13 @@ def quick_pictures() -> Iterator[Callable[[pytest.MonkeyPatch], None]]:
     What this gives draws again as users do, until its patch is undone. `test_golden.py` and `test_figure_files.py` lay
     out every figure, and `test_figures.py` draws with the fonts that users get.
     """
-    from interpret_robust.figures import style
+    from interpret_robust.figures import saving, style
 
-    lay_out, dpi, fonts = style._lay_out, style.FORMATS[".png"]["dpi"], style.RC["pdf.fonttype"]
+    lay_out, dpi, fonts = saving._lay_out, saving.FORMATS[".png"]["dpi"], style.RC["pdf.fonttype"]
 
     def patch_all(patch: pytest.MonkeyPatch, lay_out: Callable[..., None], dpi: int, fonts: int) -> None:
-        patch.setattr(style, "_lay_out", lay_out)
-        patch.setitem(style.FORMATS[".png"], "dpi", dpi)
+        patch.setattr(saving, "_lay_out", lay_out)
+        patch.setitem(saving.FORMATS[".png"], "dpi", dpi)
         patch.setitem(style.RC, "pdf.fonttype", fonts)
 
     with pytest.MonkeyPatch.context() as patch:

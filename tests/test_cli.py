@@ -94,8 +94,8 @@ for file in sorted(root.rglob("*.safetensors")) + sorted(root.rglob("*.h5")):
     found.append(irt("show", file))
 
 from matplotlib.figure import Figure
-from interpret_robust.figures import style
-style._lay_out = lambda figure: figure.set_layout_engine(None)
+from interpret_robust.figures import saving, style
+saving._lay_out = lambda figure: figure.set_layout_engine(None)
 Figure.savefig = lambda figure, path, **_: path.write_bytes(b"\\x89PNG\\r\\n\\x1a\\n")  # test_golden.py draws them
 print(found[len(commands):], irt("figure", "all", "--root", root), file=sys.stderr)
 for command in ("checkpoints list", "data list", "recipes", "flags", "figure"):

@@ -19,7 +19,7 @@ from PIL import Image
 from interpret_robust import analyses, cli, figures
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.files import replace_file
-from interpret_robust.figures import drawing, style
+from interpret_robust.figures import drawing, saving, style
 from interpret_robust.results import hdf5
 
 RANK = make_golden.file_of(analyses.get("attention-rank").schema)
@@ -50,7 +50,7 @@ def test_bars_grow_with_the_figure() -> None:
         return drawing.compose("robustness", [hdf5.read(ROBUSTNESS)]).figure
 
     plot = compose()
-    style.enlarge(plot, 1.7)
+    saving.enlarge(plot, 1.7)
     assert compose().findobj(LineCollection)
     check_enlarged(plot, compose(), 1.7)
 
@@ -65,7 +65,7 @@ def test_a_picture_is_as_wide_as_asked_and_its_text_stays_readable(tmp_path: Pat
     with style.wide(inches):
         plot = drawing.compose("attention-rank", [hdf5.read(RANK)]).figure
     if inches > style.WIDTH:
-        style.enlarge(plot, inches / style.WIDTH)
+        saving.enlarge(plot, inches / style.WIDTH)
         check_enlarged(plot, drawing.compose("attention-rank", [hdf5.read(RANK)]).figure, inches / style.WIDTH)
         plot.draw_without_rendering()
         ticks = {
@@ -204,10 +204,10 @@ def test_a_figure_that_was_cut_off_is_drawn_anew(
     drawing = style.Drawing(mpl.figure.Figure((1, 1)), "caption", {"a": {"b": 1.0}})
     for place in (whole, folder):
         place.mkdir()
-    style.save(drawing, whole, "a", {"x.h5": "new"}, "1")
+    saving.save(drawing, whole, "a", {"x.h5": "new"}, "1")
     if is_there:
         other = style.Drawing(mpl.figure.Figure((2, 1)), "other", {})
-        style.save(other, folder, "a", {"x.h5": "old"}, "1")
+        saving.save(other, folder, "a", {"x.h5": "old"}, "1")
     count = 0
 
     def cut(path: Path) -> Any:
@@ -218,13 +218,13 @@ def test_a_figure_that_was_cut_off_is_drawn_anew(
         return replace_file(path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(style, "replace_file", cut)
+        patch.setattr(saving, "replace_file", cut)
         with pytest.raises(KeyboardInterrupt):
-            style.save(drawing, folder, "a", {"x.h5": "new"}, "1")
-    assert not style.is_drawn(folder, "a", {"x.h5": "new"}, "1")
-    assert style.is_drawn(folder, "a", {"x.h5": "old"}, "1") == (is_there and step == 0)
-    style.save(drawing, folder, "a", {"x.h5": "new"}, "1")
-    assert style.is_drawn(folder, "a", {"x.h5": "new"}, "1")
+            saving.save(drawing, folder, "a", {"x.h5": "new"}, "1")
+    assert not saving.is_drawn(folder, "a", {"x.h5": "new"}, "1")
+    assert saving.is_drawn(folder, "a", {"x.h5": "old"}, "1") == (is_there and step == 0)
+    saving.save(drawing, folder, "a", {"x.h5": "new"}, "1")
+    assert saving.is_drawn(folder, "a", {"x.h5": "new"}, "1")
     for path in whole.iterdir():
         assert (folder / path.name).read_bytes() == path.read_bytes()
 
@@ -233,7 +233,7 @@ def test_a_matplotlibrc_of_ones_own_changes_no_picture(tmp_path: Path) -> None:
     def draw(name: str) -> bytes:
         plot = style.new_figure(1.5)
         plot.add_subplot(xlabel="distance", ylabel="attention")
-        return style.save(style.Drawing(plot, "", {}), tmp_path, name, {}, "1").read_bytes()
+        return saving.save(style.Drawing(plot, "", {}), tmp_path, name, {}, "1").read_bytes()
 
     expected = draw("a")
     with mpl.rc_context({"figure.autolayout": True, "figure.constrained_layout.use": True}):

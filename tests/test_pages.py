@@ -12,7 +12,7 @@ import pytest
 
 from interpret_robust import figures
 from interpret_robust.core.folders import Folders
-from interpret_robust.figures import drawing, style
+from interpret_robust.figures import drawing, saving
 from interpret_robust.models.checks.image_forms import GAMMA
 from interpret_robust.models.checks.losses import LEAST_MEDIAN, LEAST_QUARTILE
 from interpret_robust.models.checks.norms import LARGEST_DISTANCE
@@ -52,7 +52,8 @@ SIMULATION = {"2": "", "6": "", "10": ""}
 """Percent of simulated studies in which a true zero is told from zero: `test_statistics.py` simulates them."""
 
 OF_PAGES = {
-    "choices.md": SIMULATION,
+    "choices.md": SIMULATION
+    | dict.fromkeys(("24", "11", "14", "26", "0.7", "1.5"), "of few images and smooth maps: simulated there too"),
     "traps.md": SIMULATION
     | dict.fromkeys(("0.67", "0.72", "0.61"), "an untrained transformer, of which the page says how"),
     "trial.md": {str(LEAST_MEDIAN): "constants of the check of the loss", str(LEAST_QUARTILE): ""}
@@ -165,6 +166,6 @@ def test_shipped_pictures_are_drawn_from_the_shipped_answers(monkeypatch: pytest
         (tmp_path / name).symlink_to(REPOSITORY / name)
     names: list[str] = []
     monkeypatch.setattr(drawing, "compose", lambda *_: None)
-    monkeypatch.setattr(style, "save", lambda _, __, name, *___, **____: names.append(name))
+    monkeypatch.setattr(saving, "save", lambda _, __, name, *___, **____: names.append(name))
     pictures = drawing.draw_folder(figures.names(), Folders(tmp_path), lambda _: None)
     assert names == [] and len(pictures) > 25

@@ -25,7 +25,7 @@ from interpret_robust.core.plugins import first_words
 from interpret_robust.core.provenance import package_version
 from interpret_robust.core.spelling import american
 from interpret_robust.core.statistics import Interval
-from interpret_robust.figures import style
+from interpret_robust.figures import saving
 from interpret_robust.figures.drawing import compose
 from interpret_robust.results import hdf5
 from interpret_robust.results.names import label, tell_apart
@@ -365,7 +365,7 @@ def _figure(results: Sequence[hdf5.Result], path: str | Path | None, panel: str 
     drawing = compose(results[0].analysis, results, panel)
     if target is not None:
         with Lock(target.with_suffix(".png")):
-            style.save(drawing, target.parent, target.stem, style.inputs(results), package_version())
+            saving.save(drawing, target.parent, target.stem, saving.inputs(results), package_version())
     return drawing.figure
 
 

@@ -17,7 +17,7 @@ from interpret_robust.core.spelling import current
 Plot = Callable[..., Any]
 """What returns a `style.Drawing` of some results."""
 
-HELPERS = ("style", "contact_sheet", "drawing", "explanation")
+HELPERS = ("style", "overlays", "saving", "contact_sheet", "drawing", "explanation")
 
 
 def names() -> list[str]:

@@ -13,6 +13,7 @@ from interpret_robust.figures.style import (
     RC,
     Drawing,
     abreast,
+    collect_numbers,
     color,
     dot,
     marker,
@@ -23,7 +24,7 @@ from interpret_robust.figures.style import (
     width,
 )
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import images_text, label, variant
+from interpret_robust.results.names import images_text, variant
 
 READS = "alignment/2"
 
@@ -65,7 +66,7 @@ def draw(results: Sequence[Result]) -> Drawing:
         _draw_alignment(parts[0], results)
         _draw_smoothness(parts[1], results)
         _draw_robustness(parts[2], results)
-    numbers = {label(result): {name: result[name].tolist() for name in DATASETS} for result in results}
+    numbers = collect_numbers(results, DATASETS)
     return Drawing(figure, _caption(results), numbers)
 
 

@@ -10,22 +10,20 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import SubFigure
 
 from interpret_robust.core.arrays import AnyArray
-from interpret_robust.figures.style import (
+from interpret_robust.figures.overlays import (
     CEILING,
-    RC,
-    Drawing,
     attention_bar,
     bare,
     caption_end,
     ceiling,
     few_ticks,
-    new_figure,
     overlay,
     pitch,
+    show,
     strip,
     weight_scale,
-    width,
 )
+from interpret_robust.figures.style import RC, Drawing, collect_numbers, new_figure, width
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import ball, group_by_weights, images_text, label, weights_of
 
@@ -73,7 +71,7 @@ def draw(results: Sequence[Result]) -> Drawing:
         parts: Any = figure.subfigures(2, 1, height_ratios=heights)
         _draw_maps(parts[0], rows, scales)
         _draw_bars(parts[1], scales, uniform=1 / results[0]["mean_map/clean"].size)
-    numbers = {label(result): {name: result[name].tolist() for name in DATASETS} for result in results}
+    numbers = collect_numbers(results, DATASETS)
     caption = _caption(results) + caption_end(scale.weight for scale in scales.values())
     return Drawing(figure, caption, numbers)
 
@@ -92,7 +90,7 @@ def _rows(results: Sequence[Result]) -> list[tuple[Kind, Result]]:
 
 
 def _scales(results: Sequence[Result]) -> Scales:
-    """Return scales to large weights, and to both sides to large changes; see `style.weight_scale` and `ceiling`."""
+    """Return scales to large weights, and to both sides to large changes; see `overlays.weight_scale` and `ceiling`."""
     weight = weight_scale([_maps(result, kind) for result in results for kind in ("clean", "adversarial")])
     change = ceiling([_maps(result, "difference") for result in results])
     return Scales(weight, ScalarMappable(Normalize(-change, change), "RdBu_r"))
@@ -128,7 +126,7 @@ def _draw_row(axes: Axes, kind: Kind, result: Result, scales: Scales) -> None:
     images = result["examples/image"][:columns]
     size = images.shape[1:3]
     if kind == "image":
-        axes.imshow(strip(images, size).squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="none")
+        show(axes, strip(images, size))
         _write_classes(axes, result, "label")
     elif kind == "difference":
         overlay(axes, images, _maps(result, kind)[:columns], scales.difference)

@@ -14,25 +14,30 @@ from matplotlib.lines import Line2D
 
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.statistics import Interval
-from interpret_robust.figures.style import (
+from interpret_robust.figures.overlays import (
     CEILING,
-    RC,
-    Drawing,
     attention_bar,
     bare,
-    break_label,
     caption_end,
+    overlay,
+    show,
+    strip,
+    weight_scale,
+)
+from interpret_robust.figures.style import (
+    RC,
+    Drawing,
+    break_label,
+    collect_numbers,
     color,
+    draw_interval,
     legend_columns,
     legend_lines,
     name_rows,
     new_figure,
-    overlay,
     scale_log,
     sides,
-    strip,
     stroke,
-    weight_scale,
     width,
 )
 from interpret_robust.results.hdf5 import Result
@@ -93,7 +98,9 @@ def draw(results: Sequence[Result]) -> Drawing:
         scale_log(panels.flat[0], "y")
         for axes in panels[:, 0]:
             axes.set_ylabel("weight")
-    return Drawing(figure, f"{_subject(results)} {CURVE_CAPTION}", _numbers(results, CURVE_DATASETS + NULL_DATASETS))
+    return Drawing(
+        figure, f"{_subject(results)} {CURVE_CAPTION}", collect_numbers(results, CURVE_DATASETS + NULL_DATASETS)
+    )
 
 
 def draw_correlations(results: Sequence[Result]) -> Drawing:
@@ -122,7 +129,9 @@ def draw_correlations(results: Sequence[Result]) -> Drawing:
         ]
         place: dict[str, Any] = {"loc": "outside upper center", "handletextpad": 0.1, "columnspacing": 1}
         figure.legend(handles=handles, ncols=columns, fontsize=7, **place)
-    return Drawing(figure, f"{_subject(results)} {CORRELATIONS_CAPTION.format(*sides())}", _numbers(results, TESTS))
+    return Drawing(
+        figure, f"{_subject(results)} {CORRELATIONS_CAPTION.format(*sides())}", collect_numbers(results, TESTS)
+    )
 
 
 def _papers_curve(result: Result) -> AnyArray:
@@ -169,9 +178,8 @@ def _draw_controls(axes: Axes, results: Sequence[Result]) -> None:
 
 
 def _draw_mark(axes: Axes, row: float, interval: Interval, shade: str, shape: str) -> None:
-    mean, low, high = interval
     style: dict[str, Any] = {"markersize": 3.5, "markeredgecolor": "0.2", "markeredgewidth": 0.4, "linewidth": 0.8}
-    axes.errorbar(mean, row, xerr=[[mean - low], [high - mean]], color=shade, marker=shape, **style)
+    draw_interval(axes, row, interval, color=shade, marker=shape, **style)
 
 
 def draw_outcomes(results: Sequence[Result]) -> Drawing:
@@ -193,7 +201,7 @@ def draw_outcomes(results: Sequence[Result]) -> Drawing:
         figure.legend(handles=handles, loc="outside upper center", ncols=entries, fontsize=7)
         figure.supxlabel("robustness rank (0 = most robust)", fontsize=8)
         figure.supylabel("weight", fontsize=8)
-    return Drawing(figure, f"{_subject(results)} {OUTCOMES_CAPTION}", _numbers(results, OUTCOME_DATASETS))
+    return Drawing(figure, f"{_subject(results)} {OUTCOMES_CAPTION}", collect_numbers(results, OUTCOME_DATASETS))
 
 
 def _draw_outcome(axes: Axes, result: Result) -> None:
@@ -219,7 +227,7 @@ def draw_maps(results: Sequence[Result]) -> Drawing:
     with mpl.rc_context(RC):
         parts: Any = figure.subfigures(2, 1, height_ratios=heights)
         first, *rest = parts[0].subplots(1 + len(results), 1)
-        first.imshow(strip(images, images.shape[1:3]).squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="none")
+        show(first, strip(images, images.shape[1:3]))
         for axes, result in zip(rest, models, strict=True):
             maps = result["examples/attention"][:count].reshape(count, *result.config["local_grid"])
             overlay(axes, images, maps, scales[weights_of(result)])
@@ -228,7 +236,7 @@ def draw_maps(results: Sequence[Result]) -> Drawing:
             axes.set_ylabel(name.replace(", ", "\n"), rotation=0, ha="right", va="center", fontsize=7)
         _draw_bars(parts[1], scales, float(results[0]["curve/uniform"]))
     caption = f"{_subject(results)} {MAPS_CAPTION}{caption_end(scales.values())}"
-    return Drawing(figure, caption, _numbers(results, ("examples/index",)))
+    return Drawing(figure, caption, collect_numbers(results, ("examples/index",)))
 
 
 def _scales(results: Sequence[Result]) -> dict[str, ScalarMappable]:
@@ -242,10 +250,6 @@ def _scales(results: Sequence[Result]) -> dict[str, ScalarMappable]:
 def _draw_bars(figure: SubFigure, scales: dict[str, ScalarMappable], uniform: float) -> None:
     for axes, (kind, scale) in zip(figure.subplots(1, len(scales), squeeze=False)[0], scales.items(), strict=True):
         attention_bar(figure, scale, axes, kind, uniform)
-
-
-def _numbers(results: Sequence[Result], datasets: Sequence[str]) -> dict[str, Any]:
-    return {label(result): {name: result[name].tolist() for name in datasets} for result in results}
 
 
 def _subject(results: Sequence[Result]) -> str:

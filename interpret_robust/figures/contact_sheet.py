@@ -6,7 +6,8 @@ import numpy as np
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.parsing import format_count
 from interpret_robust.datasets import Dataset, Split
-from interpret_robust.figures.style import RC, Drawing, bare, new_figure, strip
+from interpret_robust.figures.overlays import bare, show, strip
+from interpret_robust.figures.style import RC, Drawing, new_figure
 
 COLUMNS = 12
 MOST_ROWS = 20
@@ -25,8 +26,7 @@ def draw(dataset: Dataset, split: str) -> Drawing:
             pictures = _pictures(images, int(label))
             height, width = pictures.shape[1:3]
             gap = -(-width // 16)
-            row = strip(pictures, (height, width), gap).squeeze(axis=2 if pictures.shape[3] == 1 else ())
-            axes.imshow(row, cmap="gray", vmin=0, vmax=255, interpolation="none")
+            show(axes, strip(pictures, (height, width), gap))
             axes.set_xlim(-0.5, COLUMNS * (width + gap) - 0.5)
             axes.set_anchor("W")  # beside its name, for which the layout leaves room
             name = f"{dataset.class_names[label]} ({counts[label]})"

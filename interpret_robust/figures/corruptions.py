@@ -7,9 +7,9 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 
-from interpret_robust.core.arrays import AnyArray
 from interpret_robust.datasets.cifar_c import GROUPS
-from interpret_robust.figures.style import RC, Drawing, bare, legend_columns, marker, new_figure, stroke, width
+from interpret_robust.figures.overlays import bare, show
+from interpret_robust.figures.style import RC, Drawing, legend_columns, marker, new_figure, stroke, width
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import images_text, label, places
 
@@ -88,15 +88,10 @@ def draw_examples(results: Sequence[Result]) -> Drawing:
         for axes in grid.flat:
             bare(axes)
         for axes, (name, picture) in zip(grid.flat, pictures.items(), strict=False):
-            _show(axes, picture)
+            show(axes, picture)
             axes.set_title(_title(name), fontsize=6, pad=2)
     caption = f"{_subject(result)}: the first image at severity {result['severity'][-1]} of each corruption."
     return Drawing(figure, caption, {label(result): {"severity": int(result["severity"][-1])} for result in results})
-
-
-def _show(axes: Axes, picture: AnyArray) -> None:
-    gray = picture[..., 0] if picture.shape[-1] == 1 else picture
-    axes.imshow(gray, cmap="gray", vmin=0, vmax=255, interpolation="none")
 
 
 def _title(corruption: str) -> str:

@@ -17,7 +17,7 @@ from interpret_robust.core.folders import Folders
 from interpret_robust.core.locks import Lock
 from interpret_robust.core.provenance import package_version
 from interpret_robust.core.spelling import spellings
-from interpret_robust.figures import style
+from interpret_robust.figures import saving, style
 from interpret_robust.results import hdf5
 from interpret_robust.results import names as labels
 from interpret_robust.results.attack_outcomes import most_read
@@ -51,7 +51,7 @@ def draw_all(
 ) -> list[Path]:
     """Draw a figure, or one panel, for each set of files that are of the same images under the same settings."""
     groups = _groups(figure, files)
-    stems = [style.stem(figure, group) for group in groups]
+    stems = [saving.stem(figure, group) for group in groups]
     pictures = []
     for group, stem in zip(groups, stems, strict=True):
         # Models that were trained, and so attacked, under different settings may share every part of a name.
@@ -106,8 +106,8 @@ def draw_to(
     `width` inches wide, and its text stays readable at that width. Raises UserError as `draw` does, for an ending that
     is no format, for files of several pictures, and for a file at `path` that is not irt's.
     """
-    if path.suffix not in style.FORMATS:
-        raise UserError(f"{path} ends in no format of a picture: it must end in {', '.join(style.FORMATS)}.")
+    if path.suffix not in saving.FORMATS:
+        raise UserError(f"{path} ends in no format of a picture: it must end in {', '.join(saving.FORMATS)}.")
     if files:
         results = _read_together(figure, files)
     elif paths := _files_of(figure, folders):
@@ -123,15 +123,15 @@ def draw_to(
     with style.wide(width):
         drawing = compose(figure, results, panel)
     if width > style.WIDTH:
-        style.enlarge(drawing.figure, width / style.WIDTH)
+        saving.enlarge(drawing.figure, width / style.WIDTH)
     with Lock(path):
-        style.write(drawing, [path], style.inputs(results), package_version())
+        saving.write(drawing, [path], saving.inputs(results), package_version())
 
 
 def narrow(figure: str, results: Sequence[hdf5.Result], width: float) -> Image.Image:
     """Return the first panel of a figure as pixels, laid out for a width in inches, from files that can share it."""
     with style.wide(width):
-        return style.pixels(compose(figure, _sort(results)))
+        return saving.pixels(compose(figure, _sort(results)))
 
 
 def _sort(results: Sequence[hdf5.Result]) -> list[hdf5.Result]:
@@ -155,7 +155,7 @@ def _draw(
 ) -> list[Path]:
     """Draw each panel: the first is named as the figure, and the others end in their own name."""
     in_paper_order = _sort(results)
-    stem, sources = style.stem(figure, in_paper_order) + suffix, style.inputs(in_paper_order)
+    stem, sources = saving.stem(figure, in_paper_order) + suffix, saving.inputs(in_paper_order)
     first = next(iter(figures.plots(figure)))
     return [
         keep(
@@ -181,11 +181,11 @@ def keep(
 ) -> Path:
     """Save a drawing, unless it is there already, drawn from just these sources; returns the picture's path."""
     picture, version = folder / f"{name}.png", package_version()
-    if not style.is_drawn(folder, name, sources, version, with_pdf=with_pdf):
+    if not saving.is_drawn(folder, name, sources, version, with_pdf=with_pdf):
         with Lock(picture):
-            if not style.is_drawn(folder, name, sources, version, with_pdf=with_pdf):
+            if not saving.is_drawn(folder, name, sources, version, with_pdf=with_pdf):
                 verb = "redrew" if picture.exists() else "drew"
-                style.save(make(), folder, name, sources, version, with_pdf=with_pdf)
+                saving.save(make(), folder, name, sources, version, with_pdf=with_pdf)
                 say(f"{verb} {picture.name}")
                 return picture
     say(f"{picture.name} is there already")

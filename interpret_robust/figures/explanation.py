@@ -14,7 +14,8 @@ from matplotlib.ticker import MaxNLocator
 
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.parsing import format_percent
-from interpret_robust.figures.style import RC, WIDTH, Drawing, bare, new_figure
+from interpret_robust.figures.overlays import bare
+from interpret_robust.figures.style import RC, WIDTH, Drawing, new_figure
 from interpret_robust.results.names import LONG_NAMES, OF_PREDICTED_CLASS, ball
 
 LIKELIEST = 3

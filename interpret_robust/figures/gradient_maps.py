@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from interpret_robust.core.arrays import AnyArray
-from interpret_robust.figures.style import RC, Drawing, bare, new_figure, width
+from interpret_robust.figures.overlays import bare, show
+from interpret_robust.figures.style import RC, Drawing, new_figure, width
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import VIEWS, images_text, label
 
@@ -53,7 +53,7 @@ def _draw_images(row: Sequence[Axes], result: Result) -> None:
     for axes, image, true, target in zip(
         row, result["examples/image"], result["examples/label"], result["examples/target"], strict=False
     ):
-        _show(axes, image)
+        show(axes, image)
         axes.set_title(f"{names[true]}\nloss of {names[target]}" if random else names[true], fontsize=7, pad=2)
     _name(row[0], "image")
 
@@ -64,7 +64,7 @@ def _draw_maps(row: Sequence[Axes], result: Result, name: str, rule: str) -> Non
     for axes, views, true, predicted in zip(
         row, result["examples/view"], result["examples/label"], result["examples/prediction"], strict=False
     ):
-        _show(axes, 255 - views[place])
+        show(axes, 255 - views[place])
         if name == "clip" and predicted != true:
             _write(axes, 0.97, "top", names[predicted])
         if name == "raw" and (spread := views[place].std()) > 0:
@@ -75,12 +75,6 @@ def _draw_maps(row: Sequence[Axes], result: Result, name: str, rule: str) -> Non
 def _write(axes: Axes, height: float, anchor: Literal["top", "bottom"], text: str) -> None:
     style: dict[str, Any] = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
     axes.text(0.03, height, text, transform=axes.transAxes, fontsize=6, ha="left", va=anchor, bbox=style)
-
-
-def _show(axes: Axes, image: AnyArray) -> None:
-    axes.imshow(
-        image.squeeze(-1) if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=255, interpolation="none"
-    )
 
 
 def _name(axes: Axes, name: str) -> None:

@@ -15,6 +15,7 @@ from interpret_robust.figures.style import (
     Drawing,
     chance,
     color,
+    draw_interval,
     legend_columns,
     legend_lines,
     marker,
@@ -84,9 +85,9 @@ def _mark(axes: Axes, row: float, result: Result, scores: AnyArray | None) -> No
     if scores is None:
         return
     shade, shape = _look(result)
-    for (value, low, high), face in zip(100 * scores[::-1], ("white", shade), strict=True):
+    for interval, face in zip(100 * scores[::-1], ("white", shade), strict=True):
         bar: Any = {"color": shade, "marker": shape, "markersize": 3, "markeredgewidth": 0.7, "markerfacecolor": face}
-        axes.errorbar(value, row, xerr=[[value - low], [high - value]], elinewidth=0.8, **bar)
+        draw_interval(axes, row, interval, elinewidth=0.8, **bar)
 
 
 def _evaluator_group(name: str, first: Result) -> Group:

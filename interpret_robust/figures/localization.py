@@ -8,9 +8,19 @@ import numpy as np
 from matplotlib.figure import SubFigure
 from matplotlib.lines import Line2D
 
-from interpret_robust.figures.style import NARROW, RC, Drawing, abreast, dot, name_rows, new_figure, width
+from interpret_robust.figures.style import (
+    NARROW,
+    RC,
+    Drawing,
+    abreast,
+    collect_numbers,
+    dot,
+    name_rows,
+    new_figure,
+    width,
+)
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import images_text, label
+from interpret_robust.results.names import images_text
 
 READS = "localization/2"
 
@@ -51,7 +61,7 @@ def draw(results: Sequence[Result]) -> Drawing:
         if patterns:
             _draw_patterns(parts[1, 0], results)
     names = DATASETS + patterns * DATASETS_OF_PATTERNS
-    numbers = {label(result): {name: result[name].tolist() for name in names} for result in results}
+    numbers = collect_numbers(results, names)
     return Drawing(figure, _caption(results, patterns=patterns), numbers)
 
 

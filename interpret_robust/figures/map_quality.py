@@ -4,9 +4,19 @@ from collections.abc import Sequence
 
 import matplotlib as mpl
 
-from interpret_robust.figures.style import RC, Drawing, abreast, break_label, dot, name_rows, new_figure, sides
+from interpret_robust.figures.style import (
+    RC,
+    Drawing,
+    abreast,
+    break_label,
+    collect_numbers,
+    dot,
+    name_rows,
+    new_figure,
+    sides,
+)
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import images_text, label, radius
+from interpret_robust.results.names import images_text, radius
 
 READS = ("map-quality/2", "map-quality/1")
 
@@ -29,7 +39,7 @@ def draw(results: Sequence[Result]) -> Drawing:
         shift.set_xlim(left=0)
         shift.set_xlabel(break_label("sensitivity: largest change of a map over its norm"))
         unforetold.set_xlabel("change of the loss not predicted, %\n(hollow: by maps with shuffled pixels)")
-    numbers = {label(result): {name: result[name].tolist() for name in DATASETS} for result in results}
+    numbers = collect_numbers(results, DATASETS)
     return Drawing(figure, _caption(results), numbers)
 
 

@@ -13,6 +13,7 @@ from interpret_robust.figures.style import (
     Drawing,
     abreast,
     color,
+    draw_interval,
     legend_columns,
     legend_lines,
     marker,
@@ -96,9 +97,8 @@ def _draw_radii(axes: Axes, results: Sequence[Result]) -> None:
 def _draw_row(axes: Axes, row: int, result: Result) -> None:
     accuracies = _accuracies(result) | {"pgd": _accuracies(result)["pgd"][0]}
     for offset, (name, (_, mark)) in zip(OFFSETS, MARKS.items(), strict=True):
-        value, low, high = (100 * number for number in accuracies[name])
-        error = [[value - low], [high - value]]
-        axes.errorbar(value, row + offset, xerr=error, color=color(variant(result)), **STYLE, **mark)
+        interval = [100 * number for number in accuracies[name]]
+        draw_interval(axes, row + offset, interval, color=color(variant(result)), **STYLE, **mark)
 
 
 def _accuracies(result: Result) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from interpret_robust.figures.style import (
     RC,
     Drawing,
     color,
+    draw_interval,
     legend_columns,
     legend_lines,
     marker,
@@ -101,9 +102,8 @@ def _style(name: str, shape: str, shade: str) -> dict[str, Any]:
 
 
 def _draw_mark(axes: Axes, row: int, result: Result, name: str, interval: Interval) -> None:
-    value, low, high = (100 * number for number in interval)
     style = _style(name, marker(result), color(variant(result)))
-    axes.errorbar(value, row + MARKS[name].offset, xerr=[[value - low], [high - value]], elinewidth=1, **style)
+    draw_interval(axes, row + MARKS[name].offset, [100 * number for number in interval], elinewidth=1, **style)
 
 
 def _caption(results: Sequence[Result], marks: Sequence[str]) -> str:

@@ -24,7 +24,7 @@ from interpret_robust.datasets.batches import to_numpy, to_pixels
 from interpret_robust.datasets.class_names import find
 from interpret_robust.datasets.framing import Framing
 from interpret_robust.datasets.pictures import Files, picture, pixels_of
-from interpret_robust.figures import drawing, style
+from interpret_robust.figures import drawing, saving, style
 from interpret_robust.figures.explanation import Explanation, Side, draw
 from interpret_robust.models import Classifier
 from interpret_robust.models.classifier import NO_CLASS, predicted_classes
@@ -160,7 +160,7 @@ class Slide:
     def check_free(self, *, with_pdf: bool) -> None:
         """Raise UserError where something else is drawn there already."""
         folder, name, version = self.path.parent, self.path.stem, metadata.version("interpret-robust")
-        if self.path.exists() and not style.is_drawn(folder, name, self.inputs, version, with_pdf=with_pdf):
+        if self.path.exists() and not saving.is_drawn(folder, name, self.inputs, version, with_pdf=with_pdf):
             raise UserError(
                 f"{self.path} exists already, for another picture, model or attack: --overwrite replaces it, and -o "
                 "names another file."

@@ -23,7 +23,7 @@ from interpret_robust.core.errors import Say, UserError
 from interpret_robust.core.files import remove_leftovers, replace_file
 from interpret_robust.core.folders import Folders
 from interpret_robust.core.locks import Lock
-from interpret_robust.figures import drawing, style
+from interpret_robust.figures import drawing, saving
 from interpret_robust.results import hdf5, names
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.study.explorer import assets
@@ -128,7 +128,7 @@ def _stamp(results: list[Result], explorer: str | None) -> str:
     """Return the SHA-256 of all that decides the page: the content of its files, the version that makes it, and whether
     a page of `irt explore` lies beside it.
     """
-    made_from = {"version": metadata.version("interpret-robust"), "files": style.inputs(results)}
+    made_from = {"version": metadata.version("interpret-robust"), "files": saving.inputs(results)}
     made_from |= {"explorer": explorer} if explorer else {}
     return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
 
