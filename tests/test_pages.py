@@ -53,7 +53,7 @@ SIMULATION = {"2": "", "6": "", "10": ""}
 
 OF_PAGES = {
     "choices.md": SIMULATION
-    | dict.fromkeys(("24", "11", "14", "26", "0.7", "1.5"), "of few images and smooth maps: simulated there too"),
+    | dict.fromkeys(("24", "11", "7", "14", "26", "0.7", "1.5"), "of few images and smooth maps: simulated there too"),
     "traps.md": SIMULATION
     | dict.fromkeys(("0.67", "0.72", "0.61"), "an untrained transformer, of which the page says how"),
     "trial.md": {str(LEAST_MEDIAN): "constants of the check of the loss", str(LEAST_QUARTILE): ""}
