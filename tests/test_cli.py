@@ -215,24 +215,6 @@ def test_what_is_missing_or_unknown_is_named_before_torch_is_loaded(study: Path)
         assert sentence.startswith(beginning.format(**places)), line
 
 
-COMMANDS = (
-    ",data,data list,data get,data show,train,evaluate,analyze,figure,show,reproduce,model,model card,model layers,"
-    "checkpoints,checkpoints list"
-)
-
-
-@pytest.mark.parametrize("command", [*COMMANDS.split(","), *(f"analyze {name}" for name in analyses.names())])
-def test_every_command_has_help(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str
-) -> None:
-    code, out, _ = irt(capfd, monkeypatch, *command.split(), "--help")
-    assert code == 0
-    assert out.startswith("Usage: irt " + command)
-    assert "...\n" not in out.partition("\n\n")[2], "a sentence is cut off"
-    if command not in ("data", "analyze", "model", "checkpoints"):
-        assert "Examples:\n" in out
-
-
 def test_the_study_is_there(study: Path) -> None:
     names = {path.name for folder in ("checkpoints", "analyses") for path in (study / folder).iterdir()}
     assert names == {

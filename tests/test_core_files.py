@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from interpret_robust.core.errors import UserError
-from interpret_robust.core.files import check_present, remove_leftovers, replace_file, stamp
+from interpret_robust.core.files import check_present, remove_leftovers, stamp
 
 
 def test_what_a_kill_left_of_a_file_goes_and_nothing_else(tmp_path: Path) -> None:
@@ -21,21 +21,6 @@ def test_brackets_in_a_name_are_no_pattern(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     remove_leftovers(tmp_path / "[a].png")
     assert [path.name for path in tmp_path.iterdir()] == ["a.png.12.partial"]
-
-
-def test_an_exception_leaves_the_file_as_it_was(tmp_path: Path) -> None:
-    path = tmp_path / "x.txt"
-    path.write_text("before")
-
-    def fail() -> None:
-        with replace_file(path) as partial:
-            partial.write_text("half")
-            raise RuntimeError
-
-    with pytest.raises(RuntimeError):
-        fail()
-    assert path.read_text() == "before"
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_stamp_of_no_file_is_not_that_of_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,7 +33,7 @@ from interpret_robust.core.random_numbers import generator_states, streams
 from interpret_robust.core.statistics import mcnemar
 from interpret_robust.datasets import Dataset, Split
 from interpret_robust.datasets import load as load_dataset
-from interpret_robust.datasets.base import Labels, PictureDataset
+from interpret_robust.datasets.base import Labels, LazyDataset
 from interpret_robust.datasets.batches import Batch
 from interpret_robust.datasets.npz import write_npz
 from interpret_robust.figures.drawing import compose
@@ -156,7 +156,7 @@ def test_labels_that_begin_at_1_are_named_as_such(is_for_tests: bool) -> None:
     split = Split(data.test.images, data.test.labels + 1)
     names = tuple(f"class {label}" for label in range(11))
     with_training = Dataset("levels", split, split, names)
-    alone = PictureDataset("levels", {"test": lambda: split}, names)
+    alone = LazyDataset("levels", {"test": lambda: split}, names)
     with pytest.raises(UserError, match="answers with 10 classes, and labels of levels reach 10, though none is 0"):
         bring(Levels(10), Card("m:n", label="mine"), alone if is_for_tests else with_training, "levels")
 
@@ -522,7 +522,7 @@ def test_a_layer_that_some_images_do_not_pass_is_doubted() -> None:
     level = max(images_of_trial, float(np.sort(means)[-3:-1].mean()))
     count = int((means > level).sum())
     doubts = [doubt for doubt in doubts_about(seed_network(EarlyExit)) if "does not rest on layer" in doubt]
-    assert bright <= level and len(doubts) == (count > 0)
+    assert bright <= level and count > 0 and len(doubts) == 1
     assert all(f"mine: on {count} of 8 test images the answer does not rest on layer 'second'" in d for d in doubts)
 
 

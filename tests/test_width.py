@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -134,7 +135,13 @@ def commands(command: click.Command, *words: str) -> Iterator[tuple[str, ...]]:
 
 @pytest.mark.parametrize("words", [*commands(cli.irt)], ids=" ".join)
 def test_the_help_of_every_command_fits(words: tuple[str, ...], print_lines: Callable[..., list[str]]) -> None:
-    assert print_lines(*words, "--help")[0].startswith("Usage:")
+    lines = print_lines(*words, "--help")
+    assert lines[0].startswith(" ".join(["Usage: irt", *words]))
+    assert not any(line.endswith("...") for line in lines[1:]), "a sentence is cut off"
+    command: Any = cli.irt
+    for name in words:
+        command = command.get_command(click.Context(command), name)
+    assert any(line.strip() == "Examples:" for line in lines) or isinstance(command, click.Group)
 
 
 def test_a_recipe_by_its_name_is_shown_alone(print_lines: Callable[..., list[str]]) -> None:

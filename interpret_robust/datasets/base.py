@@ -169,11 +169,11 @@ class Dataset:
         return replace(self, train=change(self.train), test=change(self.test), class_names=class_names)
 
     def frame(self, framing: Any) -> "Dataset":  # noqa: ARG002
-        """Return this dataset as it is: arrays have their size, see `PictureDataset.frame`."""
+        """Return this dataset as it is: arrays have their size, see `LazyDataset.frame`."""
         return self
 
 
-class PictureDataset(Dataset):
+class LazyDataset(Dataset):
     """A dataset whose splits are made when they are asked for; data that are for tests alone have no `train`.
 
     Args:
@@ -188,7 +188,7 @@ class PictureDataset(Dataset):
     parts: Mapping[str, Callable[[], Split]]
 
     def __repr__(self) -> str:
-        return f"PictureDataset({self.name!r}, {' and '.join(self.parts)}, {len(self.class_names)} classes)"
+        return f"LazyDataset({self.name!r}, {' and '.join(self.parts)}, {len(self.class_names)} classes)"
 
     @property
     def is_for_training(self) -> bool:
@@ -234,7 +234,7 @@ class PictureDataset(Dataset):
     def change(self, change: Callable[[Split], Split], class_names: tuple[str, ...]) -> "Dataset":
         """Return this dataset with each split changed when it is asked for, and with other names of classes."""
         parts = {part: lambda part=part: change(self.split(part)) for part in self.parts}
-        return PictureDataset(self.name, parts, class_names)
+        return LazyDataset(self.name, parts, class_names)
 
     def frame(self, framing: Any) -> "Dataset":
         """Return this dataset with its pictures resized and cropped so, unless they are already."""

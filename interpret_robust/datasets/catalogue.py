@@ -12,7 +12,7 @@ from interpret_robust.core.files import remove_leftovers, stamp, tree_stamp
 from interpret_robust.core.locks import Lock
 from interpret_robust.core.plugins import entry_points_of, load_entry_point
 from interpret_robust.datasets import cifar_c, picture_sources, sources
-from interpret_robust.datasets.base import Dataset, PictureDataset, numbered
+from interpret_robust.datasets.base import Dataset, LazyDataset, numbered
 from interpret_robust.datasets.class_names import renumber_by_file
 from interpret_robust.datasets.npz import Arrays, Content, check_file, content_of, load_arrays, read_npz, write_npz
 from interpret_robust.datasets.records import RECORDS, Generator
@@ -101,7 +101,7 @@ def _dataset(name: str, content: Content) -> Dataset:
     train, test, class_names = content
     class_names = class_names or numbered(int((test if train is None else train).labels.max()) + 1)
     if train is None:
-        return PictureDataset(name, {"test": lambda: test}, class_names)
+        return LazyDataset(name, {"test": lambda: test}, class_names)
     return Dataset(name, train, test, class_names)
 
 

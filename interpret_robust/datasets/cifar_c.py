@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from interpret_robust.core.errors import UserError, unknown
-from interpret_robust.datasets.base import Dataset, PictureDataset, Split, numbered
+from interpret_robust.datasets.base import Dataset, LazyDataset, Split, numbered
 from interpret_robust.datasets.npz import MOST_CLASSES, UNREADABLE, Array, reason
 from interpret_robust.datasets.records import RECORDS
 
@@ -78,7 +78,7 @@ def load(folder: Path, corruption: str, severity: str) -> Dataset:
     count = len(images) // SEVERITIES
     part = slice((int(severity) - 1) * count, int(severity) * count)
     split = Split(np.array(images[part]), np.array(labels[part], np.int64))
-    return PictureDataset(f"{folder.resolve().name}-{corruption}-{severity}", {"test": lambda: split}, class_names)
+    return LazyDataset(f"{folder.resolve().name}-{corruption}-{severity}", {"test": lambda: split}, class_names)
 
 
 def _read(path: Path) -> Array:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from interpret_robust.core.errors import UserError
-from interpret_robust.datasets.base import LONGEST_NUMBER, Dataset, Labels, PictureDataset, Split, numbered
+from interpret_robust.datasets.base import LONGEST_NUMBER, Dataset, Labels, LazyDataset, Split, numbered
 from interpret_robust.datasets.framing import Framing
 from interpret_robust.datasets.pictures import MaskArray, PictureArray, Pictures, damages
 from interpret_robust.datasets.reference import Reference
@@ -220,7 +220,7 @@ def dataset_of(name: str, reference: Reference, listings: Listings) -> Dataset:
         return lambda: _split(f"the {part} split of {name}", listings.splits[part](), framing, reference)
 
     label = name if reference.size is None else f"{name}-{reference.size}"
-    return PictureDataset(label, {part: make(part) for part in listings.splits}, listings.class_names)
+    return LazyDataset(label, {part: make(part) for part in listings.splits}, listings.class_names)
 
 
 def _split(name: str, listing: Listing, framing: Framing | None, reference: Reference) -> Split:

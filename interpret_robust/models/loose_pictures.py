@@ -11,7 +11,7 @@ from torch import nn
 from interpret_robust.core.device import exact
 from interpret_robust.core.errors import UserError
 from interpret_robust.datasets import Dataset, Split
-from interpret_robust.datasets.base import PictureDataset, numbered
+from interpret_robust.datasets.base import LazyDataset, numbered
 from interpret_robust.datasets.class_names import names_of, read
 from interpret_robust.datasets.framing import Framing
 from interpret_robust.datasets.pictures import Files, PictureArray
@@ -53,7 +53,7 @@ def _dataset(images: PictureArray, class_names: tuple[str, ...]) -> Dataset:
     """Return the first picture as a dataset. A label says nothing where all are the same, and is needed."""
     first: Any = images.take(slice(1))
     split = Split(first, np.zeros(1, np.int64))
-    return PictureDataset("pictures", {"test": lambda: split}, class_names)
+    return LazyDataset("pictures", {"test": lambda: split}, class_names)
 
 
 def _count_classes(card: Card, network: nn.Module, data: Dataset) -> int:
