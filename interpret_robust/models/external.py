@@ -9,8 +9,7 @@ robustbench:cifar10/Linf/Engstrom2019Robustness
 package.module:callable         whatever gives a torch.nn.Module
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -24,7 +23,6 @@ from interpret_robust.core.device import exact
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.file_names import file_part
 from interpret_robust.core.files import stamp
-from interpret_robust.core.plugins import first_words
 from interpret_robust.core.random_numbers import preserve_random_numbers
 from interpret_robust.datasets import Dataset, catalogue, load
 from interpret_robust.datasets.batches import to_device, to_pixels
@@ -35,6 +33,7 @@ from interpret_robust.models.checks.attention import read_attention
 from interpret_robust.models.checks.memory import Memory
 from interpret_robust.models.checks.trial import Trial, try_out
 from interpret_robust.models.copying import unwrap_layers
+from interpret_robust.models.failure import explain_failure
 from interpret_robust.models.layers.choice import Choice, choose_layer, choose_reading
 from interpret_robust.models.layers.hooks import find_layer, use_part
 from interpret_robust.models.layers.listing import list_layers
@@ -113,7 +112,8 @@ class ExternalModel:
         card, data = self.card, self.data
         label, is_trained = card.label or card.model, card.weights != "random"
         counter = progress.pass_counter(f"trying {label} on a few images of {data.name}")
-        with exact(), counter, _explain_failure(label, self.wrapper, data, self.wrapper.preprocess.mean.device):
+        images = _first_pixels(data).to(self.wrapper.preprocess.mean.device)
+        with exact(), counter, explain_failure(label, self.wrapper, images):
             outcome = try_out(
                 self.wrapper,
                 data,
@@ -158,14 +158,7 @@ class ExternalModel:
 
 
 def bring(network: nn.Module, card: Card, data: Dataset, source: str, remarks: Sequence[str] = ()) -> ExternalModel:
-    """Return a network as a model that can be asked about `data`, after a trial on a few of its images.
-
-    Args:
-        network, card, data, source: what is asked and how it is read, about what, and where that comes from.
-        remarks: what was doubtful when it was built, see `build_network`.
-
-    Raises UserError as `read` and `ExternalModel.trial` do.
-    """
+    """Return what `read` does, after its trial. Raises UserError as both do."""
     model = read(network, card, data, source, remarks)
     _ = model.trial
     return model
@@ -178,25 +171,29 @@ def read(network: nn.Module, card: Card, data: Dataset, source: str, remarks: Se
     The network is put into eval mode, its weights are frozen, and made float32 where it runs so. Raises UserError where
     it does not take these images or answers with another number of classes, and where a layer is not there, or gives no
     local features.
+
+    Args:
+        network, card, data, source: what is asked and how it is read, about what, and where that comes from.
+        remarks: what was doubtful when it was built, see `build_network`.
     """
     network = unwrap_layers(network)
     data = view(data, card, network)
     label = card.label or card.model
-    remarks = (*remarks, *prepare(network, card))
-    remarks = (*remarks, *doubts_about_order(lists_of_network(network), data.class_names, "the network"))
+    sentences = [*remarks, *prepare(network, card)]
+    sentences += doubts_about_order(lists_of_network(network), data.class_names, "the network")
     device = next((weights.device for weights in network.parameters()), torch.device("cpu"))
     preprocess = preprocess_of(card, network, data.image_shape[0]).to(device)
     image = trial_image(data).to(device)
     with preserve_random_numbers(device):
-        remarks = (*remarks, *make_float32(network, preprocess(image)))
+        sentences += make_float32(network, preprocess(image))
         memory = Memory(network)
         part = locate_logits(network, preprocess, image, card, data)
 
         def ask(images: Tensor) -> Tensor:
             return as_logits(network(preprocess(images)), part, len(data.class_names))
 
-        with _explain_failure(label, ask, data, device):
-            remarks = tuple(f"{label} {remark}" for remark in (*remarks, *freeze(network, lambda: ask(image), label)))
+        with explain_failure(label, ask, _first_pixels(data).to(device)):
+            sentences += freeze(network, lambda: ask(image), label)
             with use_part(network, part):
                 layer = _layer(network, preprocess, image, card.local_layer)
         wrapper = WrappedModel(
@@ -210,18 +207,29 @@ def read(network: nn.Module, card: Card, data: Dataset, source: str, remarks: Se
             classes=len(data.class_names),
             draws=card.draws,
         )
-        shape = (0, 0, 0)
-        if layer is not None:
-            with torch.no_grad(), _explain_failure(label, ask, data, device):
-                channels, height, width = wrapper.features(image).local.shape[1:]
-                wrapper.features(image.repeat(2, 1, 1, 1))  # which some layers see folded into one
-                if card.attention_layer is not None:
-                    read_attention(wrapper, image)
-            shape = (channels, height, width)
+        with explain_failure(label, ask, _first_pixels(data).to(device)):
+            shape = (0, 0, 0) if layer is None else _read_shape(wrapper, image)
     # What was left open is filled in, so that a file tells what was done.
     card = replace(card, normalize=card.normalize or _numbers_of(preprocess), logits=part)
     tensors = {name: tensor for name, tensor in network.state_dict().items() if isinstance(tensor, Tensor)}
-    job = {
+    sha256 = checkpoint.tensors_sha256(tensors)
+    remarks = tuple(f"{label} {sentence}" for sentence in sentences)
+    return ExternalModel(card, wrapper, data, _job(card, data, wrapper), source, sha256, shape, layer, remarks, memory)
+
+
+@torch.no_grad()
+def _read_shape(wrapper: WrappedModel, image: Tensor) -> tuple[int, int, int]:
+    """Return channels, height, width of the local features of an image; attention, where there is any, is read too."""
+    channels, height, width = wrapper.features(image).local.shape[1:]
+    wrapper.features(image.repeat(2, 1, 1, 1))  # which some layers see folded into one
+    if wrapper.attention_layer is not None:
+        read_attention(wrapper, image)
+    return channels, height, width
+
+
+def _job(card: Card, data: Dataset, wrapper: WrappedModel) -> dict[str, Any]:
+    """Return what files hold of the model in the place of a training."""
+    return {
         "dataset": data.name,
         "image_shape": list(data.image_shape),
         "class_names": list(data.class_names),
@@ -233,42 +241,6 @@ def read(network: nn.Module, card: Card, data: Dataset, source: str, remarks: Se
         | ({} if wrapper.first_token is None else {"first_token": wrapper.first_token})
         | ({"channels": "last"} if wrapper.is_last else {}),
     }
-    sha256 = checkpoint.tensors_sha256(tensors)
-    return ExternalModel(card, wrapper, data, job, source, sha256, shape, layer, remarks, memory)
-
-
-@contextmanager
-def _explain_failure(
-    label: str, ask: Callable[[Tensor], Tensor], data: Dataset, device: torch.device
-) -> Iterator[None]:
-    """Make an error of a network, which has answered one image, a sentence about what else it cannot do."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        images = _first_pixels(data)[:2].to(device)
-        raise UserError(f"{label} {_find_reason(ask, images, first_words(error))}") from error
-
-
-def _find_reason(ask: Callable[[Tensor], Tensor], images: Tensor, words: str) -> str:
-    """Return why a network may have failed, of whose error these are the first words: it is asked two images."""
-    try:
-        with torch.no_grad():
-            answers, other_answers = ask(images), ask(1 - images)
-    except UserError as refusal:
-        return f"answers one image, and fails on two: {refusal}"
-    except Exception:
-        return f"answers one image, and not several at once ({words}): is its batch size fixed?"
-    if torch.equal(answers, other_answers):
-        return (
-            f"answers other images as it did the first ({words}): does it keep answers between calls? Let its forward "
-            "compute each anew."
-        )
-    return (
-        f"answers images, and fails where its layers or gradients are asked for ({words}): does it keep tensors "
-        "between calls, or change them in place?"
-    )
 
 
 def _layer(network: nn.Module, preprocess: Preprocess, image: Tensor, name: str | None) -> Choice | None:
