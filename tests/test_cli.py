@@ -17,7 +17,7 @@ import make_golden
 import numpy as np
 import oddity
 import pytest
-from command import irt
+from command import Irt
 
 from interpret_robust import analyses, cli, figures
 from interpret_robust.analyses.engine import printing
@@ -227,9 +227,7 @@ def test_the_study_is_there(study: Path) -> None:
     }
 
 
-def test_a_second_run_does_nothing(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, study: Path
-) -> None:
+def test_a_second_run_does_nothing(irt: Irt, study: Path) -> None:
     stamps = {path: path.stat().st_mtime_ns for path in study.rglob("*.*") if path.suffix != ".npz"}
     location = ["--root", study]
     for arguments in (
@@ -237,7 +235,7 @@ def test_a_second_run_does_nothing(
         ["analyze", "attention-rank", "--steps", "2"],
         ["evaluate"],
     ):
-        code, out, err = irt(capfd, monkeypatch, *arguments, *location)
+        code, out, err = irt(*arguments, *location)
         assert code == 0
         assert "there already" in (out if arguments[0] == "train" else err)
         assert "trained" not in out + err
@@ -245,10 +243,8 @@ def test_a_second_run_does_nothing(
     assert stamps == {path: path.stat().st_mtime_ns for path in study.rglob("*.*") if path.suffix != ".npz"}
 
 
-def test_evaluate_prints_what_the_file_holds_in_the_papers_order(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, study: Path
-) -> None:
-    _, out, _ = irt(capfd, monkeypatch, "evaluate", "--root", study)
+def test_evaluate_prints_what_the_file_holds_in_the_papers_order(irt: Irt, study: Path) -> None:
+    _, out, _ = irt("evaluate", "--root", study)
     rows = [line for line in out.splitlines() if line.startswith("at-")][:2]
     assert [row.split()[0] for row in rows] == ["at-seed0", "at-att-seed0"]
     with h5py.File(study / "analyses/robustness-tiny-small-at-seed0-test.h5") as file:
@@ -259,37 +255,31 @@ def test_evaluate_prints_what_the_file_holds_in_the_papers_order(
     assert (cells["images"], cells["gradients an image"]) == ("10", "300")
 
 
-def test_naming_a_checkpoint_twice_or_a_default_changes_nothing(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, study: Path
-) -> None:
+def test_naming_a_checkpoint_twice_or_a_default_changes_nothing(irt: Irt, study: Path) -> None:
     model = study / "checkpoints/tiny-small-at-seed0.safetensors"
-    code, out, err = irt(capfd, monkeypatch, "evaluate", model, model, "--eps", "8/255", "--root", study)
+    code, out, err = irt("evaluate", model, model, "--eps", "8/255", "--root", study)
     assert (code, err) == (0, "robustness-tiny-small-at-seed0-test.h5 is there already\n")
     assert len([line for line in out.splitlines() if line.startswith("tiny-small-at-seed0 ")]) == 1
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("command", ["evaluate", "analyze attention-rank --steps 2"])
-def test_tables_come_in_each_form_with_nothing_else_on_stdout(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, study: Path, command: str
-) -> None:
+def test_tables_come_in_each_form_with_nothing_else_on_stdout(irt: Irt, study: Path, command: str) -> None:
     pattern = {"evaluate": "robustness-*", "analyze attention-rank --steps 2": "attention-rank-*"}[command]
     files = sorted((study / "analyses").glob(pattern))
     for form in FORMS:
-        code, out, err = irt(capfd, monkeypatch, *command.split(), "--form", form, "--root", study)
+        code, out, err = irt(*command.split(), "--form", form, "--root", study)
         assert (code, err.count("is there already")) == (0, 2)
         assert out == printing.text_of(files, form=form) + "\n"
-    code, out, _ = irt(capfd, monkeypatch, *command.split(), "--root", study)
+    code, out, _ = irt(*command.split(), "--root", study)
     assert out == printing.text_of(files) + "\n"
 
 
-def test_a_statistic_that_was_changed_on_disk_is_never_printed(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, study: Path, tmp_path: Path
-) -> None:
+def test_a_statistic_that_was_changed_on_disk_is_never_printed(irt: Irt, study: Path, tmp_path: Path) -> None:
     shutil.copytree(study, tmp_path / "copy")
     with h5py.File(tmp_path / "copy/analyses/robustness-tiny-small-at-seed0-test.h5", "r+") as file:
         file["accuracy/natural"][0] = 0.987
-    code, out, err = irt(capfd, monkeypatch, "evaluate", "--root", tmp_path / "copy")
+    code, out, err = irt("evaluate", "--root", tmp_path / "copy")
     assert code == 2
     assert "98.7" not in out
     assert "is damaged (its content differs from its checksum)" in err
@@ -309,9 +299,7 @@ def columns_of(out: str) -> list[str]:
 
 
 @pytest.mark.usefixtures("odd")
-def test_views_are_flags_that_limit_what_is_printed_not_what_is_stored(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, study: Path, tmp_path: Path
-) -> None:
+def test_views_are_flags_that_limit_what_is_printed_not_what_is_stored(irt: Irt, study: Path, tmp_path: Path) -> None:
     subject, reader = (study / f"checkpoints/tiny-small-{name}-seed0.safetensors" for name in ("at-att", "at"))
     command = ["analyze", "odd", subject, "--evaluator", reader, "--evaluator", reader, "--root", tmp_path]
     files = set()
@@ -321,7 +309,7 @@ def test_views_are_flags_that_limit_what_is_printed_not_what_is_stored(
         (["--rightly"], ["model", "rightly"]),
         (["--highest", "--rightly"], ["model", "rightly", "highest"]),
     ):
-        code, out, err = irt(capfd, monkeypatch, *command, *views)
+        code, out, err = irt(*command, *views)
         assert (code, err.replace("\r", "").count("irt:")) == (0, 0)
         assert columns_of(out) == columns
         (path,) = (tmp_path / "analyses").iterdir()
@@ -333,31 +321,27 @@ def test_views_are_flags_that_limit_what_is_printed_not_what_is_stored(
 
 
 @pytest.mark.usefixtures("odd")
-def test_settings_of_each_kind_are_options(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, study: Path, tmp_path: Path
-) -> None:
+def test_settings_of_each_kind_are_options(irt: Irt, study: Path, tmp_path: Path) -> None:
     subject, reader = (study / f"checkpoints/tiny-small-{name}-seed0.safetensors" for name in ("at-att", "at"))
     command = ["analyze", "odd", subject, "--evaluator", reader, "--root", tmp_path]
     options = "--count 2 --scale 1/8 --most -3 --pick indices:0,7 --deep --left-side closed"
-    assert irt(capfd, monkeypatch, *command, *options.split())[0] == 0
+    assert irt(*command, *options.split())[0] == 0
     (path,) = (tmp_path / "analyses").iterdir()
     assert path.name == (
         "odd-tiny-small-at-att-seed0-test-count2-scale0.125-most-3-pickindices_0_7-deep1-leftsideclosed-by4726a8.h5"
     )
     settings = {"count": 2, "scale": 0.125, "most": -3.0, "pick": "indices:0,7", "deep": True, "left_side": "closed"}
     assert hdf5.read(path).config["settings"] == settings
-    code, _, err = irt(capfd, monkeypatch, *command, "--left-side", "ajar")
+    code, _, err = irt(*command, "--left-side", "ajar")
     assert code == 2
     assert err == "irt: Invalid value for '--left-side': 'ajar' is not one of 'open', 'closed'.\n"
-    code, _, err = irt(capfd, monkeypatch, *command[:3], "--root", study)
+    code, _, err = irt(*command[:3], "--root", study)
     assert (code, "no natural model of another seed exists" in err) == (2, True)
 
 
 @pytest.mark.usefixtures("odd")
-def test_help_tells_what_each_setting_may_be_and_is(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _, out, _ = irt(capfd, monkeypatch, "analyze", "odd", "--help")
+def test_help_tells_what_each_setting_may_be_and_is(irt: Irt) -> None:
+    _, out, _ = irt("analyze", "odd", "--help")
     text = " ".join(out.split())
     for phrase in (
         "What is odd?",
@@ -373,19 +357,17 @@ def test_help_tells_what_each_setting_may_be_and_is(
         "irt analyze odd checkpoints/NAME.safetensors --split train",
     ):
         assert phrase in text
-    _, out, _ = irt(capfd, monkeypatch, "analyze", "attention-rank", "--help")
+    _, out, _ = irt("analyze", "attention-rank", "--help")
     assert "--evaluator" not in out
 
 
-def test_a_file_name_that_would_be_too_long_is_shortened(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, study: Path, tmp_path: Path
-) -> None:
+def test_a_file_name_that_would_be_too_long_is_shortened(irt: Irt, study: Path, tmp_path: Path) -> None:
     model = study / "checkpoints/tiny-small-at-seed0.safetensors"
     long = shutil.copy(model, tmp_path / f"{'m' * 240}.safetensors")
     for phrase in ("analyzed robustness-mmm", "is there already"):
-        code, _, err = irt(capfd, monkeypatch, "evaluate", long, "--pgd", "2", "--cw", "none", "--root", tmp_path)
+        code, _, err = irt("evaluate", long, "--pgd", "2", "--cw", "none", "--root", tmp_path)
         assert (code, phrase in err) == (0, True)
-    assert irt(capfd, monkeypatch, "figure", "robustness", "--root", tmp_path)[0] == 0
+    assert irt("figure", "robustness", "--root", tmp_path)[0] == 0
 
 
 @pytest.fixture
@@ -401,12 +383,11 @@ def models_of(tasks: list[pieces.TrainTask]) -> list[tuple[str, str, int]]:
 
 
 def test_train_alone_trains_the_models_of_the_study_each_with_its_recipe(
-    capfd: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    irt: Irt,
     train_tasks: list[pieces.TrainTask],
     tmp_path: Path,
 ) -> None:
-    assert irt(capfd, monkeypatch, "train", "--root", tmp_path)[0] == 0
+    assert irt("train", "--root", tmp_path)[0] == 0
     assert train_tasks == reproduction.train_tasks(plan.QUICK, Folders(tmp_path))
     assert models_of(train_tasks) == list(plan.QUICK.models)
     for task in train_tasks:
@@ -415,13 +396,12 @@ def test_train_alone_trains_the_models_of_the_study_each_with_its_recipe(
 
 
 def test_options_of_train_hold_for_all_models_of_the_study(
-    capfd: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    irt: Irt,
     train_tasks: list[pieces.TrainTask],
     tmp_path: Path,
 ) -> None:
     options = "--seed 3 --arch narrow --set learning_rate=0.05 --limit 99 --dataset cluttered-digits-planted"
-    irt(capfd, monkeypatch, "train", *options.split(), "--root", tmp_path)
+    irt("train", *options.split(), "--root", tmp_path)
     expected = dict.fromkeys(("narrow", name, seed + 3) for _, name, seed in plan.QUICK.models)
     assert models_of(train_tasks) == list(expected)
     assert {(task.recipe.learning_rate, task.limit, task.source) for task in train_tasks} == {
@@ -430,13 +410,12 @@ def test_options_of_train_hold_for_all_models_of_the_study(
 
 
 def test_an_override_wins_over_the_recipe_of_an_architecture(
-    capfd: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    irt: Irt,
     train_tasks: list[pieces.TrainTask],
     tmp_path: Path,
 ) -> None:
     options = "natural at natural --arch cnn --seed 2 --set optimizer=sgd --set epochs=2"
-    irt(capfd, monkeypatch, "train", *options.split(), "--root", tmp_path)
+    irt("train", *options.split(), "--root", tmp_path)
     assert models_of(train_tasks) == [("cnn", "natural", 2), ("cnn", "at", 2)]
     for task in train_tasks:
         assert (task.recipe.optimizer, task.recipe.epochs, task.recipe.learning_rate) == ("sgd", 2, 2e-3)
@@ -454,25 +433,23 @@ def test_an_override_wins_over_the_recipe_of_an_architecture(
     ],
 )
 def test_several_seeds_of_each_variant_are_trained(
-    capfd: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    irt: Irt,
     train_tasks: list[pieces.TrainTask],
     tmp_path: Path,
     options: str,
     seeds: list[int],
 ) -> None:
-    irt(capfd, monkeypatch, "train", "at", "at-att", "--set", "epochs=2", *options.split(), "--root", tmp_path)
+    irt("train", "at", "at-att", "--set", "epochs=2", *options.split(), "--root", tmp_path)
     assert models_of(train_tasks) == [("small", name, seed) for name in ("at", "at-att") for seed in seeds]
     assert {task.recipe for task in train_tasks} == {recipe_of("quick", "cluttered-digits", ("epochs=2",))}
 
 
 def test_several_seeds_of_the_study_are_of_the_models_it_is_about(
-    capfd: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    irt: Irt,
     train_tasks: list[pieces.TrainTask],
     tmp_path: Path,
 ) -> None:
-    irt(capfd, monkeypatch, "train", "--seeds", 4, "--root", tmp_path)
+    irt("train", "--seeds", 4, "--root", tmp_path)
     subjects = {(architecture, name) for architecture, name, seed in plan.QUICK.models if seed == 0}
     expected = {(*subject, seed) for subject in subjects for seed in range(4)} | {("cnn", "natural", 1)}
     assert len(train_tasks) == len(expected) == 29
@@ -480,70 +457,62 @@ def test_several_seeds_of_the_study_are_of_the_models_it_is_about(
 
 
 @pytest.mark.parametrize("options", [["--seeds", "0"], ["--seeds", "-1"], ["--seeds", "two"]])
-def test_no_seed_is_not_trained(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, options: list[str]
-) -> None:
-    code, _, err = irt(capfd, monkeypatch, "train", "at", *options, "--root", tmp_path)
+def test_no_seed_is_not_trained(irt: Irt, tmp_path: Path, options: list[str]) -> None:
+    code, _, err = irt("train", "at", *options, "--root", tmp_path)
     assert code == 2
     assert err.startswith("irt: Invalid value for '--seeds'")
     assert not list(tmp_path.iterdir())
 
 
-def test_a_copy_is_trained_and_reads_the_attacks_of_the_first(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, study: Path, tmp_path: Path
-) -> None:
+def test_a_copy_is_trained_and_reads_the_attacks_of_the_first(irt: Irt, study: Path, tmp_path: Path) -> None:
     root = tmp_path / "copy"
     shutil.copytree(study, root)
     training = ["train", "at", "--dataset", study / "tiny.npz", "--recipe", "quick", *QUICK, "--copies", "--root", root]
-    code, out, _ = irt(capfd, monkeypatch, *training)
+    code, out, _ = irt(*training)
     assert code == 0
     assert "tiny-small-at-seed0.safetensors is there already" in out
     assert "trained tiny-small-at-seed1.safetensors" in out
     models = [root / f"checkpoints/tiny-small-at-seed{seed}.safetensors" for seed in (0, 1)]
     jobs = [checkpoint.read(model).job for model in models]
     assert jobs[1] == jobs[0] | {"seed": 1}
-    code, out, _ = irt(capfd, monkeypatch, *training)
+    code, out, _ = irt(*training)
     assert (code, out.count("is there already"), "trained" in out) == (0, 2, False)
 
     evaluating = ["evaluate", *models, "--pgd", "2", "--cw", "none", "--root", root]
-    assert irt(capfd, monkeypatch, *evaluating)[0] == 0
+    assert irt(*evaluating)[0] == 0
     for first, second in ((0, 1), (1, 0)):
         (path,) = (root / "analyses").glob(f"robustness-tiny-small-at-seed{first}-test-pgd2-cwnone.h5")
         assert attack_outcomes.targets(hdf5.read(path)) == [models[first].stem, models[second].stem]
 
 
-def test_the_models_that_read_an_attack_are_named_on_the_command_line(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, study: Path, tmp_path: Path
-) -> None:
+def test_the_models_that_read_an_attack_are_named_on_the_command_line(irt: Irt, study: Path, tmp_path: Path) -> None:
     root = tmp_path / "copy"
     shutil.copytree(study / "checkpoints", root / "checkpoints")
     first, second = (root / f"checkpoints/tiny-small-{variant}-seed0.safetensors" for variant in ("at", "at-att"))
     options = ["--pgd", "2", "--cw", "none", "--root", root]
-    code, _, err = irt(capfd, monkeypatch, "evaluate", "--evaluator", second, *options)
+    code, _, err = irt("evaluate", "--evaluator", second, *options)
     assert (code, f"{second.name} is left out: it is the evaluator." in err) == (0, True)
     (path,) = (root / "analyses").iterdir()
     assert attack_outcomes.targets(hdf5.read(path)) == [first.stem, second.stem]
-    assert irt(capfd, monkeypatch, "evaluate", "--matrix", *options)[0] == 0
+    assert irt("evaluate", "--matrix", *options)[0] == 0
     targets = [attack_outcomes.targets(hdf5.read(path)) for path in (root / "analyses").iterdir()]
     assert sorted(targets) == [[second.stem, first.stem], [first.stem, second.stem]]
-    code, _, err = irt(capfd, monkeypatch, "evaluate", "--matrix", "--evaluator", second, *options)
+    code, _, err = irt("evaluate", "--matrix", "--evaluator", second, *options)
     assert code == 2
     sentence = "irt: --evaluator names some evaluators and --matrix takes all models: give one of the two."
     assert err.splitlines()[-1] == sentence
 
 
-def test_figures_come_from_the_files_alone(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, study: Path, tmp_path: Path
-) -> None:
+def test_figures_come_from_the_files_alone(irt: Irt, study: Path, tmp_path: Path) -> None:
     shutil.copytree(study / "analyses", tmp_path / "analyses")
     for name, stem in (
         ("robustness", "robustness-tiny-small-test"),
         ("attention-rank", "attention-rank-tiny-small-test-steps2"),
     ):
-        code, out, _ = irt(capfd, monkeypatch, "figure", name, "--root", tmp_path)
+        code, out, _ = irt("figure", name, "--root", tmp_path)
         assert (code, out.splitlines()[0]) == (0, f"drew {stem}.png")
         assert {path.suffix for path in (tmp_path / "figures").glob(f"{stem}.*")} == {".png", ".pdf", ".json"}
-        _, out, _ = irt(capfd, monkeypatch, "figure", name, "--root", tmp_path)
+        _, out, _ = irt("figure", name, "--root", tmp_path)
         count = len(list((tmp_path / "figures").glob(f"{stem}*.png")))
         line = (
             f"{count} of {count} pictures are there already, such as {stem}.png"
@@ -554,28 +523,22 @@ def test_figures_come_from_the_files_alone(
 
 
 @pytest.mark.long
-def test_a_picture_shows_one_set_of_images_under_one_setting(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, study: Path, tmp_path: Path
-) -> None:
+def test_a_picture_shows_one_set_of_images_under_one_setting(irt: Irt, study: Path, tmp_path: Path) -> None:
     shutil.copytree(study, tmp_path / "copy")
     location = ["--root", tmp_path / "copy"]
-    irt(capfd, monkeypatch, "evaluate", study / "checkpoints/tiny-small-at-seed0.safetensors", "--limit", 2, *location)
-    code, out, _ = irt(capfd, monkeypatch, "figure", "robustness", *location)
+    irt("evaluate", study / "checkpoints/tiny-small-at-seed0.safetensors", "--limit", 2, *location)
+    code, out, _ = irt("figure", "robustness", *location)
     assert code == 0
     lines = ["drew robustness-tiny-small-test-first2.png", "drew robustness-tiny-small-test.png"]
     assert sorted(out.splitlines()[:2]) == lines
     files = sorted((tmp_path / "copy/analyses").glob("robustness-*"))
-    code, _, err = irt(capfd, monkeypatch, "figure", "robustness", *files, *location)
+    code, _, err = irt("figure", "robustness", *files, *location)
     assert code == 2
     assert "cannot share a picture: data.images is" in err
 
 
-def test_show_names_the_statistics_and_where_they_come_from(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, study: Path
-) -> None:
-    _, out, _ = irt(
-        capfd, monkeypatch, "show", study / "analyses/attention-rank-tiny-small-at-att-seed0-test-steps2.h5"
-    )
+def test_show_names_the_statistics_and_where_they_come_from(irt: Irt, study: Path) -> None:
+    _, out, _ = irt("show", study / "analyses/attention-rank-tiny-small-at-att-seed0-test-steps2.h5")
     for phrase in (
         f"{analyses.get('attention-rank').schema.label}, 10 images, checksum good",
         "config.settings.steps: 2",
@@ -583,39 +546,32 @@ def test_show_names_the_statistics_and_where_they_come_from(
         "curve/rank",
     ):
         assert phrase in out
-    _, out, _ = irt(capfd, monkeypatch, "show", study / "checkpoints/tiny-small-at-seed0.safetensors")
+    _, out, _ = irt("show", study / "checkpoints/tiny-small-at-seed0.safetensors")
     assert "75290" in out or "numbers, checksum good" in out
     assert "job.recipe.learning_rate: 0.1" in out
 
 
-def test_data_show_draws_a_sheet(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_data_show_draws_a_sheet(irt: Irt, tmp_path: Path) -> None:
     data = save_two_classes(tmp_path / "tiny.npz")
-    code, out, _ = irt(capfd, monkeypatch, "data", "show", data, "--root", tmp_path)
+    code, out, _ = irt("data", "show", data, "--root", tmp_path)
     assert code == 0
     assert "tiny (60 images)" in out
     assert (tmp_path / "figures/data-tiny-train.png").stat().st_size > 1000
 
 
-def test_checkpoints_alone_lists_them(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, study: Path
-) -> None:
+def test_checkpoints_alone_lists_them(irt: Irt, monkeypatch: pytest.MonkeyPatch, study: Path) -> None:
     monkeypatch.chdir(study)
-    assert irt(capfd, monkeypatch, "checkpoints") == irt(capfd, monkeypatch, "checkpoints", "list")
+    assert irt("checkpoints") == irt("checkpoints", "list")
 
 
 @pytest.mark.parametrize("command", ["get", "show"])
-def test_an_empty_name_of_a_dataset_is_told(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str
-) -> None:
-    code, _, err = irt(capfd, monkeypatch, "data", command, "")
+def test_an_empty_name_of_a_dataset_is_told(irt: Irt, command: str) -> None:
+    code, _, err = irt("data", command, "")
     assert code == 2 and err.startswith("irt: the name of the dataset is empty: give one of cluttered-digits, ")
 
 
 def test_images_whose_classes_have_other_names_are_doubted_beside_the_answer(
-    capfd: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    irt: Irt,
     make_checkpoint: Callable[..., Path],
     tmp_path: Path,
 ) -> None:
@@ -624,28 +580,26 @@ def test_images_whose_classes_have_other_names_are_doubted_beside_the_answer(
     words = ["evaluate", model, "--limit", "5", "--pgd", "1", "--cw", "none", "--root", tmp_path, "--dataset"]
     doubt = "than those of other (label 1 is 'one' and 'uno'): its answers count as they stand if"
     for is_first in (True, False):
-        code, out, err = irt(capfd, monkeypatch, *words, other)
+        code, out, err = irt(*words, other)
         assert code == 0 and "natural" in out
         assert doubt in " ".join(out.split()) and (doubt in err) == is_first
     same_names = save_digits(tmp_path / "same.npz", class_names=np.array(CLASS_NAMES))
     for path in (save_digits(tmp_path / "numbered.npz"), same_names):
-        code, _, err = irt(capfd, monkeypatch, *words, path)
+        code, _, err = irt(*words, path)
         assert code == 0 and "classes" not in err
 
 
-def test_a_time_limit_stops_with_everything_saved_and_status_3(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, study: Path, tmp_path: Path
-) -> None:
+def test_a_time_limit_stops_with_everything_saved_and_status_3(irt: Irt, study: Path, tmp_path: Path) -> None:
     arguments = ["train", "at", "--dataset", study / "tiny.npz", "--recipe", "quick", *QUICK, "--root", tmp_path]
-    code, _, err = irt(capfd, monkeypatch, *arguments, "--time-limit", "0s")
+    code, _, err = irt(*arguments, "--time-limit", "0s")
     assert code == 3
     assert "tiny-small-at-seed0 was not begun; everything is saved" in err
     variants = [*arguments[:1], "natural", "at-reg", *arguments[1:], "--seeds", "2", "--time-limit", "0s"]
-    code, _, err = irt(capfd, monkeypatch, *variants)
+    code, _, err = irt(*variants)
     (line,) = [line for line in err.splitlines() if "not begun" in line]
     assert code == 3 and re.match(r"irt: \d files were not begun \(tiny-small-\S+, .*\); everything is saved", line)
-    assert irt(capfd, monkeypatch, *arguments, "--time-limit", "0.5s")[0] in (0, 3)
-    assert irt(capfd, monkeypatch, *arguments)[0] == 0
+    assert irt(*arguments, "--time-limit", "0.5s")[0] in (0, 3)
+    assert irt(*arguments)[0] == 0
     checkpoint_path, whole = (root / "checkpoints/tiny-small-at-seed0.safetensors" for root in (tmp_path, study))
     # Tensors are last in the file; the header differs in its clock.
     assert checkpoint_path.read_bytes()[-300_000:] == whole.read_bytes()[-300_000:]
@@ -739,8 +693,7 @@ def bad_files(study: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
 
 @pytest.mark.parametrize(("line", "sentence"), NONSENSE, ids=[line for line, _ in NONSENSE])
 def test_nonsense_gets_one_sentence_and_status_2(
-    capfd: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    irt: Irt,
     study: Path,
     bad_files: dict[str, Path],
     line: str,
@@ -750,7 +703,7 @@ def test_nonsense_gets_one_sentence_and_status_2(
     arguments = [word.format(**bad_files) for word in line.split()]
     if arguments[0] not in ("data", "show", "trian") and "--root" not in arguments:
         arguments += ["--root", str(study)]
-    code, out, err = irt(capfd, monkeypatch, *arguments)
+    code, out, err = irt(*arguments)
     assert code == 2
     assert sentence in err
     assert err.startswith("irt: ")
@@ -760,11 +713,9 @@ def test_nonsense_gets_one_sentence_and_status_2(
 
 
 @pytest.mark.skipif("CUDA_VISIBLE_DEVICES" in os.environ, reason="a CUDA device may be there")
-def test_cuda_where_there_is_none_is_told(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_cuda_where_there_is_none_is_told(irt: Irt, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    code, _, err = irt(capfd, monkeypatch, "train", "at", "--device", "cuda", "--root", tmp_path)
+    code, _, err = irt("train", "at", "--device", "cuda", "--root", tmp_path)
     assert (code, "torch sees no CUDA device" in err) == (2, True)
 
 
@@ -773,7 +724,7 @@ SENTENCE = "interrupted; what is finished is kept, the same command continues fr
 
 @pytest.mark.parametrize("is_hidden", [False, True])
 def test_ctrl_c_is_told_whatever_a_library_makes_of_it(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *, is_hidden: bool
+    irt: Irt, monkeypatch: pytest.MonkeyPatch, *, is_hidden: bool
 ) -> None:
     """Python makes a RuntimeError of what happens while the attributes of a class take their names."""
 
@@ -786,7 +737,7 @@ def test_ctrl_c_is_told_whatever_a_library_makes_of_it(
             raise
 
     monkeypatch.setattr("interpret_robust.cli.groups._module", lambda _: interrupt())
-    code, out, err = irt(capfd, monkeypatch, "recipes")
+    code, out, err = irt("recipes")
     assert (code, out, err.strip()) == (130, "", f"irt: {SENTENCE}")
 
 
@@ -812,7 +763,7 @@ def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_a_folder_that_may_not_be_written_is_named(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, study: Path, tmp_path: Path, arguments: str
+    irt: Irt, monkeypatch: pytest.MonkeyPatch, study: Path, tmp_path: Path, arguments: str
 ) -> None:
     folder = tmp_path / "locked"
     folder.mkdir(mode=0o555)
@@ -823,7 +774,7 @@ def test_a_folder_that_may_not_be_written_is_named(
     if os.geteuid() == 0:  # root may write everywhere
         monkeypatch.setattr(Path, "mkdir", refuse)
     words = arguments.format(tiny=study / "tiny.npz", root=study).split()
-    code, _, err = irt(capfd, monkeypatch, *words, "--root", folder)
+    code, _, err = irt(*words, "--root", folder)
     assert code == 2
     assert re.search(r"irt: .*locked.*: Permission denied", err)
 
@@ -858,46 +809,40 @@ def test_a_full_disk_leaves_nothing_half_written(study: Path, tmp_path: Path, ar
 
 
 def test_what_ends_the_process_and_what_would_be_written_twice_is_refused(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, study: Path, tmp_path: Path
+    irt: Irt, study: Path, tmp_path: Path
 ) -> None:
-    code, out, err = irt(capfd, monkeypatch, "model", "layers", "--model", "sys:exit", "--dataset", study / "tiny.npz")
+    code, out, err = irt("model", "layers", "--model", "sys:exit", "--dataset", study / "tiny.npz")
     assert (code, out) == (2, "") and err.startswith("irt: sys:exit cannot be built") and err.count("\n") == 1
     file = next((study / "analyses").glob("*.h5"))
-    code, out, err = irt(capfd, monkeypatch, "export", file, file, "-o", tmp_path)
+    code, out, err = irt("export", file, file, "-o", tmp_path)
     assert (code, out) == (2, "") and "two files would be written to" in err and not list(tmp_path.iterdir())
 
 
-def test_a_line_break_in_a_path_does_not_break_the_sentence(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_line_break_in_a_path_does_not_break_the_sentence(irt: Irt, tmp_path: Path) -> None:
     for command in ("show", "validate", "evaluate", "figure robustness", "plan"):
-        code, _, err = irt(capfd, monkeypatch, *command.split(), f"{tmp_path}/a\nb.h5")
+        code, _, err = irt(*command.split(), f"{tmp_path}/a\nb.h5")
         assert code == 2 and err.count("\n") == 1 and err.startswith("irt: ") and "a\\nb.h5" in err
 
 
-def test_a_figure_replaces_no_picture_of_ones_own(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, study: Path, tmp_path: Path
-) -> None:
+def test_a_figure_replaces_no_picture_of_ones_own(irt: Irt, study: Path, tmp_path: Path) -> None:
     words = ("figure", "attention-rank", *sorted(study.glob("analyses/attention-rank-*.h5")), "--root", tmp_path)
-    assert irt(capfd, monkeypatch, *words)[0] == 0
+    assert irt(*words)[0] == 0
     picture = min(tmp_path.glob("figures/*.png"), key=lambda path: len(path.name))
     picture.with_suffix(".json").unlink()
     picture.write_text("mine")
-    code, _, err = irt(capfd, monkeypatch, *words)
+    code, _, err = irt(*words)
     assert code == 2 and "was not drawn by irt" in err and picture.read_text() == "mine"
 
 
-def test_a_contact_sheet_replaces_no_picture_of_ones_own(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_contact_sheet_replaces_no_picture_of_ones_own(irt: Irt, tmp_path: Path) -> None:
     words = ("data", "show", save_two_classes(tmp_path / "tiny.npz"), "--root", tmp_path)
     picture = tmp_path / "figures" / "data-tiny-train.png"
     picture.parent.mkdir()
     picture.write_text("mine")
-    code, _, err = irt(capfd, monkeypatch, *words)
+    code, _, err = irt(*words)
     assert code == 2 and "was not drawn by irt" in err and picture.read_text() == "mine"
     picture.unlink()
-    assert irt(capfd, monkeypatch, *words)[0] == 0
+    assert irt(*words)[0] == 0
     stamp = picture.stat().st_mtime_ns
-    _, out, _ = irt(capfd, monkeypatch, *words)
+    _, out, _ = irt(*words)
     assert "is there already" in out and picture.stat().st_mtime_ns == stamp

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from anyone import Convolutions, noise
-from command import irt
+from command import Irt
 
 from interpret_robust.attacks.verify import Verification, verify
 from interpret_robust.core.errors import UserError
@@ -446,8 +446,7 @@ def write_twice(path: Path, split: Split) -> None:
 
 
 def test_the_command_prints_a_row_and_the_hash_or_one_sentence(
-    capfd: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    irt: Irt,
     color: Dataset,
     model: checkpoint.Checkpoint,
     tmp_path: Path,
@@ -455,23 +454,22 @@ def test_the_command_prints_a_row_and_the_hash_or_one_sentence(
     write_twice(tmp_path / "data.npz", color.test)
     path = save(tmp_path / "theirs.npy", perturb(color.test.images[:17]))
     words = ["verify", path, model.path, "--dataset", tmp_path / "data.npz", "--device", "cpu"]
-    code, out, err = irt(capfd, monkeypatch, *words)
+    code, out, err = irt(*words)
     assert (code, err) == (0, "")
     row = re.split("  +", out.splitlines()[2])
     assert (row[0], row[1].strip()) == (model.path.stem, "17")
     assert "8.00" in out
     assert f"sha256 {hashlib.sha256(path.read_bytes()).hexdigest()}" in out
-    code, out, err = irt(capfd, monkeypatch, *words, "--eps", "7/255")
+    code, out, err = irt(*words, "--eps", "7/255")
     assert (code, out) == (2, "")
     assert "outside the ball of 7/255" in err
     assert err.count("\n") == 1
-    code, _, err = irt(capfd, monkeypatch, *words, "--eps", "8")
+    code, _, err = irt(*words, "--eps", "8")
     assert (code, "eps is 8: it must lie within 0 and 1" in err) == (2, True)
 
 
 def test_a_model_from_elsewhere_answers(
-    capfd: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    irt: Irt,
     color: Dataset,
     tmp_path: Path,
 ) -> None:
@@ -480,13 +478,11 @@ def test_a_model_from_elsewhere_answers(
     path = tensors(tmp_path / "theirs", {"adv_complete": chw(attack)})
     data = ["--dataset", tmp_path / "data.npz", "--device", "cpu"]
     network = ["--model", "anyone:Convolutions", "--model-arg", f"height={H}", "--model-arg", f"width={W}"]
-    code, out, _ = irt(
-        capfd, monkeypatch, "verify", path, *network, *data, "--weights", "random", "--normalize", "none"
-    )
+    code, out, _ = irt("verify", path, *network, *data, "--weights", "random", "--normalize", "none")
     assert code == 0 and "data-anyone-Convolutions" in out and "8.00" in out
     (tmp_path / "x.safetensors").write_bytes(b"not read")
     for words in ([], [tmp_path / "x.safetensors", *network]):
-        code, out, err = irt(capfd, monkeypatch, "verify", path, *words, *data)
+        code, out, err = irt("verify", path, *words, *data)
         assert (code, out) == (2, "") and "uses one model: give a CHECKPOINT, or --model" in err
 
 
@@ -498,9 +494,7 @@ class Crowd(Convolutions):
         return torch.cat([logits[:64], logits[64:].flip(1)])
 
 
-def test_batches_larger_than_those_tried_are_compared_with_few(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_batches_larger_than_those_tried_are_compared_with_few(irt: Irt, tmp_path: Path) -> None:
     data = noise(shape=(3, H, W), count=70)
     write_twice(tmp_path / "data.npz", data.test)
     for count, network in ((70, "Crowd"), (64, "Crowd"), (70, "Convolutions")):
@@ -514,7 +508,7 @@ def test_batches_larger_than_those_tried_are_compared_with_few(
             f"width={W}",
         ]
         words += ["--weights", "random", "--normalize", "none", "--dataset", tmp_path / "data.npz", "--device", "cpu"]
-        code, _, err = irt(capfd, monkeypatch, "verify", path, *words)
+        code, _, err = irt("verify", path, *words)
         assert code == 0
         doubt = f"test_verify:{network} answers an image differently in a batch of 70 and in one of 8 ("
         assert (doubt in err) == (network == "Crowd" and count == 70)
