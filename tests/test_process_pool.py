@@ -18,7 +18,7 @@ from pool_tasks import STAND_IN, Answer, Surroundings
 import interpret_robust
 from interpret_robust.core import process_pool
 from interpret_robust.core.errors import UserError
-from interpret_robust.core.interruption import Stopped
+from interpret_robust.core.interruption import NotBegun, Stopped
 from interpret_robust.core.process_pool import Outcome
 
 PATIENCE = 8.0
@@ -159,7 +159,7 @@ def test_tasks_of_a_group_are_done_in_order_by_one_worker(workers: int) -> None:
 
 def test_one_worker_begins_nothing_after_it_was_stopped() -> None:
     outcomes = [outcome for _, outcome in process_pool.run([Answer("a"), Answer("stop"), Answer("b")], workers=1)]
-    assert [type(outcome) for outcome in outcomes] == [str, Stopped]
+    assert [type(outcome) for outcome in outcomes] == [str, Stopped, NotBegun]
 
 
 @pytest.mark.long

@@ -58,8 +58,8 @@ def run(
     """Yield each task with its answer or its exception, as they end; one worker means this process.
 
     Tasks of which `group` gives the same are done one after the other by one worker, and come back together. Where a
-    task is stopped by a signal, none after it is begun. SIGTERM acts as Ctrl-C does. `meanwhile` is called when workers
-    have begun, and where there are none before the first task.
+    task is stopped by a signal, none after it is begun: these come back with NotBegun. SIGTERM acts as Ctrl-C does.
+    `meanwhile` is called when workers have begun, and where there are none before the first task.
     """
     tasks_by_group: dict[Hashable, list[Task]] = {}
     for task in tasks:
@@ -67,11 +67,11 @@ def run(
     groups = list(tasks_by_group.values())
     if workers <= 1 or len(groups) <= 1:
         meanwhile()
+        is_stopped = False
         for task in chain.from_iterable(groups):
-            outcome = _attempt(task, None)
+            outcome = NotBegun("was not begun") if is_stopped else _attempt(task, None)
+            is_stopped = is_stopped or isinstance(outcome, Stopped)
             yield task, outcome
-            if isinstance(outcome, Stopped):
-                return
         return
     context = _context()
     watch_signals, parent_end = context.Pipe(duplex=False)
