@@ -1,6 +1,7 @@
 """The probe reads from gradients what is in them, of a linear network and of an untrained one."""
 
 import random
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from interpret_robust.attribution import probe
 from interpret_robust.attribution.gradients import random_targets
+from interpret_robust.core.errors import UserError
 from interpret_robust.datasets import Dataset, Split
 from interpret_robust.models import Classifier, build
 from interpret_robust.models.losses import loss_gradient
@@ -109,3 +111,23 @@ def test_a_probe_learns_from_the_first_images_and_never_a_label(
     np.testing.assert_allclose(pixels, digits.train.images[:53].transpose(0, 3, 1, 2) / 255, atol=1e-7)
     assert (targets != torch.tensor(digits.train.labels[:53])).all()
     assert set(targets.tolist()) == set(range(10))
+
+
+def test_a_probe_begins_at_weights_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model of seed 0 of the same architecture is no better read for having begun where its probe does."""
+    seeds = []
+
+    def remember(*arguments: Any, seed: int) -> Classifier:
+        seeds.append(seed)
+        return build(*arguments, seed=seed)
+
+    monkeypatch.setattr(probe, "build", remember)
+    probe.train(build("small", "average", (3, HEIGHT, WIDTH), CLASSES, seed=0).eval(), images(20, 0), CLASSES, 0, CPU)
+    assert seeds == [probe.FIRST_SEED]
+
+
+def test_images_that_a_probe_does_not_take_are_refused_before_any_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "loss_gradient", lambda *_: pytest.fail("a gradient was computed"))
+    split = Split(np.zeros((4, 18, 20, 3), np.uint8), np.zeros(4, np.int64))
+    with pytest.raises(UserError, match="--probe trains a network of its own, and images are 18x20: sides must be"):
+        probe.train(cast(Classifier, nn.Identity()), split, 2, 0, CPU)
