@@ -36,7 +36,7 @@ from interpret_robust.core.device import describe, resolve
 from interpret_robust.core.statistics import Interval, holm, mcnemar, rate
 from interpret_robust.datasets import load
 from interpret_robust.models import checkpoint
-from interpret_robust.models.classifier import predicted_classes
+from interpret_robust.models.classifier import predict_classes
 from interpret_robust.models.losses import margin_loss
 from interpret_robust.results import hdf5
 from interpret_robust.results.attack_outcomes import Outcomes, right
@@ -121,7 +121,7 @@ def find_right(attack: Attack, work: Work) -> Outcomes:
         adversarial = attack(work.model, batch.images, batch.labels, eps, step).detach()
         adversarial = check_adversarial(work.model, adversarial, batch.images, eps)
         with torch.no_grad():
-            outcomes.append((predicted_classes(work.model(adversarial)) == batch.labels).cpu().numpy())
+            outcomes.append((predict_classes(work.model(adversarial)) == batch.labels).cpu().numpy())
     return np.concatenate(outcomes)
 
 
@@ -146,7 +146,7 @@ def compare(work: Work, result: Result) -> Iterator[dict[str, Any]]:
 def describe_setup(device: torch.device) -> dict[str, Any]:
     """Return the processor, the environment and the versions of the libraries."""
     versions = {"torchattacks": torchattacks.__version__, "foolbox": foolbox.__version__}
-    environment = provenance.environment(describe(device), torch.get_num_threads(), 1)
+    environment = provenance.describe_environment(describe(device), torch.get_num_threads(), 1)
     return environment | versions | {"cores": os.cpu_count(), "processor": platform.processor() or platform.machine()}
 
 
@@ -186,7 +186,7 @@ def main() -> None:
         counts = {"images": arguments.images, "images of AutoAttack": arguments.autoattack_images}
         report = {
             "checkpoints": names,
-            "commit": provenance.code_version()["commit"],
+            "commit": provenance.read_code_version()["commit"],
             **counts,
             "pairs": pairs,
             "worst case": {name: comparison._asdict() for name, comparison in comparisons},

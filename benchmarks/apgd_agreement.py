@@ -33,7 +33,7 @@ from interpret_robust.core.statistics import Interval, rate
 from interpret_robust.datasets import load
 from interpret_robust.datasets.batches import make_batch
 from interpret_robust.models import checkpoint
-from interpret_robust.models.classifier import predicted_classes
+from interpret_robust.models.classifier import predict_classes
 from interpret_robust.models.folding import fold
 from interpret_robust.results import hdf5
 from interpret_robust.results.attack_outcomes import right_in_worst_case
@@ -63,7 +63,7 @@ def break_images(
     for name, images_of_attack in images_by_attack.items():
         adversarial = check_adversarial(model, images_of_attack, images, eps)
         with torch.no_grad():
-            wrong = (predicted_classes(model(adversarial)) != labels).tolist()
+            wrong = (predict_classes(model(adversarial)) != labels).tolist()
         indices_by_attack[name] = [index for index, is_wrong in zip(indices, wrong, strict=True) if is_wrong]
     return indices_by_attack
 
@@ -123,7 +123,7 @@ def main() -> None:
     options = parser.parse_args()
     outcomes: dict[str, Any] = json.loads(options.json.read_text()) if options.json.exists() else {"models": {}}
     results = [hdf5.read(path) for path in options.files]
-    outcomes["machine"] = provenance.environment(describe(CPU), torch.get_num_threads(), 1)
+    outcomes["machine"] = provenance.describe_environment(describe(CPU), torch.get_num_threads(), 1)
     outcomes["torchattacks"], outcomes["steps"], outcomes["seed"] = torchattacks.__version__, STEPS, SEED
     for place in range(0 if options.table else options.images // BATCH):
         for result in results:

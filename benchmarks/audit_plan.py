@@ -50,7 +50,7 @@ from interpret_robust.core.statistics import CONFIDENCE, Interval
 from interpret_robust.datasets.batches import BATCH_SIZE
 from interpret_robust.figures.style import OTHER_COLORS, RC, new_figure
 from interpret_robust.models import build
-from interpret_robust.models.variants import variant
+from interpret_robust.models.variants import find_variant
 from interpret_robust.results import hdf5, writer
 from interpret_robust.results.tables import FORMS, render
 
@@ -92,7 +92,7 @@ def count_networks() -> dict[str, Network]:
     """Count the operations of three networks of ours on images of 32x32, and of a larger one as an example."""
     from torchvision.models import resnet50  # slow to import, and nothing else needs it
 
-    head, shape = variant("at").head, (3, 32, 32)
+    head, shape = find_variant("at").head, (3, 32, 32)
     networks = {name: build(name, head, shape, 10, seed=0) for name in ("small", "narrow", "wide3")}
     counts = {name: count_operations(network, shape) for name, network in networks.items()}
     return counts | {"resnet50": count_operations(resnet50(weights=None), (3, 224, 224))}

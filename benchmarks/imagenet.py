@@ -28,7 +28,7 @@ from torchvision.models import resnet50
 
 import interpret_robust as ir
 from interpret_robust.datasets import load
-from interpret_robust.datasets.batches import default_batch_size, make_batch
+from interpret_robust.datasets.batches import choose_batch_size, make_batch
 from interpret_robust.datasets.framing import Framing
 from interpret_robust.results.tables import render
 
@@ -69,7 +69,7 @@ def measure(repeats: int) -> Parts:
     """Measure each part alone, then the whole command's function, on the same pictures."""
     torch.manual_seed(0)
     network = resnet50(weights=None).eval().requires_grad_(False)
-    size = default_batch_size(SIDE, SIDE)
+    size = choose_batch_size(SIDE, SIDE)
     images, labels = torch.rand(size, 3, SIDE, SIDE), torch.arange(size)
 
     def forward() -> None:

@@ -17,11 +17,11 @@ from interpret_robust.attacks import cache
 from interpret_robust.core import process_pool
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.folders import Folders
-from interpret_robust.core.process_pool import cores
+from interpret_robust.core.process_pool import count_cores
 from interpret_robust.datasets import load
 from interpret_robust.models import checkpoint
 from interpret_robust.models.losses import input_gradient
-from interpret_robust.models.variants import variant
+from interpret_robust.models.variants import find_variant
 from interpret_robust.results import hdf5
 from interpret_robust.study import report
 from interpret_robust.training.job import Job
@@ -186,7 +186,7 @@ def compare_report(context: Context) -> list[Case]:
             "report",
             "the page of four analyses of one model, with its pictures",
             [
-                Contender(OUR_NAME, lambda: run(cores)),
+                Contender(OUR_NAME, lambda: run(count_cores)),
                 Contender("one by one", lambda: run(lambda: 1)),
             ],
             _require_equal("pages"),
@@ -207,7 +207,7 @@ def _compare_bfloat16(context: Context, architecture: str) -> Case:
     def run(precision: str) -> Run:
         changes = (*RECIPE, "batch_size=64", f"attack_precision={precision}")
         recipe = recipe_of("quick", "cluttered-digits", changes)
-        run = TrainingRun(Job(load(source), architecture, variant("at"), 0, recipe), CPU)
+        run = TrainingRun(Job(load(source), architecture, find_variant("at"), 0, recipe), CPU)
 
         def advance() -> float:
             run.totals.clear()

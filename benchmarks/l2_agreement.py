@@ -36,7 +36,7 @@ from interpret_robust.core.statistics import Interval, holm, mcnemar, rate
 from interpret_robust.datasets import load
 from interpret_robust.datasets.batches import Batch, make_batch
 from interpret_robust.models import checkpoint
-from interpret_robust.models.classifier import predicted_classes
+from interpret_robust.models.classifier import predict_classes
 from interpret_robust.models.folding import fold
 from interpret_robust.results.tables import render
 
@@ -104,7 +104,7 @@ def find_right(attack: Attack, model: nn.Module, batch: Batch, eps: float) -> An
     torch.manual_seed(0)
     adversarial = check_adversarial(model, attack(model, batch, eps).detach(), batch.images, eps, "l2")
     with torch.no_grad():
-        answers = [predicted_classes(model(images)) == batch.labels for images in (batch.images, adversarial)]
+        answers = [predict_classes(model(images)) == batch.labels for images in (batch.images, adversarial)]
     return (answers[0] & answers[1]).numpy()
 
 
@@ -151,7 +151,7 @@ def main() -> None:
     table = [{key: format_cell(value) for key, value in row.items() if key not in omissions} for row in records]
     print(render(table, "markdown"))
     if arguments.json:
-        machine = provenance.environment(describe(CPU), torch.get_num_threads(), 1)
+        machine = provenance.describe_environment(describe(CPU), torch.get_num_threads(), 1)
         versions = {"foolbox": foolbox.__version__, "adv-lib": find_adv_lib_version()}
         content = {"pairs": records, "images": arguments.images, "machine": machine, **versions}
         with replace_file(arguments.json) as partial:

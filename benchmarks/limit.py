@@ -36,13 +36,13 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from interpret_robust.core.device import resolve
-from interpret_robust.core.process_pool import cores
+from interpret_robust.core.process_pool import count_cores
 from interpret_robust.datasets import Dataset, Split
 from interpret_robust.models import build
 from interpret_robust.models.architectures import ARCHITECTURES
 from interpret_robust.models.folding import fold
 from interpret_robust.models.losses import loss_gradient
-from interpret_robust.models.variants import VARIANTS, variant
+from interpret_robust.models.variants import VARIANTS, find_variant
 from interpret_robust.results.tables import render
 from interpret_robust.training.job import Job
 from interpret_robust.training.recipe import PRESETS
@@ -154,7 +154,7 @@ def make_works(arguments: argparse.Namespace, device: torch.device) -> Iterator[
     # An attack that does not grow is the same work in each step.
     recipe = replace(recipe, batch_size=arguments.batch, attack_steps=arguments.steps, eps_ramp=0.0)
     dataset = make_random_dataset(arguments.batch * (arguments.repeats + WARM_UP + 3))  # less than an epoch is run
-    run = Run(Job(dataset, arguments.arch, variant(arguments.variant), 0, recipe), device)
+    run = Run(Job(dataset, arguments.arch, find_variant(arguments.variant), 0, recipe), device)
     training = torch.bfloat16 if device.type == "cuda" else torch.float32
     name = f"training step of {arguments.variant}"
     if run.job.variant.adversarial:
@@ -277,7 +277,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=128, help="images a step")
     parser.add_argument("--steps", type=int, default=5, help="of PGD in a training step")
     parser.add_argument("--repeats", type=int, default=10, help="of each work, timed one by one")
-    parser.add_argument("--threads", type=int, default=cores(), help="on a CPU; default: a thread a core")
+    parser.add_argument("--threads", type=int, default=count_cores(), help="on a CPU; default: a thread a core")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--json", type=Path, help="write the figures there too")
     arguments = parser.parse_args()

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import interpret_robust as ir
 from interpret_robust.core.device import exact
 from interpret_robust.models import Classifier
-from interpret_robust.models.checks.losses import doubt_about_loss, shares_of_way
+from interpret_robust.models.checks.losses import doubt_about_loss, measure_ways
 from interpret_robust.models.checks.trial import LOSS_IMAGES
 
 FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -55,7 +55,7 @@ def measure(path: Path) -> list[Row]:
     rows: list[Row] = []
     for name in FUNCTIONS:
         network = Changed(model, name)
-        shares = shares_of_way(network, images[chosen], labels[chosen])
+        shares = measure_ways(network, images[chosen], labels[chosen])
         row = {"checkpoint": path.stem, "function": name, "images": len(chosen)}
         row |= {"lower quartile": float(shares.quantile(0.25)), "median": float(shares.quantile(0.5))}
         doubt = doubt_about_loss(network, images[chosen], labels[chosen], LOSS_IMAGES)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from interpret_robust.core.process_pool import cores
+from interpret_robust.core.process_pool import count_cores
 
 
 def describe_machine() -> dict[str, str]:
@@ -17,7 +17,7 @@ def describe_machine() -> dict[str, str]:
     description = {
         "processor": name_processor(),
         "instruction set": torch.backends.cpu.get_cpu_capability(),
-        "cores": str(cores()),
+        "cores": str(count_cores()),
         "threads": str(torch.get_num_threads()),
         "python": platform.python_version(),
         "torch": torch.__version__,

@@ -63,7 +63,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="where to write the counts and each wrong reading")
     options = parser.parse_args()
     report: dict[str, Any] = {"first_seed": options.first_seed, "kinds": {}}
-    report["machine"] = provenance.environment(describe(torch.device("cpu")), 1, 1)
+    report["machine"] = provenance.describe_environment(describe(torch.device("cpu")), 1, 1)
     for kind in options.kinds:
         with tempfile.TemporaryDirectory() as folder:
             began = time.monotonic()

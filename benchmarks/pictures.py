@@ -29,7 +29,7 @@ import numpy as np
 from machine import describe_machine
 from PIL import Image
 
-from interpret_robust.core.process_pool import cores
+from interpret_robust.core.process_pool import count_cores
 from interpret_robust.results.tables import render
 
 MOST_MEMORY, MOST_TIME = 0.05, 0.1
@@ -106,7 +106,7 @@ def run_torchvision(source: str) -> tuple[int, float]:
 
     steps = [transforms.Resize(256), transforms.CenterCrop(224), transforms.PILToTensor()]
     pictures = ImageFolder(source, transforms.Compose(steps))
-    loader: Any = DataLoader(pictures, BATCH, num_workers=cores())
+    loader: Any = DataLoader(pictures, BATCH, num_workers=count_cores())
     began = time.perf_counter()
     for images, _ in loader:
         images.float().div_(255)
@@ -176,7 +176,7 @@ def main() -> None:
     print(f"\n{render([format_row(trial) for trial in turns])}")
     best = {run: max(trial.rate for trial in turns if trial.kind == run) for run in RUNS}
     longer = best["torchvision"] / best["ours"] - 1
-    numbers = f"of {arguments.turns} each, {cores()} workers each"
+    numbers = f"of {arguments.turns} each, {count_cores()} workers each"
     print(f"time of our best pass beside the DataLoader's {longer:+.1%}, {numbers}")
     if arguments.json:
         report = {"memory": [trial._asdict() for passes in memory.values() for trial in passes]}

@@ -78,7 +78,7 @@ def read_contents(root: Path) -> dict[str, str]:
 
 
 def _read_content(path: Path) -> str:
-    from interpret_robust.core.files import file_sha256
+    from interpret_robust.core.files import hash_file
     from interpret_robust.models import checkpoint
     from interpret_robust.results import hdf5
 
@@ -91,7 +91,7 @@ def _read_content(path: Path) -> str:
         json.loads(path.read_bytes())
     if path.suffix in ENDINGS and not path.read_bytes().rstrip().endswith(ENDINGS[path.suffix]):
         raise ValueError(f"{path} is cut off")
-    return file_sha256(path)
+    return hash_file(path)
 
 
 ENDINGS = {".html": b"</html>", ".pdf": b"%%EOF", ".png": b"IEND\xaeB`\x82"}

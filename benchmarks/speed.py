@@ -34,7 +34,7 @@ from speed_cases import OUR_NAME, Context
 
 from interpret_robust.core import provenance
 from interpret_robust.core.files import replace_file
-from interpret_robust.core.process_pool import cores
+from interpret_robust.core.process_pool import count_cores
 from interpret_robust.core.statistics import Interval
 from interpret_robust.figures.style import RC, color, new_figure
 from interpret_robust.results.tables import render
@@ -195,7 +195,7 @@ def describe_setup() -> dict[str, str]:
     flags = cpuinfo.read_text(encoding="utf-8").split() if cpuinfo.exists() else []
     setup["instructions"] = ", ".join(name for name in EXTENSIONS if name in flags)
     setup["load"] += ", idle" if float(setup["load"]) < IDLE else ", NOT IDLE: others computed too"
-    setup["code"] = " ".join(provenance.code_version().values())
+    setup["code"] = " ".join(provenance.read_code_version().values())
     return setup | {name: version for name in LIBRARIES if (version := _find_version(name))}
 
 
@@ -223,7 +223,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}; default: all")
     parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"), help="folder of a study's networks")
-    parser.add_argument("--threads", type=int, default=cores(), help="of torch, for all; default: the cores")
+    parser.add_argument("--threads", type=int, default=count_cores(), help="of torch, for all; default: the cores")
     parser.add_argument("--repeats", type=int, default=7, help="rounds; more of what is short, fewer of what is long")
     parser.add_argument("--images", type=int, default=500, help="test images; a fifth of them for the attack table")
     parser.add_argument("--json", type=Path, help="write all times there")

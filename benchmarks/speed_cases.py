@@ -46,7 +46,7 @@ from interpret_robust.core.statistics import bootstrap_mean, holm, mcnemar
 from interpret_robust.datasets import load
 from interpret_robust.models import checkpoint
 from interpret_robust.models.folding import fold
-from interpret_robust.models.variants import variant
+from interpret_robust.models.variants import find_variant
 from interpret_robust.results.hdf5 import Columns
 from interpret_robust.study.tasks import AnalysisTask
 from interpret_robust.training.job import Job
@@ -117,7 +117,7 @@ def compare_training(context: Context) -> list[Case]:
 def _compare_recipe(context: Context, title: str, name: str, changes: tuple[str, ...]) -> Case:
     subject = checkpoint.read(context.path(name))
     recipe = recipe_of("quick", "cluttered-digits", changes)
-    job = Job(load(subject.about["source"]), "small", variant(name), 0, recipe)
+    job = Job(load(subject.about["source"]), "small", find_variant(name), 0, recipe)
     loops: dict[str, Callable[[Job], Any]] = {OUR_NAME: partial(TrainingRun, device=CPU)}
     for (library, pgd_of), layout in product(TRAINING_ATTACKS.items(), Layout):
         loops[layout.name_contender(library)] = partial(TrainingLoop, attack_of=pgd_of, layout=layout)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import interpret_robust as ir
 from interpret_robust.core.device import exact
 from interpret_robust.models import Classifier
-from interpret_robust.models.checks.steps import LARGEST_ERROR, gains_by_promise
+from interpret_robust.models.checks.steps import LARGEST_ERROR, measure_gains
 
 IMAGES = 64
 
@@ -44,7 +44,7 @@ def measure(path: Path) -> list[Row]:
         network = Waves(model, height)
         with torch.no_grad():
             labels = network(images).argmax(1)
-        error = float((gains_by_promise(network, images, labels) - 1).abs().median())
+        error = float((measure_gains(network, images, labels) - 1).abs().median())
         rows.append(
             {"checkpoint": path.stem, "change": name, "median error": error, "in doubt": error >= LARGEST_ERROR}
         )

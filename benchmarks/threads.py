@@ -50,9 +50,9 @@ def take_gradients(images: int, repeats: int) -> list[float]:
     from interpret_robust.models import build
     from interpret_robust.models.folding import fold
     from interpret_robust.models.losses import loss_gradient
-    from interpret_robust.models.variants import variant
+    from interpret_robust.models.variants import find_variant
 
-    network = fold(build("small", variant("at").head, (3, 32, 32), 10, seed=0).eval())
+    network = fold(build("small", find_variant("at").head, (3, 32, 32), 10, seed=0).eval())
     pixels = torch.rand(images, 3, 32, 32).contiguous(memory_format=torch.channels_last)
     labels = torch.arange(images) % 10
     times = []

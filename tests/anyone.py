@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from interpret_robust.datasets import Dataset, Split
-from interpret_robust.datasets.base import numbered
-from interpret_robust.datasets.cluttered_digits import cluttered_digits
+from interpret_robust.datasets.base import number_classes
+from interpret_robust.datasets.cluttered_digits import make_cluttered_digits
 from interpret_robust.datasets.npz import Arrays, write_npz
 from interpret_robust.models.building import build_network
 from interpret_robust.models.card import Card
@@ -29,7 +29,7 @@ def seed_network(kind: Callable[..., nn.Module], *arguments: Any, seed: int = 0)
 
 def network_of(card: Card, classes: int) -> nn.Module:
     """The network of a card, about whose weights nothing is doubtful."""
-    network, remarks = build_network(card, numbered(classes))
+    network, remarks = build_network(card, number_classes(classes))
     assert remarks == []
     return network
 
@@ -152,7 +152,7 @@ def noise(name: str = "noise", shape: tuple[int, int, int] = (C, H, W), classes:
 
 def save_tiny(path: Path, train: int = 20, test: int = 8) -> Path:
     """An .npz of few cluttered digits with their masks."""
-    dataset = cluttered_digits(train, test)
+    dataset = make_cluttered_digits(train, test)
     arrays: Arrays = {}
     for part, split in (("train", dataset.train), ("test", dataset.test)):
         assert split.masks is not None

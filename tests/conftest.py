@@ -129,9 +129,9 @@ def irt(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> "
 
 @pytest.fixture(scope="session")
 def digits() -> "Dataset":
-    from interpret_robust.datasets.cluttered_digits import cluttered_digits
+    from interpret_robust.datasets.cluttered_digits import make_cluttered_digits
 
-    return cluttered_digits(60, 40)
+    return make_cluttered_digits(60, 40)
 
 
 @pytest.fixture(scope="session")
@@ -152,10 +152,10 @@ def robust_network(shared_folder: Path) -> "tuple[nn.Module, Tensor, Tensor]":
     from interpret_robust.attacks.pgd import PGD
     from interpret_robust.core.locks import Lock
     from interpret_robust.datasets.batches import TrainingBatches, to_device, to_pixels
-    from interpret_robust.datasets.cluttered_digits import cluttered_digits
+    from interpret_robust.datasets.cluttered_digits import make_cluttered_digits
     from interpret_robust.models import build
 
-    data, model = cluttered_digits(600, 100), build("small", "average", (3, 32, 32), 10, seed=0)
+    data, model = make_cluttered_digits(600, 100), build("small", "average", (3, 32, 32), 10, seed=0)
 
     def train() -> None:
         batches = TrainingBatches(data.train, 30, 0, torch.device("cpu"), pad=0, flip=False)
@@ -189,7 +189,7 @@ def make_checkpoint(digits: "Dataset", shared_folder: Path) -> Callable[..., Pat
     from interpret_robust.core.locks import Lock
     from interpret_robust.datasets.batches import to_device, to_pixels
     from interpret_robust.models import build, checkpoint
-    from interpret_robust.models.variants import variant
+    from interpret_robust.models.variants import find_variant
     from interpret_robust.training.job import Job
     from interpret_robust.training.recipe import Recipe
 
@@ -209,7 +209,9 @@ def make_checkpoint(digits: "Dataset", shared_folder: Path) -> Callable[..., Pat
         return dict(model.state_dict())
 
     def make(folder: Path, name: str = "at-att", seed: int = 0) -> Path:
-        job = Job(digits, "small", variant(name), seed, Recipe("test", epochs=10, batch_size=60, learning_rate=0.01))
+        job = Job(
+            digits, "small", find_variant(name), seed, Recipe("test", epochs=10, batch_size=60, learning_rate=0.01)
+        )
         header = {"job": job.describe(), "source": digits.name, "code": {"version": "0"}, "history": [], "metrics": {}}
         path = shared_folder / f"{job.name}.safetensors"
         with Lock(path):

@@ -17,10 +17,10 @@ from trainer import train
 from interpret_robust import analyses
 from interpret_robust.analyses.engine.work import Work
 from interpret_robust.datasets import Dataset, load
-from interpret_robust.datasets.cluttered_digits import cluttered_digits
+from interpret_robust.datasets.cluttered_digits import make_cluttered_digits
 from interpret_robust.datasets.npz import Arrays, write_npz
 from interpret_robust.models import checkpoint
-from interpret_robust.models.variants import variant
+from interpret_robust.models.variants import find_variant
 from interpret_robust.results.schema import Schema
 from interpret_robust.training.job import Job
 from interpret_robust.training.recipe import Recipe
@@ -39,7 +39,7 @@ def file_of(schema: Schema) -> Path:
 
 def make_data() -> None:
     """Cluttered digits at half the resolution, 40 to learn and 8 to look at."""
-    full = cluttered_digits(40, 8)
+    full = make_cluttered_digits(40, 8)
     arrays: Arrays = {}
     for part in ("train", "test"):
         split = full.split(part)
@@ -52,7 +52,7 @@ def make_data() -> None:
 def train_checkpoint(dataset: Dataset, name: str, seed: int, folder: Path) -> checkpoint.Checkpoint:
     """A network after a few epochs."""
     recipe = Recipe("golden", epochs=6, batch_size=20, learning_rate=0.1)
-    job = Job(dataset, "small", variant(name), seed, recipe)
+    job = Job(dataset, "small", find_variant(name), seed, recipe)
     return checkpoint.read(train(job, folder, source=SOURCE, device=CPU))
 
 

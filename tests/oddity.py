@@ -17,7 +17,7 @@ from interpret_robust.core.arrays import AnyArray
 from interpret_robust.datasets import Dataset, Split
 from interpret_robust.datasets.batches import Batch
 from interpret_robust.models import Classifier, build, checkpoint
-from interpret_robust.models.variants import variant
+from interpret_robust.models.variants import find_variant
 from interpret_robust.results.hdf5 import Axes, Columns, Result
 from interpret_robust.results.schema import Column, Schema
 from interpret_robust.training.job import Job
@@ -141,7 +141,9 @@ def odd_images(name: str = "odd") -> Dataset:
 
 def write_untrained(folder: Path, dataset: Dataset, architecture: str, name: str, seed: int) -> Path:
     """The checkpoint of a model as it is before training."""
-    job = Job(dataset, architecture, variant(name), seed, Recipe("test", epochs=1, batch_size=5, learning_rate=0.01))
+    job = Job(
+        dataset, architecture, find_variant(name), seed, Recipe("test", epochs=1, batch_size=5, learning_rate=0.01)
+    )
     shape, classes = dataset.image_shape, len(dataset.class_names)
     tensors = build(architecture, job.variant.head, shape, classes, seed=seed).state_dict()
     path = folder / f"{job.name}.safetensors"

@@ -27,17 +27,17 @@ from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.interruption import Stopped
 from interpret_robust.datasets import Split
-from interpret_robust.datasets.cluttered_digits import cluttered_digits
+from interpret_robust.datasets.cluttered_digits import make_cluttered_digits
 from interpret_robust.models import checkpoint
 from interpret_robust.models.shared_norm import share_batch_norm
-from interpret_robust.models.variants import variant
+from interpret_robust.models.variants import find_variant
 from interpret_robust.training.job import Job
 from interpret_robust.training.log import Logs
 from interpret_robust.training.recipe import Recipe
 from interpret_robust.training.run import Run
 
 CPU = torch.device("cpu")
-DIGITS = cluttered_digits(205, 40)
+DIGITS = make_cluttered_digits(205, 40)
 MIDDLES = np.tile(DIGITS.train.images[:, 8:24, 8:24], (8, 1, 1, 1))
 TRAINED_ON = replace(DIGITS, train=Split(MIDDLES, np.tile(DIGITS.train.labels, 8)))
 """Enough for all steps of an epoch, and small: each process makes and sees them."""
@@ -62,7 +62,7 @@ def run_of(name: str) -> Run:
     """A training run that has not begun."""
     kind, changes = TRAININGS[name]
     recipe = Recipe("test", batch_size=BATCH, **(GENTLE | changes))
-    return Run(Job(TRAINED_ON, "small", variant(kind), 3, recipe), CPU)
+    return Run(Job(TRAINED_ON, "small", find_variant(kind), 3, recipe), CPU)
 
 
 def train_steps(name: str) -> dict[str, Tensor]:
@@ -130,7 +130,9 @@ def normalize(name: str, part: slice) -> dict[str, Tensor]:
     (y.sin() * target).sum().backward()
     assert x.grad is not None
     gradients = {
-        name: ranks.total(weights.grad) for name, weights in norm.named_parameters() if weights.grad is not None
+        name: ranks.sum_over_ranks(weights.grad)
+        for name, weights in norm.named_parameters()
+        if weights.grad is not None
     }
     norm.eval()
     return {"y": y.detach(), "x": x.grad, "eval": norm(x).detach(), **gradients, **dict(norm.named_buffers())}
@@ -140,7 +142,7 @@ def do_jobs(folder: Path) -> None:
     """All of it but what is killed."""
     ending = f"{ranks.index()}.safetensors"
     for name, (_, shape) in NORMS.items():
-        save_file(normalize(name, ranks.part(shape[0])), folder / f"norm-{name}-{ending}")
+        save_file(normalize(name, ranks.take_part(shape[0])), folder / f"norm-{name}-{ending}")
     for name in TRAININGS:
         tensors = train_steps(name)
         save_file(
@@ -154,7 +156,7 @@ def do_jobs(folder: Path) -> None:
         outcome(stop_after(late, 1).run if ranks.index() == 1 else late.run),
         outcome(lambda: ranks.run_on_first(fail)),
         outcome(lambda: ranks.run_on_first(lambda: [ranks.index(), "é"])),
-        outcome(lambda: ranks.bytes_from_first(lambda: b"")),
+        outcome(lambda: ranks.share_bytes(lambda: b"")),
         outcome(lambda: ranks.gather_flags(ranks.index() == 1, False)),
         outcome(run_of_too_small_a_batch),
     ]
@@ -164,13 +166,13 @@ def do_jobs(folder: Path) -> None:
 def run_of_too_small_a_batch() -> Run:
     """One that no two ranks can share."""
     recipe = Recipe("test", **(GENTLE | {"batch_size": 1}))
-    return Run(Job(TRAINED_ON, "small", variant("natural"), 3, recipe), CPU)
+    return Run(Job(TRAINED_ON, "small", find_variant("natural"), 3, recipe), CPU)
 
 
 def killed_job() -> Job:
     """Three epochs of six steps."""
     recipe = Recipe("test", epochs=3, batch_size=30, learning_rate=0.05)
-    return Job(TRAINED_ON, "small", variant("natural"), 1, recipe, limit=180)
+    return Job(TRAINED_ON, "small", find_variant("natural"), 1, recipe, limit=180)
 
 
 def train_and_be_killed(folder: Path) -> None:

@@ -9,9 +9,9 @@ import torch
 from torch._dynamo.testing import CompileCounter
 
 from interpret_robust.core import device as devices
-from interpret_robust.datasets.cluttered_digits import cluttered_digits
+from interpret_robust.datasets.cluttered_digits import make_cluttered_digits
 from interpret_robust.models import Classifier
-from interpret_robust.models.variants import variant
+from interpret_robust.models.variants import find_variant
 from interpret_robust.training import accelerate as acceleration
 from interpret_robust.training.accelerate import WARM_UP, RecordedStep, accelerate, with_own_code
 from interpret_robust.training.job import Job
@@ -24,7 +24,7 @@ STEPS = WARM_UP + 3
 
 
 def new_run(recipe: Recipe = RECIPE) -> Run:
-    return Run(Job(cluttered_digits(64, 20), "small", variant("at-reg"), 3, recipe), CPU)
+    return Run(Job(make_cluttered_digits(64, 20), "small", find_variant("at-reg"), 3, recipe), CPU)
 
 
 def test_on_a_cpu_a_step_is_what_it_is() -> None:

@@ -118,7 +118,7 @@ def card_of(name: str) -> Card:
     command.main([*MODELS[name], "--dataset", "cifar10"], standalone_mode=False)
     (settings,) = calls
     settings.pop("dataset")
-    card = cards.reference(settings.pop("model"), **settings)
+    card = cards.parse_reference(settings.pop("model"), **settings)
     assert isinstance(card, Card)
     return card
 
@@ -161,7 +161,7 @@ def test_the_default_layer_has_positions_and_its_shape_is_kept(
     question_files: tuple[str, dict[str, Path]], place: Path
 ) -> None:
     name, _ = question_files
-    subject = external.subject(card_of(name), str(place / "tiny.npz"))
+    subject = external.find_subject(card_of(name), str(place / "tiny.npz"))
     assert subject.local_shape() == GRIDS[name]
 
 

@@ -21,7 +21,7 @@ from interpret_robust.attacks.pgd import PGD
 from interpret_robust.attacks.settings import LossName, Norm
 from interpret_robust.core.errors import NotFiniteError, UserError
 from interpret_robust.models import build
-from interpret_robust.models.classifier import NO_CLASS, predicted_classes
+from interpret_robust.models.classifier import NO_CLASS, predict_classes
 from interpret_robust.models.losses import loss_gradient, margin_loss
 
 EPS, STEP = 8 / 255, 2 / 255
@@ -213,7 +213,7 @@ def test_an_image_that_is_answered_with_no_number_stays_as_it_is(random_start: b
     plain = attack(model, images, labels, noise_for(images))
     assert torch.equal(adversarial[1], images[1])
     assert torch.equal(adversarial[[0, 2]], plain[[0, 2]])
-    assert predicted_classes(NoNumber()(adversarial)).tolist()[1] == NO_CLASS
+    assert predict_classes(NoNumber()(adversarial)).tolist()[1] == NO_CLASS
 
 
 def test_gradients_that_are_no_numbers_are_an_error_that_names_the_images() -> None:

@@ -33,7 +33,7 @@ from interpret_robust.datasets import Dataset, Split
 from interpret_robust.datasets.batches import Batch, make_batch
 from interpret_robust.models import Classifier, checkpoint
 from interpret_robust.models.attention import AveragePool
-from interpret_robust.models.classifier import position_norm
+from interpret_robust.models.classifier import measure_positions
 from interpret_robust.results import hdf5, writer
 from interpret_robust.results.hdf5 import Columns
 
@@ -133,7 +133,7 @@ def test_position_norm_is_over_channels_with_positions_row_major() -> None:
     slow = [
         [sum(local[n, c, h, w] ** 2 for c in range(C)) ** 0.5 for h in range(H) for w in range(W)] for n in range(N)
     ]
-    np.testing.assert_allclose(position_norm(batch().images), slow, rtol=1e-6)
+    np.testing.assert_allclose(measure_positions(batch().images), slow, rtol=1e-6)
 
 
 def test_relative_distance_is_the_distance_where_there_is_no_norm() -> None:

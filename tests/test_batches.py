@@ -15,11 +15,11 @@ from interpret_robust.datasets.batches import (
     AUGMENT,
     SHUFFLE,
     TrainingBatches,
+    choose_batch_size,
     crop,
-    default_batch_size,
     draw_mirroring,
     draw_shifts,
-    generator,
+    make_generator,
     mirror,
     to_device,
     to_pixels,
@@ -147,7 +147,7 @@ def test_a_flip_mirrors_whole_images_half_of_them() -> None:
 
 def test_generators_differ_in_each_of_their_numbers_and_in_their_order() -> None:
     def draw(seed: int, stream: int, count: int) -> Tensor:
-        return torch.rand(50, generator=generator(CPU, seed, stream, count))
+        return torch.rand(50, generator=make_generator(CPU, seed, stream, count))
 
     keys = list(itertools.product((0, 1, 2, 1000), (SHUFFLE, AUGMENT, ATTACK), (0, 1, 2, 1000)))
     draws = torch.stack([draw(*key) for key in keys])
@@ -188,4 +188,4 @@ def test_noise_is_uniform_and_another_at_each_step() -> None:
 def test_as_many_images_are_computed_at_once_as_hold_a_million_pixels_and_250_at_most(
     height: int, width: int, size: int
 ) -> None:
-    assert default_batch_size(height, width) == size
+    assert choose_batch_size(height, width) == size

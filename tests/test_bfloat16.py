@@ -22,7 +22,7 @@ from interpret_robust.models.bfloat16 import copy_in_bfloat16
 from interpret_robust.models.folding import fold
 from interpret_robust.models.losses import loss_gradient, margin_loss
 from interpret_robust.models.shared_norm import share_batch_norm
-from interpret_robust.models.variants import Head, variant
+from interpret_robust.models.variants import Head, find_variant
 from interpret_robust.training.job import Job
 from interpret_robust.training.recipe import Recipe
 from interpret_robust.training.recipe_file import recipe_of
@@ -34,7 +34,7 @@ RECIPE = Recipe("test", epochs=1, batch_size=20, learning_rate=0.05, attack_step
 
 
 def job(digits: Dataset, recipe: Recipe = RECIPE, name: str = "at-att-reg") -> Job:
-    return Job(digits, "small", variant(name), 3, recipe)
+    return Job(digits, "small", find_variant(name), 3, recipe)
 
 
 def pixels(digits: Dataset) -> Tensor:

@@ -14,7 +14,7 @@ from interpret_robust.attribution import captum_methods
 from interpret_robust.attribution.captum_methods import BASELINES, OF_ACTIVATIONS, names
 from interpret_robust.attribution.gradients import checked_source, gradient_map
 from interpret_robust.core.errors import UserError
-from interpret_robust.core.random_numbers import streams
+from interpret_robust.core.random_numbers import make_streams
 from interpret_robust.models.losses import loss_gradient
 from interpret_robust.models.preprocess import Preprocess
 from interpret_robust.models.wrapper import WrappedModel
@@ -189,7 +189,7 @@ def test_deep_lift_shap_compares_with_noise_that_is_the_images_own(monkeypatch: 
     monkeypatch.setattr(captum_methods, "cross_entropy", of_label)
     model = ReLUThenLinear().eval()
     baselines = []
-    for stream in streams(5, INDICES):
+    for stream in make_streams(5, INDICES):
         stream.integers(2**31)  # what follows is the seed of global random numbers, drawn first
         baselines.append(torch.from_numpy(stream.random((BASELINES, C, H, W), dtype=np.float32)).mean(0))
     expected = slopes(model) * (images() - torch.stack(baselines))

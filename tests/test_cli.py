@@ -24,7 +24,7 @@ from interpret_robust.analyses.engine import printing
 from interpret_robust.cli.groups import SHORTCUTS
 from interpret_robust.core import process_pool
 from interpret_robust.core.folders import Folders
-from interpret_robust.datasets.cluttered_digits import CLASS_NAMES, cluttered_digits
+from interpret_robust.datasets.cluttered_digits import CLASS_NAMES, make_cluttered_digits
 from interpret_robust.datasets.npz import write_npz
 from interpret_robust.models import checkpoint
 from interpret_robust.results import attack_outcomes, hdf5
@@ -38,7 +38,7 @@ QUICK = ["--set", "epochs=1", "--set", "batch_size=20"]
 
 
 def save_digits(path: Path, **changes: np.ndarray | None) -> Path:
-    dataset = cluttered_digits(60, 10)
+    dataset = make_cluttered_digits(60, 10)
     arrays: dict[str, np.ndarray | None] = {
         "x_train": dataset.train.images,
         "y_train": dataset.train.labels,
@@ -289,7 +289,7 @@ def test_a_statistic_that_was_changed_on_disk_is_never_printed(irt: Irt, study: 
 def odd(monkeypatch: pytest.MonkeyPatch) -> None:
     """The analysis `odd` is there, and all is done in this process."""
     oddity.register(monkeypatch)
-    monkeypatch.setattr(process_pool, "cores", lambda: 1)
+    monkeypatch.setattr(process_pool, "count_cores", lambda: 1)
 
 
 def columns_of(out: str) -> list[str]:
@@ -682,7 +682,7 @@ def bad_files(study: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     shutil.copy(rank, folder / "bare.h5")
     with h5py.File(folder / "bare.h5", "r+") as file:
         del file.attrs["schema"]
-    x = cluttered_digits(60, 20).train.images
+    x = make_cluttered_digits(60, 20).train.images
     save_digits(folder / "wrong_type.npz", x_train=x / 255)
     save_digits(folder / "wrong_shape.npz", x_train=x[..., :2])
     save_digits(folder / "wrong_labels.npz", y_train=np.arange(60) // 59 * 4000)

@@ -10,13 +10,13 @@ import pytest
 
 from interpret_robust.core.errors import UserError
 from interpret_robust.datasets import Dataset, Split, catalogue
-from interpret_robust.datasets.cluttered_digits import CLASS_NAMES, _split_sources, cluttered_digits
+from interpret_robust.datasets.cluttered_digits import CLASS_NAMES, _split_sources, make_cluttered_digits
 from interpret_robust.datasets.npz import write_npz
 
 
 @lru_cache
 def digits(*, with_patterns: bool = False, seed: int = 0) -> Dataset:
-    return cluttered_digits(303, 101, seed=seed, with_patterns=with_patterns)
+    return make_cluttered_digits(303, 101, seed=seed, with_patterns=with_patterns)
 
 
 def masks(split: Split) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
@@ -25,7 +25,7 @@ def masks(split: Split) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others() -> None:
-    repetition, other = cluttered_digits(303, 101, seed=0), digits(seed=1)
+    repetition, other = make_cluttered_digits(303, 101, seed=0), digits(seed=1)
     for name in ("train", "test"):
         first = digits().split(name)
         assert first.sha256 == repetition.split(name).sha256 != other.split(name).sha256
@@ -35,7 +35,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others() -> None:
 
 def test_these_are_the_bytes_of_version_1() -> None:
     # Where this fails, the same seed gives other images than before: raise VERSION with it.
-    small = cluttered_digits(12, 5, seed=0)
+    small = make_cluttered_digits(12, 5, seed=0)
     assert small.train.sha256[:16] == "ba68896ff5a65532"
     assert small.test.sha256[:16] == "0e51ca8cbc5af460"
     assert hashlib.sha256(masks(small.train).tobytes()).hexdigest()[:16] == "b1faeed71050bb37"
@@ -109,7 +109,7 @@ def test_patterns_come_with_the_planted_data_by_name_and_with_no_other(
     for name in names:
         dataset = digits(with_patterns="planted" in name)
         arrays = {"x_train": dataset.train.images, "x_test": dataset.test.images}
-        write_npz(catalogue.file_of(name), arrays | {"y_train": dataset.train.labels, "y_test": dataset.test.labels})
+        write_npz(catalogue.find_file(name), arrays | {"y_train": dataset.train.labels, "y_test": dataset.test.labels})
     plain, with_patterns, of_file = map(catalogue.load, names)
     catalogue._load.cache_clear()
     assert plain.patterns is None and of_file.patterns is None

@@ -13,7 +13,7 @@ from PIL import Image
 
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
-from interpret_robust.core.random_numbers import generator_states, streams
+from interpret_robust.core.random_numbers import make_streams, read_generator_states
 from interpret_robust.datasets import Dataset, cifar_c
 from interpret_robust.datasets.corruptions import CORRUPTIONS, PURPOSE, blur, corrupt, corrupt_images, digital, weather
 
@@ -147,7 +147,7 @@ def test_motion_is_the_mean_over_a_line_in_a_random_direction(severity: int, mon
     steps = [length * (step / (count - 1) - 0.5) for step in range(count)]
     expected = mean_over(image, [(step * math.sin(angle), step * math.cos(angle)) for step in steps])
     np.testing.assert_allclose(corrupt(image, "motion_blur", severity, random()), expected, atol=1e-6)
-    angles = [np.pi * stream.random() for stream in streams(0, range(200), PURPOSE + 5)]
+    angles = [np.pi * stream.random() for stream in make_streams(0, range(200), PURPOSE + 5)]
     assert min(angles) < 0.1 and max(angles) > 3.04
 
 
@@ -386,9 +386,9 @@ def test_any_size_and_number_of_channels_stays_in_range_and_is_left_as_it_was(
 @pytest.mark.parametrize("name", CORRUPTIONS)
 def test_an_image_depends_on_its_index_and_the_seed_and_on_nothing_beside_it(name: str) -> None:
     images = picture(N, H, W, C)
-    states = generator_states(CPU)
+    states = read_generator_states(CPU)
     whole = corrupt_images(images, name, 3, 7, range(20, 20 + N))
-    assert generator_states(CPU) == states
+    assert read_generator_states(CPU) == states
     parts = [corrupt_images(images[part], name, 3, 7, range(20, 20 + N)[part]) for part in (slice(0, 1), slice(1, N))]
     np.testing.assert_array_equal(whole, np.concatenate(parts))
     twins = corrupt_images(images[[0, 0]], name, 3, 7, [20, 21])

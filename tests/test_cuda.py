@@ -16,7 +16,7 @@ from interpret_robust.attacks.settings import BatchNormMode
 from interpret_robust.core import device
 from interpret_robust.datasets import Dataset
 from interpret_robust.models import checkpoint
-from interpret_robust.models.variants import variant
+from interpret_robust.models.variants import find_variant
 from interpret_robust.results import hdf5
 from interpret_robust.training.accelerate import WARM_UP, RecordedStep
 from interpret_robust.training.job import Job
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch see
 def test_every_variant_trains(tmp_path: Path, digits: Dataset) -> None:
     recipe = replace(PRESETS["quick"], epochs=2, batch_size=20, flip=True)
     for name in ("natural", "at-reg", "at-att-reg"):
-        job = Job(digits, "small", variant(name), 0, recipe)
+        job = Job(digits, "small", find_variant(name), 0, recipe)
         path = train(job, tmp_path, source="x", device=device.resolve("cuda"))
         header = checkpoint.read(path).about
         assert header["precision"].startswith("bfloat16")
@@ -40,7 +40,7 @@ def test_every_variant_trains(tmp_path: Path, digits: Dataset) -> None:
 @pytest.mark.parametrize("batch_norm", ["eval", "train"])
 def test_compiled_and_recorded_steps_are_those_as_written(digits: Dataset, batch_norm: BatchNormMode) -> None:
     recipe = replace(PRESETS["fast"], epochs=5, batch_size=20, attack_steps=2, attack_batch_norm=batch_norm)
-    job = Job(digits, "small", variant("at-att-reg"), 0, recipe)
+    job = Job(digits, "small", find_variant("at-att-reg"), 0, recipe)
     fast, plain = (Run(job, device.resolve("cuda")) for _ in range(2))
     del plain.model.features
     plain.update = plain._update
@@ -57,7 +57,7 @@ def test_compiled_and_recorded_steps_are_those_as_written(digits: Dataset, batch
 def test_models_trained_at_once_are_those_trained_alone(tmp_path: Path, digits: Dataset) -> None:
     recipe = replace(PRESETS["fast"], epochs=3, batch_size=20, attack_steps=2)
     gpu = device.resolve("cuda")
-    jobs = [Job(digits, "small", variant(name), 0, recipe) for name in ("at", "at-att-reg")]
+    jobs = [Job(digits, "small", find_variant(name), 0, recipe) for name in ("at", "at-att-reg")]
     alone = [checkpoint.read(train(job, tmp_path / "alone", source="x", device=gpu)) for job in jobs]
     stop = Event()
     steps = [training(job, tmp_path / "at once", source="x", device=gpu, stop=stop) for job in jobs]

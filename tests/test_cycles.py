@@ -15,7 +15,7 @@ from interpret_robust.models import build
 from interpret_robust.models.classifier import answers_repeat
 from interpret_robust.models.folding import fold
 from interpret_robust.models.losses import loss_gradient, margin_loss
-from interpret_robust.models.variants import variant
+from interpret_robust.models.variants import find_variant
 
 STEPS = (0, 3, 9, 20, 47)
 
@@ -77,7 +77,7 @@ def test_an_attack_reads_the_same_bits_with_and_without() -> None:
     images = torch.rand(70, 3, 20, 16, generator=torch.Generator().manual_seed(0))
     images = images.contiguous(memory_format=torch.channels_last)
     labels = torch.arange(70) % 5
-    model = fold(build("small", variant("at-att").head, (3, 20, 16), 5, seed=0).eval())
+    model = fold(build("small", find_variant("at-att").head, (3, 20, 16), 5, seed=0).eval())
     attack, readings, counts = PGD(0.01, 0.01, 40), {}, torch.zeros(70, dtype=torch.int64)
     for look in (True, False):
         model.answers_alone = look
@@ -118,7 +118,7 @@ def test_gradients_in_batches_of_the_granule_are_those_of_the_whole(head: str) -
     random = torch.Generator().manual_seed(0)
     images = torch.rand(4 * GRANULE, 3, 20, 16, generator=random).contiguous(memory_format=torch.channels_last)
     labels = torch.arange(4 * GRANULE) % 5
-    model = fold(build("small", variant(head).head, (3, 20, 16), 5, seed=0).eval())
+    model = fold(build("small", find_variant(head).head, (3, 20, 16), 5, seed=0).eval())
     whole = loss_gradient(model, images, labels, margin_loss)
     granule = choose_granule(model, images, labels, "margin")
     for count in range(granule, 4 * GRANULE, granule):
@@ -131,7 +131,7 @@ class Dropping(torch.nn.Module):
 
 
 def test_a_network_that_draws_random_numbers_is_never_taken_to_repeat() -> None:
-    model = build("small", variant("at").head, (3, 20, 16), 5, seed=0).eval()
+    model = build("small", find_variant("at").head, (3, 20, 16), 5, seed=0).eval()
     image = torch.rand(1, 3, 20, 16)
     assert answers_repeat(model, image)
     state = torch.get_rng_state()

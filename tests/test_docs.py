@@ -19,9 +19,9 @@ import pytest
 
 from interpret_robust import cli
 from interpret_robust.core import process_pool
-from interpret_robust.core.plugins import entry_points_of
+from interpret_robust.core.plugins import list_entry_points
 from interpret_robust.datasets import catalogue
-from interpret_robust.datasets.cluttered_digits import cluttered_digits
+from interpret_robust.datasets.cluttered_digits import make_cluttered_digits
 from interpret_robust.datasets.npz import write_npz
 from interpret_robust.models import checkpoint
 from interpret_robust.training import recipe
@@ -57,11 +57,11 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few_blocks: None) -> 
     """A dataset of a few images, recipes of one epoch, one process; an empty folder to work in."""
     monkeypatch.setenv("IRT_DATA", str(tmp_path / "data"))
     catalogue._load.cache_clear()
-    dataset = cluttered_digits(40, 21)  # more test images than the how-to's limit, which is then part of names
-    write_npz(catalogue.file_of("cluttered-digits"), catalogue._arrays(dataset))
+    dataset = make_cluttered_digits(40, 21)  # more test images than the how-to's limit, which is then part of names
+    write_npz(catalogue.find_file("cluttered-digits"), catalogue._arrays(dataset))
     for name, preset in recipe.PRESETS.items():
         monkeypatch.setitem(recipe.PRESETS, name, replace(preset, epochs=1, batch_size=20, attack_steps=1))
-    monkeypatch.setattr(process_pool, "cores", lambda: 1)
+    monkeypatch.setattr(process_pool, "count_cores", lambda: 1)
     work = tmp_path / "work"
     work.mkdir()
     monkeypatch.chdir(work)
@@ -77,7 +77,7 @@ def forget() -> None:
     """What was imported of a reader's files, and what was found of installed packages."""
     for name in [name for name in sys.modules if name.partition(".")[0] in MODULES]:
         del sys.modules[name]
-    entry_points_of.cache_clear()
+    list_entry_points.cache_clear()
     importlib.invalidate_caches()
 
 

@@ -16,7 +16,7 @@ import interpret_robust as ir
 from interpret_robust.datasets import Dataset
 from interpret_robust.datasets.framing import Framing
 from interpret_robust.figures.explanation import EMPHASIS, Explanation, Side, draw
-from interpret_robust.models.external import subject
+from interpret_robust.models.external import find_subject
 from interpret_robust.models.losses import loss_gradient
 from interpret_robust.study import explain
 
@@ -55,7 +55,7 @@ def test_numbers_are_those_of_pgd_and_the_gradient(
     with Image.open(picture) as photo:
         pixels = np.array(Framing.square(size)(photo.convert("L" if channels == 1 else "RGB")))
     image = torch.from_numpy(pixels.reshape(1, size, size, channels)).permute(0, 3, 1, 2) / 255
-    network = subject(checkpoint).model(torch.device("cpu"))
+    network = find_subject(checkpoint).model(torch.device("cpu"))
     adversarial = ir.PGD(eps=eps, steps=3)(network, image, torch.tensor([label]))
     assert 0.9 * eps < float((adversarial - image).abs().max()) <= eps + 1e-6
     for side, images in (("natural", image), ("adversarial", adversarial)):
@@ -75,7 +75,7 @@ def test_numbers_are_those_of_pgd_and_the_gradient(
 def test_the_picture_names_its_model_and_says_what_its_colors_mean(
     checkpoint: Path, picture: Path, digits: Dataset
 ) -> None:
-    model, device = subject(checkpoint), torch.device("cpu")
+    model, device = find_subject(checkpoint), torch.device("cpu")
     photo = explain.read(picture, model, device)
     for label, origin in ((None, "predicted"), (2, "named")):
         attack = explain.Attack(None, None, 1, 0)

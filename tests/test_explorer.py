@@ -29,7 +29,7 @@ from interpret_robust.core.errors import Say, UserError
 from interpret_robust.datasets import Dataset, load
 from interpret_robust.datasets.batches import make_batch, to_pixels
 from interpret_robust.datasets.framing import Framing
-from interpret_robust.models.external import subject
+from interpret_robust.models.external import find_subject
 from interpret_robust.models.folding import fold
 from interpret_robust.models.losses import loss_gradient
 from interpret_robust.models.subject import Subject
@@ -60,7 +60,7 @@ def paths(make_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPat
 
 @pytest.fixture(scope="module")
 def explorer(paths: list[Path], digits: Dataset) -> Explorer:
-    exhibits = [models.exhibit(subject(path), path, digits, CPU) for path in paths]
+    exhibits = [models.exhibit(find_subject(path), path, digits, CPU) for path in paths]
     return Explorer(exhibits, Album(digits, "test", CPU), SEED, str(IMAGE))
 
 
@@ -445,10 +445,10 @@ def test_each_model_is_read_once(paths: list[Path], digits: Dataset, monkeypatch
 
     def read(path: Path, source: str | None) -> Subject:
         reads.append(path)
-        return subject(path, source)
+        return find_subject(path, source)
 
     monkeypatch.setattr(opening, "load", lambda _: digits)
-    monkeypatch.setattr(opening, "subject", read)
+    monkeypatch.setattr(opening, "find_subject", read)
     explorer = opening.explorer(paths, [], None, "test", SEED, "cpu")
     assert reads == paths == [Path(exhibit.words) for exhibit in explorer.exhibits]
 
@@ -464,7 +464,7 @@ def test_one_seed_of_each_variant_is_shown_by_default(monkeypatch: pytest.Monkey
         source, architecture, variant, seed = path.name.split()
         return SimpleNamespace(source=source, job={"architecture": architecture, "variant": variant, "seed": int(seed)})
 
-    monkeypatch.setattr(models, "subject", subject)
+    monkeypatch.setattr(models, "find_subject", subject)
     names = ("a small at-att 1", "a small at 2", "a small at-att 0", "a narrow at 0", "b small at 0")
     paths = [Path(name) for name in names]
     assert models.default_models(paths, None) == [paths[1], paths[2]]

@@ -21,7 +21,7 @@ from interpret_robust.attacks.settings import Norm
 from interpret_robust.core import process_pool
 from interpret_robust.datasets import Dataset
 from interpret_robust.datasets.npz import write_npz
-from interpret_robust.models.external import subject
+from interpret_robust.models.external import find_subject
 from interpret_robust.study.explorer import measure, models, opening, page_file
 from interpret_robust.study.explorer.album import Album
 from interpret_robust.study.explorer.explorer import Explorer
@@ -41,7 +41,9 @@ def explorer(
 ) -> Explorer:
     folder = tmp_path_factory.mktemp("explorer")
     paths = [make_checkpoint(folder, variant) for variant in ("at", "at-att")]
-    return Explorer([models.exhibit(subject(path), path, digits, CPU) for path in paths], Album(digits, "test", CPU), 0)
+    return Explorer(
+        [models.exhibit(find_subject(path), path, digits, CPU) for path in paths], Album(digits, "test", CPU), 0
+    )
 
 
 @pytest.fixture(scope="module")
@@ -323,7 +325,7 @@ def test_the_lines_that_are_named_print_the_numbers_of_the_page(
     wait(window, f"view.loss === '{loss}' && {IS_DRAWN}")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100000")
-    monkeypatch.setattr(process_pool, "cores", lambda: 1)
+    monkeypatch.setattr(process_pool, "count_cores", lambda: 1)
     outputs = run_lines(window)
     columns = [numbers_of(text) for text in outputs if "checksum good" in text]
     is_margin, models_shown = loss == "margin", 2

@@ -21,15 +21,15 @@ from torch import Tensor, nn
 
 from interpret_robust.core.errors import UserError
 from interpret_robust.datasets import Dataset
-from interpret_robust.datasets.base import numbered
+from interpret_robust.datasets.base import number_classes
 from interpret_robust.datasets.npz import write_npz
 from interpret_robust.models import external, libraries
-from interpret_robust.models.building import build_network, preprocess_of
-from interpret_robust.models.card import Card, reference
+from interpret_robust.models.building import build_network, make_preprocess
+from interpret_robust.models.card import Card, parse_reference
 from interpret_robust.models.checks.reading import MOST_NAMES
 from interpret_robust.models.checks.trial import Trial, try_out
-from interpret_robust.models.external import ExternalModel, bring, read, subject
-from interpret_robust.models.layer_table import layer_rows
+from interpret_robust.models.external import ExternalModel, bring, find_subject, read
+from interpret_robust.models.layer_table import list_layer_rows
 from interpret_robust.models.loose_pictures import bring_with_pictures
 from interpret_robust.models.normalization import STATISTICS
 
@@ -222,7 +222,7 @@ def test_the_words_of_a_card_are_the_options_that_give_it() -> None:
     @click.option("--model")
     @card_options
     def command(model: str, **card: Any) -> None:
-        result = reference(model, **card)
+        result = parse_reference(model, **card)
         assert isinstance(result, Card)
         cards.append(result)
 
@@ -295,18 +295,18 @@ def test_a_card_that_is_missing_or_not_text_is_the_users_error(tmp_path: Path) -
 
 
 def test_a_model_is_named_by_a_path_or_by_where_it_comes_from(tmp_path: Path) -> None:
-    assert reference("a/b.safetensors") == Path("a/b.safetensors")
-    assert reference("timm:x", weights=None, arguments=(), resize=3) == Card("timm:x", resize=3)
+    assert parse_reference("a/b.safetensors") == Path("a/b.safetensors")
+    assert parse_reference("timm:x", weights=None, arguments=(), resize=3) == Card("timm:x", resize=3)
     FULL.write(tmp_path / "card.json")
-    assert reference(str(tmp_path / "card.json")) == FULL
-    other = reference(str(tmp_path / "card.json"), label="theirs", local_layer=None, arguments=())
+    assert parse_reference(str(tmp_path / "card.json")) == FULL
+    other = parse_reference(str(tmp_path / "card.json"), label="theirs", local_layer=None, arguments=())
     assert isinstance(other, Card) and other.label == "theirs" and other.local_layer == "blocks.3"
 
 
 def test_a_checkpoint_takes_no_options_of_a_card() -> None:
     sentence = r"a\.safetensors is a checkpoint .* needs no label, normalize: .* --weights a\.safetensors\."
     with pytest.raises(UserError, match=sentence):
-        reference("a.safetensors", normalize="none", label="x", weights=None)
+        parse_reference("a.safetensors", normalize="none", label="x", weights=None)
 
 
 @pytest.mark.parametrize("resize", [0, -3])
@@ -498,7 +498,7 @@ def test_weights_are_read_from_a_file_of_tensors(form: str, ending: str, folder:
 def test_tensors_that_a_network_lacks_are_kept_as_a_doubt(folder: Path) -> None:
     save_file(other_weights() | {"loss.margin": torch.ones(K)}, folder / "more.safetensors")
     card = Card("mine_of_tests:net", weights=str(folder / "more.safetensors"), label="mine")
-    network, remarks = build_network(card, numbered(K))
+    network, remarks = build_network(card, number_classes(K))
     model = bring(network, card, noise(), "noise", remarks)
     assert model.doubts[0].startswith("mine has all its weights from more.safetensors, which also holds 'loss.margin'")
     assert torch.equal(
@@ -609,7 +609,7 @@ IMAGENET, PLAIN = STATISTICS["imagenet"], STATISTICS["none"]
     ],
 )
 def test_what_is_left_open_follows_where_the_weights_come_from(card: Card, network: nn.Module, expected: Any) -> None:
-    preprocess = preprocess_of(card, network, 3)
+    preprocess = make_preprocess(card, network, 3)
     np.testing.assert_allclose(array(preprocess.mean).ravel(), expected[0], rtol=1e-6)
     np.testing.assert_allclose(array(preprocess.deviation).ravel(), expected[1], rtol=1e-6)
 
@@ -806,21 +806,21 @@ def write_noise(path: Path, shape: tuple[int, int, int] = (C, H, W)) -> Path:
 
 def test_a_model_from_elsewhere_needs_to_be_told_its_images(folder: Path) -> None:
     with pytest.raises(UserError, match=r"mine_of_tests:net does not say which images it is for: give --dataset NAME"):
-        subject(Card("mine_of_tests:net"))
+        find_subject(Card("mine_of_tests:net"))
 
 
 def test_a_card_and_its_file_are_the_same_model(folder: Path) -> None:
     data, card = write_noise(folder / "images.npz"), Card("mine_of_tests:net", local_layer="stem", label="mine")
     card.write(folder / "card.json")
-    by_card, by_file = subject(card, str(data)), subject(folder / "card.json", str(data))
+    by_card, by_file = find_subject(card, str(data)), find_subject(folder / "card.json", str(data))
     assert (by_card.name, by_card.sha256) == (by_file.name, by_file.sha256)
     assert by_card.name == "images-mine"
-    assert subject(card, str(data)) is by_card
+    assert find_subject(card, str(data)) is by_card
 
 
 def test_layers_are_listed_with_the_one_that_is_taken(folder: Path) -> None:
     data = str(write_noise(folder / "images.npz"))
-    rows = layer_rows(Card("mine_of_tests:net"), data)
+    rows = list_layer_rows(Card("mine_of_tests:net"), data)
     assert [(row["layer"], row["channels"], row["positions"], row[""]) for row in rows] == [
         ("stem", "4", "6x9", ""),
         ("norm", "4", "6x9", ""),
@@ -828,7 +828,7 @@ def test_layers_are_listed_with_the_one_that_is_taken(folder: Path) -> None:
         ("body", "8", "6x9", ""),
         ("rectify_again", "8", "6x9", "taken"),
     ]
-    with_all = layer_rows(Card("mine_of_tests:net", local_layer="stem"), data, with_all=True)
+    with_all = list_layer_rows(Card("mine_of_tests:net", local_layer="stem"), data, with_all=True)
     assert [row["layer"] for row in with_all if row[""] == "taken"] == ["stem"]
     assert with_all[-1] == {"layer": "answer", "kind": "Linear", "channels": "", "positions": "", "": ""}
 

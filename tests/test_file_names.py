@@ -8,7 +8,7 @@ from anyone import C, H, K, W
 
 from interpret_robust.cli import irt
 from interpret_robust.core.errors import UserError
-from interpret_robust.core.file_names import LONGEST, file_part
+from interpret_robust.core.file_names import LONGEST, make_file_part
 from interpret_robust.datasets.in_memory import make_dataset
 from interpret_robust.models import checkpoint
 from interpret_robust.models.card import Card
@@ -37,22 +37,22 @@ HOSTILE = [
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_any_text_becomes_one_writable_part_of_a_path(text: str, tmp_path: Path) -> None:
-    part = file_part(text)
+    part = make_file_part(text)
     assert part != text
     assert len(part.encode()) <= LONGEST
-    assert file_part(part) == part
+    assert make_file_part(part) == part
     (tmp_path / f"{part}.h5").write_text("")
     assert [path.name for path in tmp_path.iterdir()] == [f"{part}.h5"]
 
 
 @pytest.mark.parametrize("text", ["cifar10-torchvision-resnet18", "best.v2", "two words", "m\u00fcller", "x" * LONGEST])
 def test_a_plain_name_stays_as_it_is(text: str) -> None:
-    assert file_part(text) == text
+    assert make_file_part(text) == text
 
 
 def test_two_texts_never_share_a_name() -> None:
     texts = {"a/b", "a\\b", "a:b", "a_b", "a\nb", *HOSTILE}
-    assert len({file_part(text).casefold() for text in texts}) == len(texts)
+    assert len({make_file_part(text).casefold() for text in texts}) == len(texts)
 
 
 @pytest.mark.parametrize("label", ["", "  ", "two\nlines", "bell\a", "a\u2028b"])

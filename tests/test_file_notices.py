@@ -2,7 +2,7 @@
 
 import pytest
 
-from interpret_robust.core.file_notices import say_unchanged, unchanged_together
+from interpret_robust.core.file_notices import gather_unchanged, say_unchanged
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,7 @@ def test_many_files_are_one_line(count: int, sentences: list[str]) -> None:
 
 def test_what_is_new_is_said_at_once_and_the_rest_at_the_end() -> None:
     messages: list[str] = []
-    with unchanged_together(messages.append) as say:
+    with gather_unchanged(messages.append) as say:
         for place in range(5):
             say(f"{place}.png is there already")
         say("drew new.png")
@@ -31,7 +31,7 @@ def test_what_is_new_is_said_at_once_and_the_rest_at_the_end() -> None:
 
 def test_what_was_made_meanwhile_is_not_there_already_and_nothing_counts_twice() -> None:
     messages: list[str] = []
-    with unchanged_together(messages.append) as say:
+    with gather_unchanged(messages.append) as say:
         for place in range(5):
             say(f"drew {place}.png")
         for name in ("a", "b", "c", "d"):
@@ -47,7 +47,7 @@ def test_what_was_made_meanwhile_is_not_there_already_and_nothing_counts_twice()
 
 
 def fail_after_one(messages: list[str]) -> None:
-    with unchanged_together(messages.append) as say:
+    with gather_unchanged(messages.append) as say:
         say("a.png is there already")
         raise OSError("full")
 

@@ -23,9 +23,9 @@ from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.statistics import Interval, bootstrap_mean, wilson
 from interpret_robust.datasets import Split
-from interpret_robust.datasets.cluttered_digits import cluttered_digits
+from interpret_robust.datasets.cluttered_digits import make_cluttered_digits
 from interpret_robust.models import checkpoint
-from interpret_robust.models.variants import variant
+from interpret_robust.models.variants import find_variant
 from interpret_robust.results import hdf5, writer
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.study import flags
@@ -376,8 +376,8 @@ class LargeLogits(Quantizer):
 @pytest.fixture(scope="module")
 def path(robust_network: NetworkAndImages, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The checkpoint of an adversarially trained network."""
-    model, data = robust_network[0], cluttered_digits(600, 200)
-    job = Job(data, "small", variant("at"), 0, Recipe("test", epochs=1, batch_size=30, learning_rate=0.1))
+    model, data = robust_network[0], make_cluttered_digits(600, 200)
+    job = Job(data, "small", find_variant("at"), 0, Recipe("test", epochs=1, batch_size=30, learning_rate=0.1))
     header = {"job": job.describe(), "source": data.name, "code": {"version": "0"}, "history": [], "metrics": {}}
     path = tmp_path_factory.mktemp("flags") / f"{job.name}.safetensors"
     checkpoint.write(path, header, dict(model.state_dict()))
@@ -393,7 +393,7 @@ def files_of(path: Path, wrap: Callable[[Any], Any], folder: Path) -> list[Resul
         work = Work(
             analyses.get(name),
             checkpoint.read(path),
-            cluttered_digits(600, 200),
+            make_cluttered_digits(600, 200),
             folder,
             device=torch.device("cpu"),
             **plain,

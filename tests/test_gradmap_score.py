@@ -43,7 +43,7 @@ from interpret_robust.analyses.gradmap_score import (
 from interpret_robust.attribution import probe, scale_rules
 from interpret_robust.attribution.scale_rules import RULES
 from interpret_robust.core.arrays import AnyArray
-from interpret_robust.core.configs import differences
+from interpret_robust.core.configs import describe_differences
 from interpret_robust.core.errors import UserError
 from interpret_robust.datasets import Dataset, Split
 from interpret_robust.datasets.batches import Batch
@@ -814,9 +814,9 @@ def test_evaluators_are_those_that_read_both_with_the_same_weights(tmp_path: Pat
     ]
     (row,), *_ = compare(pair, "clip")
     assert (row["read by"], row["same sign"]) == ("small-natural-seed2", "in 1 of 2 evaluators")
-    difference = differences(*map(conditions, pair))
+    difference = describe_differences(*map(conditions, pair))
     assert difference == f"cards of evaluators.{READERS[0]}.normalize is imagenet, here none"
-    assert differences(*map(conditions, (first, retraining))) == ""
+    assert describe_differences(*map(conditions, (first, retraining))) == ""
     strangers = file_of(tmp_path / "strangers", "at-reg", 0, {"toy-small-at-seed1": ("", "")})
     assert compare([first, strangers]) == []
 

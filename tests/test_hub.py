@@ -13,9 +13,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from interpret_robust.core.errors import UserError
-from interpret_robust.models.building import preprocess_of
+from interpret_robust.models.building import make_preprocess
 from interpret_robust.models.card import Card
-from interpret_robust.models.library_settings import framing_of, outputs_of
+from interpret_robust.models.library_settings import find_framing, list_outputs
 
 timm: Any = pytest.importorskip("timm")
 hub: Any = pytest.importorskip("timm.models._hub")
@@ -95,11 +95,11 @@ def test_a_model_of_the_hub_is_that_of_its_authors(model: str, model_folder: Pat
     with torch.no_grad():
         assert torch.equal(network(images), small()(images))
     assert names == ["someone/tiny/config.json", "someone/tiny/model.safetensors"]
-    preprocess = preprocess_of(card, network, 3)
+    preprocess = make_preprocess(card, network, 3)
     assert (preprocess.mean.flatten().tolist(), preprocess.deviation.flatten().tolist()) == (MEAN, DEVIATION)
-    framing = framing_of(card, network)
+    framing = find_framing(card, network)
     assert framing is not None and (framing.resize, framing.crop) == ((128,), (64, 64))
-    assert outputs_of(card, network) == [["n1", "cat", "tomcat"], ["n2", "dog"], ["n3", "cow"]]
+    assert list_outputs(card, network) == [["n1", "cat", "tomcat"], ["n2", "dog"], ["n3", "cow"]]
 
 
 def test_random_weights_need_the_configuration_alone(model_folder: Path, serve: Serve) -> None:

@@ -31,7 +31,7 @@ def doubts_about_images(
     pixels = drawn_images if all_images is None else all_images
     array = np.rint(255 * pixels.numpy()).astype(np.uint8).transpose(0, 2, 3, 1)
     split = Split(array, np.zeros(len(array), int) if labels is None else labels)
-    return list(image_check.doubts_about_images(drawn_images, np.zeros(len(drawn_images), int), split))
+    return list(image_check.list_image_doubts(drawn_images, np.zeros(len(drawn_images), int), split))
 
 
 def test_plain_images_are_not_doubted() -> None:
@@ -76,7 +76,7 @@ def test_mirror_images_are_copies() -> None:
         )
     assert doubts_about_images(flips) == []
     split = Split(cast(Any, Pictures()), np.arange(N))
-    pictures = list(image_check.doubts_about_images(mirror_images, np.zeros(N, int), split))
+    pictures = list(image_check.list_image_doubts(mirror_images, np.zeros(N, int), split))
     assert [doubt.startswith("only 50 of 100") for doubt in pictures] == [True]
     sides = np.arange(N) // 50
     assert doubts_about_images(mirror_images, labels=sides) == [], "left and right are two classes"

@@ -16,7 +16,7 @@ from interpret_robust.attribution.captum_methods import BASELINES, COMPLETE, nam
 from interpret_robust.attribution.gradients import gradient_map
 from interpret_robust.attribution.layer_rules import OF_CHANGES, OF_RELU
 from interpret_robust.core.errors import UserError
-from interpret_robust.core.random_numbers import streams
+from interpret_robust.core.random_numbers import make_streams
 from interpret_robust.models.preprocess import Preprocess
 from interpret_robust.models.wrapper import WrappedModel
 
@@ -257,7 +257,7 @@ def test_deep_lift_sums_to_the_change_of_the_loss(name: str, kind: str) -> None:
     if name == "DeepLift":
         change = change - losses(model, torch.zeros(N, C, H, W))
     else:
-        for place, stream in enumerate(streams(0, range(40, 40 + N))):
+        for place, stream in enumerate(make_streams(0, range(40, 40 + N))):
             stream.integers(2**31)
             noise = torch.from_numpy(stream.random((BASELINES, C, H, W), dtype=np.float32))
             change[place] -= losses(model, noise, LABELS[place].expand(BASELINES)).mean()

@@ -31,7 +31,7 @@ from interpret_robust.core.errors import UserError
 from interpret_robust.core.statistics import bootstrap_mean, rate, wilson
 from interpret_robust.datasets import Dataset, Split
 from interpret_robust.datasets.batches import Batch
-from interpret_robust.datasets.cluttered_digits import planted_patterns
+from interpret_robust.datasets.cluttered_digits import make_patterns
 from interpret_robust.figures import drawing
 from interpret_robust.models import Classifier, checkpoint
 from interpret_robust.results import hdf5
@@ -220,7 +220,7 @@ def test_cosines_with_the_patterns_are_those_of_a_slow_loop() -> None:
 
 def test_random_directions_have_the_share_of_chance() -> None:
     directions = np.random.default_rng(0).normal(size=(2000, 3 * 32 * 32))
-    templates = Patterns(planted_patterns(0))
+    templates = Patterns(make_patterns(0))
     columns = templates.measure_alignment(directions, np.zeros(2000, int))
     assert columns["pattern_chance"][0] == 10 / 3072
     for name in ("pattern_share", "pattern_share_turned"):
@@ -338,7 +338,7 @@ def checkpoint_paths(make_checkpoint: Callable[..., Path], tmp_path_factory: pyt
 @pytest.fixture(scope="module")
 def dataset_with_patterns(digits: Dataset) -> Dataset:
     """`digits` as if its patterns had been planted."""
-    return replace(digits, name="planted", patterns=planted_patterns(0))
+    return replace(digits, name="planted", patterns=make_patterns(0))
 
 
 @pytest.fixture(scope="module")
@@ -432,7 +432,7 @@ def test_model_and_random_state_are_left_as_found(checkpoint_paths: dict[str, Pa
     images = batch(digits.test.first(5))
     originals = {name: value.clone() for name, value in model.state_dict().items()}
     numpy_state, torch_state = np.random.get_state(), torch.get_rng_state()
-    rows(model, images, Search("grad-cam", (8, 8), Patterns(planted_patterns(0))))
+    rows(model, images, Search("grad-cam", (8, 8), Patterns(make_patterns(0))))
     assert not any(module.training for module in model.modules())
     assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
     assert all(torch.equal(value, originals[name]) for name, value in model.state_dict().items())

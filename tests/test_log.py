@@ -19,9 +19,9 @@ from interpret_robust.core import device as devices
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.interruption import Stopped
 from interpret_robust.datasets import Dataset
-from interpret_robust.datasets.cluttered_digits import cluttered_digits
+from interpret_robust.datasets.cluttered_digits import make_cluttered_digits
 from interpret_robust.models import build, checkpoint
-from interpret_robust.models.variants import variant
+from interpret_robust.models.variants import find_variant
 from interpret_robust.training.job import Job
 from interpret_robust.training.log import Logs, Row, identity
 from interpret_robust.training.recipe import Recipe
@@ -35,11 +35,11 @@ CLOCK = ("time", "seconds")
 
 @pytest.fixture(scope="module")
 def digits() -> Dataset:
-    return cluttered_digits(70, 20)  # four steps an epoch
+    return make_cluttered_digits(70, 20)  # four steps an epoch
 
 
 def job(dataset: Dataset, recipe: Recipe = RECIPE, name: str = "natural") -> Job:
-    return Job(dataset, "small", variant(name), 3, recipe)
+    return Job(dataset, "small", find_variant(name), 3, recipe)
 
 
 def rows(path: Path) -> list[dict[str, Any]]:

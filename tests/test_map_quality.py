@@ -25,7 +25,7 @@ from interpret_robust.analyses.map_quality import (
 from interpret_robust.attribution import captum_methods, gradients
 from interpret_robust.attribution.gradients import gradient_map
 from interpret_robust.core.errors import NotFiniteError, UserError
-from interpret_robust.core.random_numbers import streams
+from interpret_robust.core.random_numbers import make_streams
 from interpret_robust.core.statistics import bootstrap_mean
 from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import Batch
@@ -86,7 +86,7 @@ def test_contributions_foretell_the_change_to_black_and_not_that_to_the_mean() -
     assert (columns["infidelity"] > 1e-3 * columns["change"]).all()
     weight = array(linear().backbone.get_parameter("layer.weight"))
     for place, (image, label) in enumerate(zip(array(images()), LABELS.tolist(), strict=True)):
-        (stream,) = streams(0, [START + place], SQUARES)
+        (stream,) = make_streams(0, [START + place], SQUARES)
         masks = array(square_masks(stream, SAMPLES, H, W))[:, 0]
         slope, mean = weight[label].reshape(C, H, W), image.mean((1, 2), keepdims=True)
         foretold = np.array([(mask * slope * image).sum() for mask in masks])
@@ -106,10 +106,10 @@ def test_infidelity_is_a_slow_loop_over_squares(source: str, seed: int) -> None:
     columns, network = measure(model(), settings(source, seed)), model()
     for place, (image, label) in enumerate(zip(images(), LABELS.tolist(), strict=True)):
         signed_map = gradient_map(source, network, image[None], LABELS[place : place + 1], [START + place], seed)[0]
-        (order,) = streams(seed, [START + place], SHUFFLE)
+        (order,) = make_streams(seed, [START + place], SHUFFLE)
         places = order.permutation(H * W)
         shuffled_map = torch.stack([plane.ravel()[torch.from_numpy(places)].reshape(H, W) for plane in signed_map])
-        (stream,) = streams(seed, [START + place], SQUARES)
+        (stream,) = make_streams(seed, [START + place], SQUARES)
         masks = square_masks(stream, SAMPLES, H, W)
         for name, explanation in (
             ("infidelity", signed_map),
@@ -134,7 +134,7 @@ def test_sensitivity_is_the_largest_change_of_a_slow_loop_over_moves() -> None:
     for place, image in enumerate(images()):
         label, index = LABELS[place : place + 1], [START + place]
         reference = array(gradient_map("gradient", network, image[None], label, index, 3))
-        (moves,) = streams(3, index, MOVES)
+        (moves,) = make_streams(3, index, MOVES)
         changes = []
         for move in moves.uniform(-0.1, 0.1, (SAMPLES, C, H, W)):
             neighbor = image + torch.from_numpy(move.astype(np.float32))
@@ -246,7 +246,7 @@ def test_infidelity_is_captums() -> None:
 def test_completeness_is_the_sum_of_a_map_minus_the_change_of_the_loss(source: str, largest: float) -> None:
     columns, network = measure(model(), settings(source, 3)), model()
     for place, (image, label) in enumerate(zip(images(), LABELS.tolist(), strict=True)):
-        (stream,) = streams(3, [START + place])
+        (stream,) = make_streams(3, [START + place])
         if source.endswith("Shap"):
             stream.integers(2**31)
         shape = (8 if source.endswith("Shap") else 1, C, H, W)

@@ -22,7 +22,7 @@ from interpret_robust.attacks.settings import Norm, default_step
 from interpret_robust.attacks.square import RandomSearch
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
-from interpret_robust.core.random_numbers import streams
+from interpret_robust.core.random_numbers import make_streams
 from interpret_robust.core.statistics import wilson
 from interpret_robust.datasets import Dataset, Split
 from interpret_robust.datasets.batches import Batch
@@ -86,7 +86,7 @@ def test_each_column_is_that_attack_on_each_image_alone(norm: Norm) -> None:
         assert table["label"][index] == label.item()
         assert table["prediction_natural"][index] == predicted(image)[0]
         assert table["prediction_one_step"][index] == predict_after(PGD(eps, eps, 1, random_start=False, norm=norm))
-        best = RandomSearch(eps, 10, norm=norm)(Curve(), image, label, streams(0, [index], masking.SEARCH))
+        best = RandomSearch(eps, 10, norm=norm)(Curve(), image, label, make_streams(0, [index], masking.SEARCH))
         assert table["prediction_search"][index] == predicted(best)[0]
         noise = per_image_noise(0, [index], masking.NOISE)
         draws = [ball.start(image, noise, *ball.bounds(image)) for _ in range(masking.DRAWS)]

@@ -8,7 +8,7 @@ from anyone import Convolutions, noise, seed_network
 
 import interpret_robust as ir
 from interpret_robust.core.errors import UserError
-from interpret_robust.models.normalization import common_name
+from interpret_robust.models.normalization import name_statistics
 from interpret_robust.results.hdf5 import model_id
 from interpret_robust.results.names import label
 
@@ -92,7 +92,7 @@ def test_a_checkpoint_of_ours_is_told_by_its_weights_alone() -> None:
     ],
 )
 def test_a_normalization_has_one_name(text: str, name: str) -> None:
-    assert common_name(text) == name
+    assert name_statistics(text) == name
 
 
 @pytest.mark.filterwarnings("ignore::interpret_robust.core.errors.DoubtWarning")

@@ -35,7 +35,7 @@ from interpret_robust.datasets import Dataset
 from interpret_robust.datasets.npz import write_npz
 from interpret_robust.models import build, checkpoint
 from interpret_robust.models.folding import fold
-from interpret_robust.models.variants import variant
+from interpret_robust.models.variants import find_variant
 from interpret_robust.results import hdf5, names
 from interpret_robust.study.report.commands import changed_settings
 from interpret_robust.training.job import Job
@@ -260,7 +260,7 @@ def test_apgd_in_l2_finds_what_a_linear_model_loses(attack: Callable[..., Any]) 
 @pytest.mark.parametrize("norm", ROUND)
 def test_an_image_does_not_depend_on_its_batch_nor_the_attack_on_random_numbers(norm: Norm) -> None:
     model, images, labels = (
-        build("small", variant("at").head, (3, 20, 16), 5, seed=0).eval(),
+        build("small", find_variant("at").head, (3, 20, 16), 5, seed=0).eval(),
         *(
             pixels(14, 3, 20, 16),
             torch.arange(14) % 5,
@@ -312,7 +312,7 @@ def test_gradients_too_small_to_square_are_followed_in_l2() -> None:
 
 def test_cycles_are_not_looked_for_in_round_balls_and_the_cache_tells_norms_apart() -> None:
     images, labels = pixels(36, 3, 20, 16), torch.arange(36) % 5
-    model = fold(build("small", variant("at-att").head, (3, 20, 16), 5, seed=0).eval())
+    model = fold(build("small", find_variant("at-att").head, (3, 20, 16), 5, seed=0).eval())
     readings = {}
     with cache.shared_attacks(model, "model"):
         for norm in NORMS:
@@ -347,7 +347,7 @@ def test_a_recipe_in_another_norm_keeps_the_steps_share_and_tells_its_norm(digit
     assert recipe.attack(0.2) == PGD(0.25, 0.15625, 2, norm="l2")  # half of the ramp
     assert "norm" not in as_stored(base) and as_stored(recipe)["norm"] == "l2"
     assert change(base, {"norm": "l2", "eps": 0.5, "attack_step": 0.1}).attack_step == 0.1
-    names_of = [Job(digits, "small", variant(name), 0, recipe).name for name in ("at", "natural")]
+    names_of = [Job(digits, "small", find_variant(name), 0, recipe).name for name in ("at", "natural")]
     assert names_of == [f"{digits.name}-small-at-l2-seed0", f"{digits.name}-small-natural-seed0"]
 
 
@@ -384,7 +384,7 @@ def test_the_commands_train_and_ask_in_l2(
 
 def test_training_in_a_ball_that_holds_all_images_does_not_begin(digits: Dataset, tmp_path: Path) -> None:
     recipe = change(PRESETS["quick"], {"norm": "l2", "eps": 60.0, "batch_size": 20})
-    job = Job(digits, "small", variant("at"), 0, recipe)
+    job = Job(digits, "small", find_variant("at"), 0, recipe)
     with pytest.raises(UserError, match="eps is 60: in L2 no two images of 3072 numbers"):
         train(job, tmp_path, source=digits.name, device=torch.device("cpu"))
     assert list(tmp_path.iterdir()) == []

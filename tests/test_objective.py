@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from interpret_robust.core.errors import UserError
 from interpret_robust.models import Classifier, Features, build
 from interpret_robust.models.attention import AveragePool
-from interpret_robust.models.variants import VARIANTS, Head, variant
+from interpret_robust.models.variants import VARIANTS, Head, find_variant
 from interpret_robust.training.objective import FeatureRegularization, feature_distance, objective
 from interpret_robust.training.recipe import PRESETS
 
@@ -143,7 +143,7 @@ def test_at_distance_zero_the_gradient_is_zero_and_not_nan() -> None:
     ],
 )
 def test_feature_weights_are_the_papers(preset: str, name: str, weight: float) -> None:
-    assert PRESETS[preset].feature_weight(variant(name)) == weight
+    assert PRESETS[preset].feature_weight(find_variant(name)) == weight
 
 
 @pytest.mark.parametrize(
@@ -159,10 +159,10 @@ def test_feature_weights_are_the_papers(preset: str, name: str, weight: float) -
     ],
 )
 def test_variants_are_the_papers(name: str, adversarial: bool, head: str, has_penalty: bool) -> None:
-    choice = variant(name)
+    choice = find_variant(name)
     assert (choice.name, choice.adversarial, choice.head, choice.regularized) == (name, adversarial, head, has_penalty)
 
 
 def test_an_unknown_variant_is_told_the_nearest() -> None:
     with pytest.raises(UserError, match="unknown variant 'at-at': did you mean 'at-att'"):
-        variant("at-at")
+        find_variant("at-at")

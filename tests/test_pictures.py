@@ -24,12 +24,12 @@ from interpret_robust.core.errors import UserError
 from interpret_robust.datasets import Dataset, Split, load
 from interpret_robust.datasets.batches import TrainingBatches, make_batch, read_batches, to_device, to_pixels
 from interpret_robust.datasets.framing import Framing
-from interpret_robust.datasets.pictures import Files, PictureArray, picture, size_of, upright
+from interpret_robust.datasets.pictures import Files, PictureArray, open_picture, read_size, turn_upright
 from interpret_robust.datasets.reference import Reference, merge
 from interpret_robust.models import checkpoint
 from interpret_robust.models.card import Card
-from interpret_robust.models.library_settings import framing_of, view
-from interpret_robust.models.variants import variant
+from interpret_robust.models.library_settings import find_framing, view
+from interpret_robust.models.variants import find_variant
 from interpret_robust.study import explain
 from interpret_robust.study.explorer.album import Album
 from interpret_robust.training.job import Job
@@ -187,9 +187,9 @@ def test_an_orientation_that_cannot_be_read_turns_nothing(exif: bytes, tmp_path:
     path = tmp_path / "0.jpg"
     Image.new("RGB", (30, 20)).save(path, exif=exif)
     files = Files.list(tmp_path, ["0.jpg"])
-    assert size_of(files, 0) == (20, 30)
-    with picture(files, 0) as image:
-        assert upright(image).size == (30, 20)
+    assert read_size(files, 0) == (20, 30)
+    with open_picture(files, 0) as image:
+        assert turn_upright(image).size == (30, 20)
 
 
 def test_places_are_those_of_numpy_and_batches_do_not_change_pictures(photos: Path) -> None:
@@ -560,11 +560,11 @@ def test_the_fingerprint_is_of_names_lengths_labels_and_framing(photos: Path) ->
 
 def test_a_library_decides_size_and_crop() -> None:
     network = nn.Flatten()
-    framing = framing_of(Card("torchvision:resnet18", weights="random"), network)
+    framing = find_framing(Card("torchvision:resnet18", weights="random"), network)
     assert framing == Framing((256,), (224, 224), "bilinear")
-    assert framing_of(Card("torchvision:resnet50"), network) == Framing((232,), (224, 224), "bilinear")
-    assert framing_of(Card("torchvision:vit_b_16"), network) == Framing((256,), (224, 224), "bilinear")
-    assert framing_of(Card("my:Net"), network) is None
+    assert find_framing(Card("torchvision:resnet50"), network) == Framing((232,), (224, 224), "bilinear")
+    assert find_framing(Card("torchvision:vit_b_16"), network) == Framing((256,), (224, 224), "bilinear")
+    assert find_framing(Card("my:Net"), network) is None
 
 
 @pytest.mark.parametrize("name", ["resnet10t", "vit_tiny_patch16_224", "mobilenetv3_small_100"])
@@ -572,7 +572,7 @@ def test_timm_frames_as_its_own_transform(name: str, tmp_path: Path) -> None:
     timm = pytest.importorskip("timm")
     path = write(tmp_path / "set" / "a" / "1.jpg", 120, 173, 5)
     network = timm.create_model(name, num_classes=2)
-    framing = framing_of(Card(f"timm:{name}"), network)
+    framing = find_framing(Card(f"timm:{name}"), network)
     transform = timm.data.create_transform(**timm.data.resolve_model_data_config(network), is_training=False)
     expected = Image.open(path).convert("RGB")
     for step in transform.transforms[:2]:
@@ -717,7 +717,9 @@ def test_splits_of_two_sizes_are_framed_by_a_library_and_else_not_trained_on(tmp
     with pytest.raises(
         UserError, match="two has training pictures of 14x9 and test pictures of another size: --size N"
     ):
-        Job(data, "small", variant("natural"), 0, Recipe("test", epochs=1, batch_size=2, learning_rate=0.1)).describe()
+        Job(
+            data, "small", find_variant("natural"), 0, Recipe("test", epochs=1, batch_size=2, learning_rate=0.1)
+        ).describe()
 
 
 def test_batches_are_decoded_ahead_in_order_and_a_damaged_picture_ends_its_own(

@@ -33,7 +33,7 @@ from interpret_robust.attribution.controls import sobel
 from interpret_robust.attribution.imputation import impute_pixels, neighbor_weights
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
-from interpret_robust.core.random_numbers import streams
+from interpret_robust.core.random_numbers import make_streams
 from interpret_robust.core.statistics import Interval, bootstrap_mean, rate
 from interpret_robust.datasets.batches import Batch
 from interpret_robust.models.preprocess import Preprocess
@@ -154,7 +154,7 @@ def test_curves_are_those_of_a_slow_loop_over_pixels(fill: Any) -> None:
     columns = measure(network, PixelSettings(fill=fill, seed=3), samples)
     for place, (image, label) in enumerate(zip(samples.images, samples.labels, strict=True)):
         index = [START + part.start + place]
-        ties, chance, noise = (streams(3, index, purpose)[0] for purpose in (TIES, CHANCE, NOISE))
+        ties, chance, noise = (make_streams(3, index, purpose)[0] for purpose in (TIES, CHANCE, NOISE))
         leaf = image[None].clone().requires_grad_()
         F.cross_entropy(network(leaf), label[None]).backward()  # type: ignore[no-untyped-call]
         by_order = {
@@ -214,7 +214,7 @@ def test_the_map_of_a_network_that_sees_one_pixel_decides_with_it(scale: float) 
     for number, rule in enumerate(RULES):
         assert columns["correct"][:, 0, number].tolist() == N * [expected[rule]], rule
         np.testing.assert_allclose(columns["area_accuracy"][:, 0, number], areas[rule], rtol=1e-6)
-    for place, stream in enumerate(streams(0, samples.indices, CHANCE)):
+    for place, stream in enumerate(make_streams(0, samples.indices, CHANCE)):
         rank = int((-stream.random(H * W)).argsort().argsort()[4 * W + 7])
         flips = np.array([rank < round(percent / 100 * H * W) for percent in PERCENTS])
         assert columns["correct"][place, 2, 0].tolist() == (~flips).tolist()
@@ -247,7 +247,7 @@ def test_nothing_moved_is_the_image_and_all_moved_is_the_same_for_every_order() 
 def test_pixels_of_equal_magnitude_go_in_random_order() -> None:
     count = 2000
     scores = np.tile([3.0, 1, 1, 1, 1, 1, 1, 0, 0, 0], (count, 1))
-    chance = np.stack([stream.random(10) for stream in streams(0, range(count), TIES)])
+    chance = np.stack([stream.random(10) for stream in make_streams(0, range(count), TIES)])
 
     def find_changes(rule: str, percent: int) -> AnyArray:
         return replaced_pixels(pixel_ranks(scores, chance, rule), rule, percent)

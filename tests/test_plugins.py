@@ -23,12 +23,12 @@ from interpret_robust import analyses, figures
 from interpret_robust.analyses.engine import validation
 from interpret_robust.core import plugins, process_pool
 from interpret_robust.core.errors import UserError
-from interpret_robust.core.plugins import entry_points_of, import_object, is_reference
+from interpret_robust.core.plugins import import_object, is_reference, list_entry_points
 from interpret_robust.datasets import Dataset, Split, catalogue, load
 from interpret_robust.datasets.batches import to_device, to_pixels
 from interpret_robust.datasets.records import RECORDS, Generator, Record
 from interpret_robust.models import architectures, build, checkpoint
-from interpret_robust.models.variants import Variant, has_attention, variant
+from interpret_robust.models.variants import Variant, find_variant, has_attention
 from interpret_robust.training.objective import FeatureRegularization
 from interpret_robust.training.recipe import PRESETS
 from interpret_robust.training.recipe_file import recipe_of
@@ -214,7 +214,7 @@ def install(folder: Path, points: str = POINTS) -> Path:
 
 def forget() -> None:
     """What was found of installed packages, and what was imported of this one."""
-    entry_points_of.cache_clear()
+    list_entry_points.cache_clear()
     for name in [name for name in sys.modules if name.partition(".")[0] in ("bright_of_tests", "gone_of_tests")]:
         del sys.modules[name]
     importlib.invalidate_caches()
@@ -259,13 +259,13 @@ def test_installed_names_come_after_ours_and_do_not_replace_them() -> None:
     assert analyses.get("robustness").schema.name == "robustness"
     assert analyses.about("robustness") != analyses.about("brightness")
     assert figures.names()[-1] == "brightness"
-    assert variant("at").adversarial and variant("at").head == "average"
+    assert find_variant("at").adversarial and find_variant("at").head == "average"
 
 
 def test_without_the_package_nothing_of_it_is_known() -> None:
     assert "brightness" not in [*analyses.names(), *figures.names()]
     with pytest.raises(UserError, match="unknown variant 'bright'"):
-        variant("bright")
+        find_variant("bright")
 
 
 def test_an_installed_analysis_runs_is_drawn_and_reported(
@@ -323,7 +323,7 @@ def test_an_installed_variant_is_trained_and_asked_with_its_attention(
 def test_an_installed_architecture_is_trained_on_an_installed_dataset_and_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, irt: Irt
 ) -> None:
-    monkeypatch.setattr(process_pool, "cores", lambda: 2)  # workers that train and ask know the package too
+    monkeypatch.setattr(process_pool, "count_cores", lambda: 2)  # workers that train and ask know the package too
     recipe = ["--recipe", "quick", "--set", "epochs=1", "--set", "batch_size=6"]
     words = ["--dataset", "farm", "--arch", "stripes", *recipe, "--root", tmp_path]
     code, _, err = irt("train", "at-att", "at-reg", *words)
@@ -347,9 +347,13 @@ def test_an_installed_architecture_is_trained_on_an_installed_dataset_and_asked(
 
 @pytest.mark.usefixtures("plugin_folder")
 def test_installed_architectures_and_datasets_do_not_replace_ours() -> None:
-    assert architectures.names()[-2:] == ("stripes", "no-backbone") and architectures.names().count("small") == 1
+    assert (
+        architectures.list_names()[-2:] == ("stripes", "no-backbone") and architectures.list_names().count("small") == 1
+    )
     assert build("small", "average", (3, 32, 32), 10, seed=0).backbone.local_channels == 64
-    assert catalogue.names()[-3:] == ("farm", "wrong-labels", "no-arrays") and not catalogue.is_installed("cifar10")
+    assert catalogue.list_names()[-3:] == ("farm", "wrong-labels", "no-arrays") and not catalogue.is_installed(
+        "cifar10"
+    )
 
 
 def halves(seed: int) -> Dataset:
@@ -418,7 +422,7 @@ def test_a_wrong_entry_point_of_a_network_or_of_data_is_told(
 
 @pytest.mark.usefixtures("plugin_folder")
 def test_an_installed_variant_has_its_own_distance() -> None:
-    bright = variant("bright")
+    bright = find_variant("bright")
     assert isinstance(bright, Variant) and bright.distance is not None
     clean, adversarial = pixels(5, 8), pixels(5, 8, seed=1)
     term = FeatureRegularization(0.5, bright.distance)(clean, adversarial)

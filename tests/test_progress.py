@@ -22,7 +22,7 @@ def wait_for_lines(capture: pytest.CaptureFixture[str], count: int) -> list[str]
 def test_long_work_is_a_line_now_and_then(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "FIRST_LINE", 0.01)
     monkeypatch.setattr(progress, "LINE_EVERY", 0.02)
-    with progress.bar("at seed 0", 4000, "steps", initial=1200) as bar:
+    with progress.open_bar("at seed 0", 4000, "steps", initial=1200) as bar:
         assert bar.disable, "stderr is no terminal"
         assert set(wait_for_lines(capsys, 1)) == {"at seed 0: 1,200 of 4,000 steps"}
         bar.update(30)
@@ -38,8 +38,8 @@ def test_short_work_writes_nothing_and_leaves_no_thread(
 ) -> None:
     monkeypatch.setattr(progress, "FIRST_LINE", 5.0)
     count = threading.active_count()
-    assert list(progress.with_bar([3, 1, 2], "numbers", "items")) == [3, 1, 2]
-    with pytest.raises(ValueError, match="broken"), progress.lines(lambda: "working"):
+    assert list(progress.count_items([3, 1, 2], "numbers", "items")) == [3, 1, 2]
+    with pytest.raises(ValueError, match="broken"), progress.write_lines(lambda: "working"):
         raise ValueError("broken")
     assert threading.active_count() == count and capsys.readouterr().err == ""
 
@@ -50,7 +50,7 @@ def test_a_bar_tells_the_passes_since_its_last_unit(
     monkeypatch.setattr(progress, "FIRST_LINE", 0.01)
     monkeypatch.setattr(progress, "LINE_EVERY", 0.02)
     progress.count_pass()
-    with progress.bar("evaluate", 5, "images") as bar:
+    with progress.open_bar("evaluate", 5, "images") as bar:
         progress.count_pass()
         with progress.pass_counter("trying net") as counter:
             for _ in range(1234):

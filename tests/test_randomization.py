@@ -41,7 +41,7 @@ from interpret_robust.models.copying import copy_of
 from interpret_robust.models.folding import fold
 from interpret_robust.models.losses import loss_gradient
 from interpret_robust.models.preprocess import Preprocess
-from interpret_robust.models.reinitialize import doubt_about_random, random_network, randomize, stages
+from interpret_robust.models.reinitialize import doubt_about_random, list_stages, randomize, randomize_network
 from interpret_robust.models.wrapper import WrappedModel
 from interpret_robust.results import hdf5
 from interpret_robust.results.hdf5 import Columns
@@ -73,12 +73,12 @@ PREFIXES = ["classifier.", "head.", *(f"backbone.{name}." for name in SMALL[2:])
 
 
 def test_stages_go_from_the_classifier_to_the_first_layer() -> None:
-    assert [name for name, _ in stages(small())] == SMALL
+    assert [name for name, _ in list_stages(small())] == SMALL
     cnn = build("cnn", "average", (1, 16, 20), 4, seed=0)
-    assert [name for name, _ in stages(cnn)] == ["classifier", "head", "conv2", "conv1"]
+    assert [name for name, _ in list_stages(cnn)] == ["classifier", "head", "conv2", "conv1"]
     without_head = build("narrow", "average", (3, 16, 20), 4, seed=0)
     units = [f"units.{number}" for number in range(14, -1, -1)]
-    assert [name for name, _ in stages(without_head)] == ["classifier", "norm", *units, "stem"]
+    assert [name for name, _ in list_stages(without_head)] == ["classifier", "norm", *units, "stem"]
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, len(SMALL)])
@@ -101,9 +101,9 @@ def test_each_stage_goes_on_from_the_one_before() -> None:
 def test_random_weights_are_a_function_of_the_seed_alone() -> None:
     model, images = small(), pixels(30, 3, 20, 24)
     weights, generator = state(model), torch.get_rng_state()
-    first = random_network(model, images, 1)
+    first = randomize_network(model, images, 1)
     torch.rand(3)
-    second, other = random_network(small(seed=3), images, 1), random_network(model, images, 2)
+    second, other = randomize_network(small(seed=3), images, 1), randomize_network(model, images, 2)
     assert all(compare(state(first), state(second)).values()), "nothing of the trained weights is left"
     assert not any(
         equal
@@ -111,14 +111,14 @@ def test_random_weights_are_a_function_of_the_seed_alone() -> None:
         if name.endswith(("conv1.weight", "stem.weight"))
     )
     torch.set_rng_state(generator)
-    random_network(model, images, 1)
+    randomize_network(model, images, 1)
     assert torch.equal(torch.get_rng_state(), generator)
     assert all(compare(state(model), weights).values())
     assert not any(module.training for module in [*first.modules(), *model.modules()])
 
 
 def test_layers_are_drawn_as_torch_draws_them() -> None:
-    network = random_network(small(), pixels(30, 3, 20, 24), 1)
+    network = randomize_network(small(), pixels(30, 3, 20, 24), 1)
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             weights, bound = layer.weight.detach(), layer.weight[0].numel() ** -0.5
@@ -148,8 +148,8 @@ class Mean(nn.Module):
 
 def test_weights_outside_layers_keep_their_mean_and_deviation() -> None:
     model = Classifier(EmbeddingBackbone(), Mean(), nn.Linear(5, 4))
-    assert [name for name, _ in stages(model)] == ["classifier", "body.2.0", "body.0", "backbone"]
-    network = random_network(model, pixels(9, 3, 6, 8), 1)
+    assert [name for name, _ in list_stages(model)] == ["classifier", "body.2.0", "body.0", "backbone"]
+    network = randomize_network(model, pixels(9, 3, 6, 8), 1)
     old, new = state(model), state(network)
     assert not any(compare(old, new).values())
     embedding = new["backbone.embedding"]
@@ -161,7 +161,7 @@ def test_weights_outside_layers_keep_their_mean_and_deviation() -> None:
 
 def test_batch_norm_of_random_stages_is_calibrated_on_the_images() -> None:
     images = pixels(200, 3, 20, 24)
-    backbone: Any = random_network(small(), images, 1).backbone
+    backbone: Any = randomize_network(small(), images, 1).backbone
     with torch.no_grad():
         halves = backbone.stem(backbone.standardize(images)).split(100)
         local = backbone(images)
@@ -407,8 +407,8 @@ def test_stages_are_named_and_their_networks_as_they_say(
     for name, raw_network in (
         ("trained", model),
         ("norm", randomize(model, 3, all_images, 0)),
-        ("stem", random_network(model, all_images, 0)),
-        ("random 2", random_network(model, all_images, 2)),
+        ("stem", randomize_network(model, all_images, 0)),
+        ("random 2", randomize_network(model, all_images, 2)),
     ):
         stage, network = names.index(name), fold(raw_network)
         gradient = loss_gradient(network, images, labels)
@@ -522,7 +522,7 @@ def test_weights_that_a_layer_does_not_reset_itself_are_drawn_too(hold: Any) -> 
     hold(network[0])
     images = torch.rand(4, 3, 6, 7, generator=torch.Generator().manual_seed(0))
     model = WrappedModel(copy_of(network), Preprocess((0.0,), (1.0,)), "0")
-    random = random_network(model, images, seed=0)
+    random = randomize_network(model, images, seed=0)
     for (name, weights), original in zip(random.named_parameters(), model.parameters(), strict=True):
         assert not torch.equal(weights, original), name
     random(images)  # computes `weight` anew
@@ -575,7 +575,7 @@ def test_weights_that_are_no_parameters_are_drawn_too(place: str) -> None:
     model = WrappedModel(network.eval(), Preprocess((0.0,), (1.0,)), "body")
     original = network.get().clone()
     assert doubt_about_random(model, images[:1]) is None
-    networks: list[Any] = [random_network(model, images, seed).backbone for seed in (1, 2)]
+    networks: list[Any] = [randomize_network(model, images, seed).backbone for seed in (1, 2)]
     first, second = networks
     for kernel in (first.get(), second.get()):
         torch.testing.assert_close(kernel.flatten().sort().values, original.flatten().sort().values)
@@ -599,7 +599,7 @@ def test_spectral_normalization_divides_by_the_largest_singular_value_of_new_wei
     hold(network[0]), hold(network[4])
     images = pixels(9, 3, 6, 7)
     network(images)
-    random = random_network(WrappedModel(copy_of(network).eval(), Preprocess((0.0,), (1.0,)), "0"), images, seed=3)
+    random = randomize_network(WrappedModel(copy_of(network).eval(), Preprocess((0.0,), (1.0,)), "0"), images, seed=3)
     random(images)
     for name in ("0", "4"):
         weight: Any = random.backbone.get_submodule(name).weight

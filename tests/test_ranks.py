@@ -45,10 +45,10 @@ def outputs(request: pytest.FixtureRequest, make_checkpoint: Make, tmp_path_fact
 
 def test_alone_nothing_is_different() -> None:
     assert (ranks.index(), ranks.count(), ranks.restarts()) == (0, 1, 0)
-    assert ranks.part(7) == slice(0, 7)
+    assert ranks.take_part(7) == slice(0, 7)
     assert ranks.gather_flags(True, False) == (True, False)
     tensor = torch.arange(3.0)
-    assert ranks.total(tensor) is tensor
+    assert ranks.sum_over_ranks(tensor) is tensor
     assert ranks.run_on_first(lambda: {"a": 1}) == {"a": 1}
     with ranks.process_group():
         assert ranks.count() == 1
@@ -60,7 +60,7 @@ def test_parts_are_all_of_it_in_order(length: int, count: int, monkeypatch: pyte
     numbers, sizes = [], []
     for index in range(count):
         monkeypatch.setattr(ranks, "index", lambda index=index: index)
-        part = list(range(length))[ranks.part(length)]
+        part = list(range(length))[ranks.take_part(length)]
         numbers += part
         sizes.append(len(part))
     assert numbers == list(range(length))

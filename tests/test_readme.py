@@ -11,7 +11,7 @@ import pytest
 
 from interpret_robust.core import process_pool
 from interpret_robust.datasets import catalogue
-from interpret_robust.datasets.cluttered_digits import cluttered_digits
+from interpret_robust.datasets.cluttered_digits import make_cluttered_digits
 from interpret_robust.datasets.npz import Arrays, write_npz
 from interpret_robust.datasets.records import RECORDS
 from interpret_robust.datasets.sources import Source
@@ -30,7 +30,7 @@ COMMANDS = [line for block in BLOCKS for line in block.splitlines()]
 def small(name: str, path: Path) -> None:
     """The dataset `name` as a few images at `path`: of 16 x 16 pixels, but 32 x 32 where patterns have their place."""
     is_planted = name.endswith("planted")
-    digits = cluttered_digits(40, 10, with_patterns=is_planted)
+    digits = make_cluttered_digits(40, 10, with_patterns=is_planted)
     middle = slice(None) if is_planted else slice(8, 24)
     arrays: Arrays = {}
     for part, split in (("train", digits.train), ("test", digits.test)):
@@ -62,14 +62,14 @@ def small_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few_blocks: Non
     monkeypatch.setattr(plan, "QUICK", SMALL_STUDY)
     catalogue._load.cache_clear()
     for name in ("cluttered-digits", "cluttered-digits-planted", "cifar10"):
-        small(name, catalogue.file_of(name))
+        small(name, catalogue.find_file(name))
     cifar10 = RECORDS["cifar10"]
     assert isinstance(cifar10.origin, Source)
     monkeypatch.setitem(RECORDS, "cifar10", replace(cifar10, origin=replace(cifar10.origin, sums={})))
     monkeypatch.setitem(recipe.QUICK_CNN, "epochs", 1)
     for name, preset in recipe.PRESETS.items():
         monkeypatch.setitem(recipe.PRESETS, name, replace(preset, epochs=1, batch_size=20, attack_steps=1))
-    monkeypatch.setattr(process_pool, "cores", lambda: 1)
+    monkeypatch.setattr(process_pool, "count_cores", lambda: 1)
     work = tmp_path / "work"
     work.mkdir()
     monkeypatch.chdir(work)

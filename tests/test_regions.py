@@ -14,7 +14,7 @@ from interpret_robust.attribution.regions import (
     share_inside,
 )
 from interpret_robust.core.arrays import AnyArray
-from interpret_robust.core.cells import cell_means
+from interpret_robust.core.cells import average_cells
 
 N = 6
 
@@ -42,22 +42,22 @@ def supersample(images: AnyArray, grid: tuple[int, int]) -> AnyArray:
 def test_means_over_cells_are_those_of_supersampled_images(height: int, width: int, grid: tuple[int, int]) -> None:
     rng = np.random.default_rng(0)
     images, masks = rng.standard_normal((N, height, width)), rng.random((N, height, width)) < 0.4
-    np.testing.assert_allclose(cell_means(images, grid), supersample(images, grid), rtol=0, atol=1e-13)
+    np.testing.assert_allclose(average_cells(images, grid), supersample(images, grid), rtol=0, atol=1e-13)
     slow = np.round(supersample(masks, grid) * height * width)
-    np.testing.assert_array_equal(cell_means(masks, grid), slow / (height * width))
+    np.testing.assert_array_equal(average_cells(masks, grid), slow / (height * width))
 
 
 def test_where_the_grid_divides_a_mask_shares_are_means_of_whole_pixels_to_the_last_bit() -> None:
     masks = np.random.default_rng(1).random((N, 4 * 7, 3 * 5)) < 0.3
-    np.testing.assert_array_equal(cell_means(masks, (4, 3)), masks.reshape(N, 4, 7, 3, 5).mean((2, 4)))
+    np.testing.assert_array_equal(average_cells(masks, (4, 3)), masks.reshape(N, 4, 7, 3, 5).mean((2, 4)))
 
 
 def test_a_pixel_that_two_cells_share_counts_in_both() -> None:
     masks = np.zeros((1, 5, 5), bool)
     masks[0, 2, 2] = True  # a quarter of it in each cell of 2.5 x 2.5 pixels: 0.25 / 6.25
-    np.testing.assert_array_equal(cell_means(masks, (2, 2)), np.full((1, 2, 2), 0.04))
+    np.testing.assert_array_equal(average_cells(masks, (2, 2)), np.full((1, 2, 2), 0.04))
     masks[0, 3:, 1:3] = True  # the third cell: 2.25 of 6.25 pixels and a bit, the fourth 1.25 and a bit
-    np.testing.assert_allclose(cell_means(masks, (2, 2)).ravel(), [0.04, 0.04, 3.25 / 6.25, 1.25 / 6.25], rtol=1e-15)
+    np.testing.assert_allclose(average_cells(masks, (2, 2)).ravel(), [0.04, 0.04, 3.25 / 6.25, 1.25 / 6.25], rtol=1e-15)
     np.testing.assert_array_equal(object_positions(masks, (2, 2)), [[False, False, True, False]])
 
 

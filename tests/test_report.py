@@ -681,7 +681,7 @@ def test_pictures_drawn_side_by_side_are_those_drawn_one_by_one(
     for workers in (1, 2):
         copy, messages = Folders(tmp_path / str(workers)), list[str]()
         shutil.copytree(folders.analyses, copy.analyses)
-        monkeypatch.setattr(process_pool, "cores", lambda workers=workers: workers)
+        monkeypatch.setattr(process_pool, "count_cores", lambda workers=workers: workers)
         page = report.write(copy, copy.report, messages.append)
         files = {path.name: path.read_bytes() for path in copy.figures.iterdir() if path.suffix != ".lock"}
         outputs.append((page.read_bytes(), files, sorted(messages)))

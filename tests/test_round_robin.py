@@ -14,9 +14,9 @@ from trainer import train
 from interpret_robust.core import round_robin
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.interruption import Stopped
-from interpret_robust.datasets.cluttered_digits import cluttered_digits
+from interpret_robust.datasets.cluttered_digits import make_cluttered_digits
 from interpret_robust.models import checkpoint
-from interpret_robust.models.variants import variant
+from interpret_robust.models.variants import find_variant
 from interpret_robust.study.tasks import TrainTask
 from interpret_robust.training.job import Job
 from interpret_robust.training.recipe import Recipe
@@ -73,14 +73,14 @@ def test_to_end_gives_what_the_steps_return() -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("at_once", [1, 3])
 def test_models_trained_in_turn_end_with_the_bits_of_models_trained_alone(tmp_path: Path, at_once: int) -> None:
-    dataset = cluttered_digits(48, 20)
+    dataset = make_cluttered_digits(48, 20)
     recipe = Recipe("test", epochs=2, batch_size=16, learning_rate=0.05, attack_steps=1, eps_ramp=0.5)
     names = ("at-att-reg", "at", "natural")
 
     @dataclass(frozen=True)
     class OnDigits(TrainTask):
         def job(self) -> Job:
-            return Job(dataset, "small", variant(self.variant), self.seed, recipe)
+            return Job(dataset, "small", find_variant(self.variant), self.seed, recipe)
 
     tasks = [OnDigits("x", "small", name, 3, recipe, tmp_path / "together", "cpu") for name in names]
     outcomes = [outcome for _, outcome in round_robin.run(tasks, at_once, CPU)]

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from interpret_robust.core.errors import UserError, first_line, unknown
-from interpret_robust.core.files import file_sha256, replace_file
-from interpret_robust.core.parsing import number, seconds
+from interpret_robust.core.errors import UserError, take_first_line, unknown
+from interpret_robust.core.files import hash_file, replace_file
+from interpret_robust.core.parsing import number, parse_duration
 from interpret_robust.datasets import catalogue
-from interpret_robust.datasets.cluttered_digits import cluttered_digits
+from interpret_robust.datasets.cluttered_digits import make_cluttered_digits
 from interpret_robust.datasets.npz import shorten, write_npz
 from interpret_robust.datasets.records import RECORDS
 from interpret_robust.results.tables import render
@@ -78,17 +78,17 @@ def test_what_is_no_number_is_refused(text: str) -> None:
     [("90", 90.0), ("90s", 90.0), ("5m", 300.0), ("2h", 7200.0), ("1/2h", 1800.0), ("0.5m", 30.0), ("0", 0.0)],
 )
 def test_lengths_of_time_have_units(text: str, value: float) -> None:
-    assert seconds(text) == value
+    assert parse_duration(text) == value
 
 
 @pytest.mark.parametrize("text", ["", "s", "5d", "5 hours", "-1s", "-2h", "nan", "1/0h", "2hm"])
 def test_what_is_no_length_of_time_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"could not convert|divides by zero|is negative"):
-        seconds(text)
+        parse_duration(text)
 
 
 def test_an_endless_time_is_a_time() -> None:
-    assert seconds("inf") == math.inf
+    assert parse_duration("inf") == math.inf
 
 
 # Files that appear whole or not at all.
@@ -188,9 +188,9 @@ def test_of_two_processes_one_generates_the_dataset_and_the_other_waits_for_it(f
     processes = [subprocess.Popen([*command, name], stdout=subprocess.PIPE, text=True) for name in "ab"]
     lines = {process.communicate(timeout=60)[0] for process in processes}
     assert [process.returncode for process in processes] == [0, 0]
-    assert lines == {f"{cluttered_digits(40, 20).train.sha256} 20\n"}
+    assert lines == {f"{make_cluttered_digits(40, 20).train.sha256} 20\n"}
     assert len(list((tmp_path / "begun").iterdir())) == 1
-    assert list(fresh.iterdir()) == [catalogue.file_of("cluttered-digits")]
+    assert list(fresh.iterdir()) == [catalogue.find_file("cluttered-digits")]
 
 
 def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,7 +214,7 @@ def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatc
 
 def test_the_checksum_of_a_file_is_that_of_its_bytes(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(bytes(range(256)) * 5000)
-    assert file_sha256(tmp_path / "x") == hashlib.sha256(bytes(range(256)) * 5000).hexdigest()
+    assert hash_file(tmp_path / "x") == hashlib.sha256(bytes(range(256)) * 5000).hexdigest()
 
 
 # Datasets by name.
@@ -242,26 +242,26 @@ def save(path: Path, classes: int = 3, *, masks: bool = False) -> dict[str, np.n
 
 
 def test_the_folder_of_datasets_is_the_one_asked_for(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert catalogue.cache_folder() == fresh
+    assert catalogue.find_cache_folder() == fresh
     monkeypatch.delenv("IRT_DATA")
     monkeypatch.setenv("XDG_CACHE_HOME", str(fresh / "cache"))
-    assert catalogue.cache_folder() == fresh / "cache" / "interpret-robust"
+    assert catalogue.find_cache_folder() == fresh / "cache" / "interpret-robust"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(fresh / "home"))
-    assert catalogue.cache_folder() == fresh / "home" / ".cache" / "interpret-robust"
+    assert catalogue.find_cache_folder() == fresh / "home" / ".cache" / "interpret-robust"
 
 
 def test_each_name_stands_for_a_file(fresh: Path) -> None:
-    paths = {name: catalogue.file_of(name) for name in RECORDS}
+    paths = {name: catalogue.find_file(name) for name in RECORDS}
     assert len(set(paths.values())) == len(paths) == 7
     assert all(path.parent == fresh for path in paths.values())
     assert paths["cifar10"].name == "cifar10.npz"
     assert paths["cluttered-digits"].name.startswith("cluttered-digits-v")
-    assert catalogue.file_of("some/where.npz") == Path("some/where.npz")
+    assert catalogue.find_file("some/where.npz") == Path("some/where.npz")
 
 
 def test_an_unknown_dataset_is_told_what_there_is(fresh: Path) -> None:
-    for ask in (catalogue.file_of, catalogue.load):
+    for ask in (catalogue.find_file, catalogue.load):
         with pytest.raises(UserError, match=r"unknown dataset 'cifar': did you mean 'cifar10'\?") as error:
             ask("cifar")
         assert all(name in str(error.value) for name in (*RECORDS, "the path of a folder, .npz, .csv"))
@@ -285,7 +285,7 @@ def test_a_path_is_a_dataset_with_numbered_classes(fresh: Path, tmp_path: Path, 
 
 
 def test_a_dataset_is_read_from_the_folder_asked_for(fresh: Path) -> None:
-    path = catalogue.file_of("cluttered-digits")
+    path = catalogue.find_file("cluttered-digits")
     arrays = save(path, classes=10)
     content = path.read_bytes()
     dataset = catalogue.load("cluttered-digits")
@@ -311,9 +311,9 @@ def test_a_split_is_cut_and_known_by_its_bytes(fresh: Path, tmp_path: Path) -> N
 
 
 def test_an_error_that_is_cut_has_no_open_quote() -> None:
-    assert first_line(ValueError("no module 'a\nb'.")) == "no module 'a...'"
-    assert first_line(ValueError('it isn\'t "here\nor there"')) == 'it isn\'t "here..."'
-    assert first_line(ValueError("no module 'a'.\nmore")) == "no module 'a'"
-    assert first_line(ValueError("rock 'n roll.")) == "rock 'n roll", "it is not cut"
+    assert take_first_line(ValueError("no module 'a\nb'.")) == "no module 'a...'"
+    assert take_first_line(ValueError('it isn\'t "here\nor there"')) == 'it isn\'t "here..."'
+    assert take_first_line(ValueError("no module 'a'.\nmore")) == "no module 'a'"
+    assert take_first_line(ValueError("rock 'n roll.")) == "rock 'n roll", "it is not cut"
     assert shorten("holds '" + "ab " * 200 + "'").endswith(" ab...'")
     assert shorten("holds 'a\n  b'") == "holds 'a b'"

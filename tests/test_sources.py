@@ -184,7 +184,7 @@ def test_fetch_reads_mnist_as_torchvision_lays_it_out(
     }
     register(monkeypatch, "mnist", archives=md5_of(files))
     put(tmp_path, files)
-    first, second, _ = npz.content_of(tmp_path / "mnist.npz", fetch("mnist", tmp_path))
+    first, second, _ = npz.read_content(tmp_path / "mnist.npz", fetch("mnist", tmp_path))
     assert first is not None
     np.testing.assert_array_equal(first.images, train[..., None])
     np.testing.assert_array_equal(second.images, test[..., None])
@@ -208,7 +208,7 @@ def test_fetch_downloads_what_is_absent(tmp_path: Path, monkeypatch: pytest.Monk
     files = {"train_32x32.mat": mat(images, [1, 10]), "test_32x32.mat": mat(images[:1], [1])}
     put(host, files)
     register(monkeypatch, "svhn", url=host.as_uri(), archives=md5_of(files))
-    first, second, _ = npz.content_of(tmp_path / "svhn.npz", fetch("svhn", tmp_path / "data"))
+    first, second, _ = npz.read_content(tmp_path / "svhn.npz", fetch("svhn", tmp_path / "data"))
     assert first is not None
     np.testing.assert_array_equal(first.images, images)
     assert (first.labels.tolist(), second.labels.tolist()) == ([1, 0], [1])
@@ -248,7 +248,7 @@ def test_a_damaged_archive_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_arrays_other_than_those_pinned_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(tmp_path, cifar10_files(IMAGES))
-    sums = {"x_train": npz.array_sha256(IMAGES[:5]), "y_train": "0" * 64}
+    sums = {"x_train": npz.hash_array(IMAGES[:5]), "y_train": "0" * 64}
     register(monkeypatch, "cifar10", sums=sums)
     with pytest.raises(UserError, match=r"the official files in .*: y_train has SHA-256 \w{64}, not 0000"):
         fetch("cifar10", tmp_path)
@@ -264,7 +264,7 @@ def test_arrays_other_than_those_pinned_are_refused(tmp_path: Path, monkeypatch:
 def test_array_sha256_is_over_the_bytes_in_c_order() -> None:
     array = np.arange(6, dtype=np.uint8).reshape(2, 3)
     digest = hashlib.sha256(bytes([0, 3, 1, 4, 2, 5])).hexdigest()
-    assert npz.array_sha256(array.T) == digest
+    assert npz.hash_array(array.T) == digest
 
 
 def test_when_all_fails_one_sentence_says_why_and_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

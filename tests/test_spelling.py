@@ -27,11 +27,19 @@ from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.folders import Folders
 from interpret_robust.core.interruption import Stopped
-from interpret_robust.core.spelling import AMERICAN, SCHEMAS, american, british, current, current_recipes, spellings
+from interpret_robust.core.spelling import (
+    AMERICAN,
+    SCHEMAS,
+    american,
+    british,
+    list_spellings,
+    update_name,
+    update_recipes,
+)
 from interpret_robust.datasets import Dataset
 from interpret_robust.figures.drawing import draw_folder
 from interpret_robust.models import checkpoint, checkpoint_file
-from interpret_robust.models.variants import variant
+from interpret_robust.models.variants import find_variant
 from interpret_robust.results import hdf5
 from interpret_robust.results.export import to_csv
 from interpret_robust.results.hdf5 import Result
@@ -90,14 +98,20 @@ def test_the_table_holds_each_word_once_and_goes_both_ways() -> None:
     assert all(BRITISH.fullmatch(word) and not BRITISH.search(today) for word, today in AMERICAN.items())
     assert american("share/above_centre, in colour") == "share/above_center, in color"
     assert british("share/above_center") == "share/above_centre"
-    assert (current("localisation"), current("localization"), current("masking")) == (*["localization"] * 2, "masking")
-    assert (spellings("randomization"), spellings("masking")) == (("randomization", "randomisation"), ("masking",))
+    assert (update_name("localisation"), update_name("localization"), update_name("masking")) == (
+        *["localization"] * 2,
+        "masking",
+    )
+    assert (list_spellings("randomization"), list_spellings("masking")) == (
+        ("randomization", "randomisation"),
+        ("masking",),
+    )
 
 
 def test_only_recipes_are_renamed_and_their_values_are_not() -> None:
     settings = {"recipe": "optimiser", "settings": {"optimiser": "centre"}}
     content = settings | {"jobs": {"a": {"recipe": {"optimiser": "colour"}}}}
-    assert current_recipes(content) == settings | {"jobs": {"a": {"recipe": {"optimizer": "colour"}}}}
+    assert update_recipes(content) == settings | {"jobs": {"a": {"recipe": {"optimizer": "colour"}}}}
     assert content == settings | {"jobs": {"a": {"recipe": {"optimiser": "colour"}}}}
 
 
@@ -207,8 +221,8 @@ def with_old_names(path: Path) -> None:
         "format": checkpoint_file.FORMAT,
         "format_version": "1",
         "about": text,
-        "about_sha256": checkpoint_file.text_sha256(text),
-        "tensors_sha256": checkpoint.tensors_sha256(tensors),
+        "about_sha256": checkpoint_file.hash_text(text),
+        "tensors_sha256": checkpoint.hash_tensors(tensors),
     }
     save_file(tensors, path, metadata)
 
@@ -218,7 +232,7 @@ def test_a_training_goes_on_from_an_old_state_to_the_same_weights(
     digits: Dataset, tmp_path: Path, optimizer: Any
 ) -> None:
     recipe = Recipe("test", epochs=1, batch_size=16, learning_rate=0.01, attack_steps=1, optimizer=optimizer)
-    job = Job(digits, "small", variant("at"), 3, recipe)
+    job = Job(digits, "small", find_variant("at"), 3, recipe)
     whole = train(job, tmp_path / "whole", source="x", device=CPU)
     with pytest.raises(Stopped, match="after step 1 of 3"):
         train(job, tmp_path / "old", source="x", device=CPU, deadline=-math.inf)

@@ -15,7 +15,7 @@ from interpret_robust.attacks.proposals import make_proposals
 from interpret_robust.attacks.settings import Norm
 from interpret_robust.attacks.square import RandomSearch
 from interpret_robust.core.errors import UserError
-from interpret_robust.core.random_numbers import streams
+from interpret_robust.core.random_numbers import make_streams
 from interpret_robust.models import build
 from interpret_robust.models.losses import margin_loss
 
@@ -28,7 +28,7 @@ EACH_NORM = pytest.mark.parametrize(("norm", "eps"), [("linf", EPS), ("l2", 0.8)
 def search(
     model: nn.Module, images: Tensor, labels: Tensor, queries: int, eps: float = EPS, norm: Norm = "linf"
 ) -> Tensor:
-    return RandomSearch(eps, queries, norm=norm)(model, images, labels, streams(0, range(len(images))))
+    return RandomSearch(eps, queries, norm=norm)(model, images, labels, make_streams(0, range(len(images))))
 
 
 def of_first_class(count: int) -> Tensor:
@@ -189,10 +189,10 @@ def test_an_outcome_depends_on_its_image_and_its_stream_alone(
     labels = model(images).argmax(1)
     labels[2] = (labels[2] + 1) % 3  # one that is wrong from the start
     attack, order = RandomSearch(eps, 20, norm=norm), [4, 0, 6, 2]
-    whole = attack(model, images, labels, streams(3, range(7)))
-    part = attack(model, images[order], labels[order], streams(3, order))
+    whole = attack(model, images, labels, make_streams(3, range(7)))
+    part = attack(model, images[order], labels[order], make_streams(3, order))
     assert torch.equal(part, whole[order])
-    assert not torch.equal(whole, attack(model, images, labels, streams(4, range(7))))
+    assert not torch.equal(whole, attack(model, images, labels, make_streams(4, range(7))))
 
 
 def test_modes_and_random_state_are_left_as_found() -> None:

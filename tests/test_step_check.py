@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from interpret_robust.models.checks.steps import STEP, doubt_about_steps, gains_by_promise
+from interpret_robust.models.checks.steps import STEP, doubt_about_steps, measure_gains
 from interpret_robust.models.classifier import Classifier
 
 N, C, H, W = 20, 3, 5, 4
@@ -42,22 +42,22 @@ def images(count: int = N) -> tuple[Tensor, Tensor]:
 def test_the_gain_of_a_linear_and_of_a_squared_margin() -> None:
     """A step lowers the sum s by d = STEP C H W: s^2 falls by (2s - d) d, where the gradient says 2s d."""
     pixels, labels = images()
-    assert gains_by_promise(Function("linear"), pixels, labels).tolist() == pytest.approx([1.0] * N)
+    assert measure_gains(Function("linear"), pixels, labels).tolist() == pytest.approx([1.0] * N)
     sums, change = pixels.sum((1, 2, 3)), STEP * C * H * W
     expected = 1 - change / (2 * sums)
-    assert gains_by_promise(Function("square"), pixels, labels).tolist() == pytest.approx(expected.tolist())
+    assert measure_gains(Function("square"), pixels, labels).tolist() == pytest.approx(expected.tolist())
 
 
 def test_pixels_that_cannot_move_promise_nothing() -> None:
     """At 0 a pixel does not fall further: the others' promise is kept."""
     pixels, labels = images()
     pixels[:, 0] = 0
-    assert gains_by_promise(Function("linear"), pixels, labels).tolist() == pytest.approx([1.0] * N)
+    assert measure_gains(Function("linear"), pixels, labels).tolist() == pytest.approx([1.0] * N)
 
 
 def test_promises_below_rounding_are_left_out() -> None:
     pixels, labels = images()
-    assert len(gains_by_promise(Function("level"), pixels, labels)) == 0
+    assert len(measure_gains(Function("level"), pixels, labels)) == 0
     assert doubt_about_steps(Function("level"), pixels, labels, 8) is None
 
 
@@ -91,4 +91,4 @@ def test_a_hint_of_the_first_images_has_to_hold_on_all() -> None:
     network = Mixture("mixed")
     assert doubt_about_steps(network, pixels[:4], labels[:4], 4) is not None
     assert doubt_about_steps(network, pixels, labels, 4) is None
-    assert math.isclose(float(gains_by_promise(network, pixels, labels).median()), 1, abs_tol=1e-6)
+    assert math.isclose(float(measure_gains(network, pixels, labels).median()), 1, abs_tol=1e-6)

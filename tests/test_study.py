@@ -63,7 +63,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[Path]
 
 def describe(references: Sequence[Reference]) -> list[str]:
     """What `models` was asked for."""
-    jobs = [external.subject(reference).job for reference in references]
+    jobs = [external.find_subject(reference).job for reference in references]
     return [f"{job['architecture']} {job['variant']} {job['seed']}" for job in jobs]
 
 
@@ -350,7 +350,7 @@ def test_a_stopped_run_that_other_copies_read_is_begun_anew(
     assert starts == [0, 5, 10, 0, 5, 10, 15, 20]
     assert targets_in(task) == [
         "odd-small-at-seed0",
-        *(external.subject(reference).name for reference in task.evaluators),
+        *(external.find_subject(reference).name for reference in task.evaluators),
     ]
     assert [path.name for path in folders.analyses.iterdir()] == [task.name]
 
@@ -402,7 +402,9 @@ def test_a_task_writes_its_file_and_knows_it_again(folders: Folders) -> None:
     assert task() == "analyzed odd-odd-small-at-seed0-test-leftsideclosed-first6.h5" == f"analyzed {task.name}"
     assert task.is_done()
     result = hdf5.read(folders.analyses / task.name)
-    assert result.config["evaluators"]["names"] == [external.subject(reference).name for reference in task.evaluators]
+    assert result.config["evaluators"]["names"] == [
+        external.find_subject(reference).name for reference in task.evaluators
+    ]
     assert result["per_image/read"].shape == (6, 3)
 
 

@@ -27,7 +27,7 @@ from interpret_robust.datasets.batches import to_pixels
 from interpret_robust.models import external
 from interpret_robust.models.card import Card
 from interpret_robust.models.layers.choice import choose_layer
-from interpret_robust.models.layers.self_attention import attend, tokens, watch_attention
+from interpret_robust.models.layers.self_attention import attend, read_tokens, watch_attention
 from interpret_robust.models.preprocess import Preprocess
 from interpret_robust.models.wrapper import WrappedModel
 from interpret_robust.results import hdf5
@@ -218,7 +218,7 @@ def test_attention_is_seen_whether_or_not_timm_fuses_it(is_fused: bool) -> None:
 @every_network
 def test_the_images_tokens_and_those_that_the_answer_is_read_from_are_measured(name: str) -> None:
     _, grid, first, readers = NETWORKS[name]
-    layout = tokens(model_of(name), images_of(name, 1))
+    layout = read_tokens(model_of(name), images_of(name, 1))
     assert (layout.first, layout.grid) == (first, grid)
     assert layout.readers.nonzero().flatten().tolist() == readers
     np.testing.assert_allclose(array(layout.readers)[readers], 1 / len(readers), rtol=1e-6)
@@ -226,10 +226,10 @@ def test_the_images_tokens_and_those_that_the_answer_is_read_from_are_measured(n
 
 def test_the_class_token_is_read_although_fresh_answers_are_zero() -> None:
     images = images_of("own softmax", 1)
-    layout = tokens(wrap(seed_network(Transformer, 1, seed=0), images), images)
+    layout = read_tokens(wrap(seed_network(Transformer, 1, seed=0), images), images)
     network = seed_network(Transformer, 1)
     nn.init.zeros_(network.answer.weight)
-    zero = tokens(wrap(network, images), images)
+    zero = read_tokens(wrap(network, images), images)
     assert torch.equal(zero.readers, layout.readers)
     assert zero.readers.tolist() == [1, 0, 0, 0, 0, 0, 0]
 
@@ -534,7 +534,7 @@ def test_a_transformer_is_asked_by_its_attention(
     assert rule in out or question != "attention-rank"
     if question == "attention-rank":
         pixels_of_test = to_pixels(torch.from_numpy(load(data).test.images[:3])).permute(0, 3, 1, 2)
-        model = external.subject(Card("timm:vit_tiny_patch16_224", **DEPTH), data).model(torch.device("cpu"))
+        model = external.find_subject(Card("timm:vit_tiny_patch16_224", **DEPTH), data).model(torch.device("cpu"))
         assert isinstance(model, WrappedModel)
         expected = _rollout_of_class_token(reference(model, pixels_of_test, None)[0])
         np.testing.assert_allclose(result["per_image/attention"], expected, rtol=1e-3)
@@ -565,7 +565,7 @@ def test_a_picture_is_explained_by_a_head_and_layers_are_listed_with_the_number_
     status, out, err = irt(capsys, monkeypatch, *words, "--spatial-weight", "head:1.2")
     assert status == 0, err
     drawing = json.loads(Path(out.splitlines()[-1]).with_suffix(".json").read_text())
-    model = external.subject(Card("timm:vit_tiny_patch16_224", **DEPTH), data).model(torch.device("cpu"))
+    model = external.find_subject(Card("timm:vit_tiny_patch16_224", **DEPTH), data).model(torch.device("cpu"))
     assert isinstance(model, WrappedModel)
     picture = ((255 * image).round() / 255).permute(2, 0, 1)[None]
     attention = reference(model, picture, None)[0][1][0, 2, 0, 1:].reshape(4, 4)
@@ -659,7 +659,7 @@ def pool_weights(model: WrappedModel, images: Tensor) -> Tensor:
 def test_the_last_head_of_a_network_with_an_attention_pool_is_the_pool(arguments: dict[str, Any], first: int) -> None:
     images = images_of("class token")
     model = wrap(attention_pooled(**arguments), images[:1])
-    places = tokens(model, images[:1])
+    places = read_tokens(model, images[:1])
     assert (places.first, places.grid, places.token_count) == (first, (2, 3), first + 6)
     assert places.readers.tolist() == [1] and places.heads == (4, 4, 4, 4)
     expected = array(pool_weights(model, images))[:, :, -6:]
@@ -765,7 +765,7 @@ def test_a_pool_that_answers_for_each_token_and_takes_the_first_is_read_in_the_f
         nn.init.zeros_(network.pool.proj.weight)
     model = WrappedModel(network, PLAIN, "convolutions")
     with torch.no_grad():
-        places = tokens(model, images[:1])
+        places = read_tokens(model, images[:1])
     assert places.readers.tolist() == [1, *[0] * count] and (places.first, places.grid) == (1, (height, width))
     row = array(network.first_row(images).detach())[:, :, 1:]
     assert abs(row - 1 / (1 + count)).max() > 0.02
@@ -904,7 +904,7 @@ def test_a_router_is_no_block_and_a_pool_by_shares_of_tokens_is_the_last(mix: An
     share = network.share(sequence).transpose(1, 2) if pools else torch.full((N, 1, 16), 1 / 16)
     assert not pools or share.max() > 2 / 16
     half = torch.eye(16) / 2
-    assert tokens(model, images[:1]).heads == ((2, 2, 1) if pools else (2, 2))
+    assert read_tokens(model, images[:1]).heads == ((2, 2, 1) if pools else (2, 2))
     for rule, expected in (
         ("rollout", share @ (half + high / 2) @ (half + low / 2)),
         ("head:1", share @ high),

@@ -18,10 +18,10 @@ from interpret_robust.attacks.noise import generator_noise
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.interruption import Stopped
 from interpret_robust.datasets import Dataset
-from interpret_robust.datasets.batches import ATTACK, TrainingBatches, generator
-from interpret_robust.datasets.cluttered_digits import cluttered_digits
+from interpret_robust.datasets.batches import ATTACK, TrainingBatches, make_generator
+from interpret_robust.datasets.cluttered_digits import make_cluttered_digits
 from interpret_robust.models import build, checkpoint
-from interpret_robust.models.variants import variant
+from interpret_robust.models.variants import find_variant
 from interpret_robust.training.job import Job
 from interpret_robust.training.loop import check_collapse
 from interpret_robust.training.objective import Objective
@@ -36,11 +36,11 @@ RECIPE = Recipe(
 
 @pytest.fixture(scope="module")
 def digits() -> Dataset:
-    return cluttered_digits(70, 20)
+    return make_cluttered_digits(70, 20)
 
 
 def job(dataset: Dataset, name: str = "at-att-reg", recipe: Recipe = RECIPE, seed: int = 3) -> Job:
-    return Job(dataset, "small", variant(name), seed, recipe)
+    return Job(dataset, "small", find_variant(name), seed, recipe)
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
@@ -66,7 +66,7 @@ def test_two_steps_equal_a_plain_loop(digits: Dataset, name: str) -> None:
         if name != "natural":
             attack = RECIPE.attack(share)
             assert attack.eps == pytest.approx(8 / 255 * min(1, share / 0.4))
-            adversarial = attack(model, images, labels, generator_noise(generator(CPU, 3, ATTACK, step)))
+            adversarial = attack(model, images, labels, generator_noise(make_generator(CPU, 3, ATTACK, step)))
         features = model.features(adversarial).pooled
         loss = F.cross_entropy(model.classifier(features), labels)
         if name == "at-att-reg":
@@ -122,7 +122,7 @@ def be_killed_at_random_moments(folder: Path) -> None:
     """
     torch.set_num_threads(1)
     recipe = Recipe("killed", epochs=3, batch_size=16, learning_rate=0.05, attack_steps=1, ema=0.9)
-    job = Job(cluttered_digits(240, 20), "small", variant("at-att"), 0, recipe)
+    job = Job(make_cluttered_digits(240, 20), "small", find_variant("at-att"), 0, recipe)
     Run(job, CPU)
 
     def status(name: str, seconds: float = 0.0) -> int:
@@ -295,7 +295,7 @@ def test_a_run_that_diverges_stops_with_a_sentence(tmp_path: Path, digits: Datas
 
 def test_fewer_images_than_a_batch_are_told(digits: Dataset) -> None:
     with pytest.raises(UserError, match="15 training images are fewer than one batch of 16"):
-        Run(Job(digits, "small", variant("at"), 0, RECIPE, limit=15), CPU)
+        Run(Job(digits, "small", find_variant("at"), 0, RECIPE, limit=15), CPU)
 
 
 def test_nothing_global_is_left_changed(tmp_path: Path, digits: Dataset) -> None:

@@ -64,4 +64,4 @@ def test_a_recipe_for_gpus_is_told_to_who_has_none(tmp_path: Path) -> None:
 
 
 def test_each_gives_every_item_once() -> None:
-    assert list(progress.with_bar([3, 1, 2], "numbers", "items")) == [3, 1, 2]
+    assert list(progress.count_items([3, 1, 2], "numbers", "items")) == [3, 1, 2]

@@ -29,7 +29,7 @@ from interpret_robust.attribution.gradients import _noise_images, gradient_map, 
 from interpret_robust.attribution.token_maps import token_weights
 from interpret_robust.core.device import exact
 from interpret_robust.core.errors import UserError
-from interpret_robust.core.random_numbers import generator_states, streams
+from interpret_robust.core.random_numbers import make_streams, read_generator_states
 from interpret_robust.core.statistics import mcnemar
 from interpret_robust.datasets import Dataset, Split
 from interpret_robust.datasets import load as load_dataset
@@ -43,12 +43,12 @@ from interpret_robust.models.checks.judgment import Judgment
 from interpret_robust.models.checks.order import MOSTLY_SAME, _is_moved, draw_more
 from interpret_robust.models.classifier import Classifier
 from interpret_robust.models.copying import copy_of, unwrap
-from interpret_robust.models.external import ExternalModel, bring, trial_image
+from interpret_robust.models.external import ExternalModel, bring, choose_trial_image
 from interpret_robust.models.layers.choice import choose_layer, choose_reading
-from interpret_robust.models.layers.dependence import _stretch, locality, measure_dependence, sample_positions
+from interpret_robust.models.layers.dependence import _stretch, measure_dependence, measure_locality, sample_positions
 from interpret_robust.models.layers.hooks import count_beyond
-from interpret_robust.models.layers.self_attention import attend, tokens
-from interpret_robust.models.logits import as_logits, logits_part
+from interpret_robust.models.layers.self_attention import attend, read_tokens
+from interpret_robust.models.logits import as_logits, find_logits_part
 from interpret_robust.models.losses import cross_entropy, loss_gradient
 from interpret_robust.models.preparation import prepare
 from interpret_robust.models.preprocess import Preprocess
@@ -518,7 +518,7 @@ def test_a_layer_that_some_images_do_not_pass_is_doubted() -> None:
 
     split = DATA.test.draw(8)
     means = (split.images / 255).mean((1, 2, 3))
-    bright = images_of_trial = trial_image(DATA).mean().item()
+    bright = images_of_trial = choose_trial_image(DATA).mean().item()
     level = max(images_of_trial, float(np.sort(means)[-3:-1].mean()))
     count = int((means > level).sum())
     doubts = [doubt for doubt in doubts_about(seed_network(EarlyExit)) if "does not rest on layer" in doubt]
@@ -1160,7 +1160,7 @@ def test_numbers_that_the_first_image_sets_are_doubted_and_tables_are_not(in_buf
     (doubt,) = doubts_about(network)
     assert doubt.startswith("mine answers otherwise where another image is asked first")
     assert "('offset' of the network)" in doubt
-    image = trial_image(DATA)
+    image = choose_trial_image(DATA)
     with torch.no_grad():
         assert torch.equal(network.offset, network.network(image)[0])  # as the first call left it
 
@@ -1650,9 +1650,9 @@ def test_batch_norms_whose_statistics_do_not_fit_what_enters_them_are_doubted(of
 
 def test_logits_inside_of_a_part_are_named_with_a_dot() -> None:
     answer = {"heads": {"cls": torch.ones(4, K)}, "loss": None}
-    assert logits_part(answer, K) == "heads.cls"
+    assert find_logits_part(answer, K) == "heads.cls"
     assert torch.equal(as_logits(answer, "heads.cls", K), torch.ones(4, K))
-    assert logits_part({"embedding": torch.zeros(4, K), **answer}, K) is None  # two that could be
+    assert find_logits_part({"embedding": torch.zeros(4, K), **answer}, K) is None  # two that could be
 
 
 def test_a_loss_without_gradient_on_a_few_images_is_doubted() -> None:
@@ -2064,22 +2064,22 @@ class NoisyNetwork(nn.Module):
 
 
 def test_loading_leaves_the_random_numbers_of_the_program_as_they_were() -> None:
-    states = generator_states(torch.device("cpu"))
+    states = read_generator_states(torch.device("cpu"))
     ir.load(NoisyNetwork(), DATA, label="mine")
-    assert generator_states(torch.device("cpu")) == states
+    assert read_generator_states(torch.device("cpu")) == states
 
 
 def test_draws_do_not_depend_on_what_was_asked_before(tmp_path: Path) -> None:
     """An answer comes out the same if it is asked for again, and if it is stopped in between and goes on."""
     subject = bring(NoisyNetwork().eval(), Card("mine:net", label="mine", draws=3), DATA, "noise")
-    states = generator_states(torch.device("cpu"))
+    states = read_generator_states(torch.device("cpu"))
     whole = hdf5.read(robustness_work(subject, tmp_path / "whole").run())
     stop_halfway(robustness_work(subject, tmp_path / "parts"))
     continued_answer = hdf5.read(robustness_work(subject, tmp_path / "parts").run())
     assert np.ptp(whole["per_image/margin"]) > 0
     for name in ("margin", "margin_natural", "prediction", "perturbation"):
         np.testing.assert_array_equal(continued_answer[f"per_image/{name}"], whole[f"per_image/{name}"])
-    assert generator_states(torch.device("cpu")) == states
+    assert read_generator_states(torch.device("cpu")) == states
 
 
 @pytest.mark.long
@@ -2221,7 +2221,7 @@ def test_a_transformer_that_casts_to_half_precision_inside_is_asked_and_doubted(
         blocks = attend(model.wrapper, images)[0]
     torch.testing.assert_close(
         token_weights("head:0.1", model.wrapper, images).flatten(1),
-        tokens(model.wrapper, images[:1]).readers[:1] * blocks[0][:, 1, 0, 1:].float(),
+        read_tokens(model.wrapper, images[:1]).readers[:1] * blocks[0][:, 1, 0, 1:].float(),
     )
 
 
@@ -2741,8 +2741,8 @@ def test_a_position_of_patches_depends_on_its_own_alone() -> None:
     network = seed_network(Transformer)
     output = torch.zeros(1, 7, 10)  # of its shape: the class token's and six of the image
     image = pixels(1, C, H, W)
-    assert locality(measure_dependence(network, PLAIN, image, "low", output, 1)) == 1.0
-    assert locality(measure_dependence(network, PLAIN, image, "low", output, 0)) < 0.75
+    assert measure_locality(measure_dependence(network, PLAIN, image, "low", output, 1)) == 1.0
+    assert measure_locality(measure_dependence(network, PLAIN, image, "low", output, 0)) < 0.75
 
 
 # --- attention layers
@@ -3130,7 +3130,7 @@ def test_maps_say_by_how_much_they_miss_what_they_promise(name: str, tmp_path: P
     target = torch.from_numpy(labels)
     maps = gradient_map("integrated-gradients", model.network, pixels_in, target, range(3))
     with torch.no_grad():
-        starts = _noise_images(pixels_in, streams(0, range(3)))
+        starts = _noise_images(pixels_in, make_streams(0, range(3)))
         change = cross_entropy(model(pixels_in), target) - cross_entropy(model(starts), target)
     gap = float((maps.sum((1, 2, 3)) - change).abs().sum() / change.abs().sum())
     assert 0 < gap < 0.1

@@ -19,7 +19,7 @@ from interpret_robust.core.statistics import rate
 from interpret_robust.datasets import Dataset, Split, catalogue
 from interpret_robust.datasets.npz import write_npz
 from interpret_robust.models import build, checkpoint
-from interpret_robust.models.variants import variant
+from interpret_robust.models.variants import find_variant
 from interpret_robust.training.job import Job
 from interpret_robust.training.recipe import Recipe
 
@@ -40,7 +40,7 @@ def some_data(channels: int, name: str = "data") -> Dataset:
 
 def checkpoint_of(folder: Path, data: Dataset) -> checkpoint.Checkpoint:
     """A network of random weights that answers with many classes."""
-    job = Job(data, "small", variant("at"), 0, Recipe("test", epochs=1, batch_size=5, learning_rate=0.01))
+    job = Job(data, "small", find_variant("at"), 0, Recipe("test", epochs=1, batch_size=5, learning_rate=0.01))
     network = build("small", job.variant.head, data.image_shape, CLASSES, seed=0).eval()
     with torch.no_grad():
         pixels = torch.from_numpy(data.test.images / np.float32(255)).permute(0, 3, 1, 2)

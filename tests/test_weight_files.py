@@ -19,14 +19,14 @@ from torch import Tensor, nn
 
 import interpret_robust as ir
 from interpret_robust.core.errors import DoubtWarning, UserError
-from interpret_robust.datasets.base import Dataset, Split, numbered
+from interpret_robust.datasets.base import Dataset, Split, number_classes
 from interpret_robust.models.building import build_network
 from interpret_robust.models.card import Card
 from interpret_robust.models.checks.file_accuracy import find_accuracies
 from interpret_robust.models.copying import unwrap
 from interpret_robust.models.external import bring
 from interpret_robust.models.normalization import STATISTICS
-from interpret_robust.models.weights.classes import doubts_about_order
+from interpret_robust.models.weights.classes import list_order_doubts
 from interpret_robust.models.weights.content import read_content
 from interpret_robust.models.weights.files import count_rows, load_weights
 
@@ -642,7 +642,7 @@ def test_a_tensor_that_a_network_draws_and_no_file_holds_is_doubted(
     torch.save(nn.Linear(3, 2).state_dict(), tmp_path / "weights.pt")
     card = Card(f"drawing_{kind}_{is_drawn}:Network", weights=str(tmp_path / "weights.pt"))
     state = torch.get_rng_state()
-    _, remarks = build_network(card, numbered(2))
+    _, remarks = build_network(card, number_classes(2))
     assert torch.equal(torch.get_rng_state(), state)
     assert [remark.startswith("draws 'factor' when it is built, and no file") for remark in remarks] == [
         True
@@ -678,7 +678,7 @@ def test_an_order_of_classes_that_a_file_states_is_compared(
     card = Card("three_classes:build", weights=str(tmp_path / "net.pt"))
     (remark,) = build_network(card, NAMES)[1]
     assert remark.startswith(SAID.format(f"{place}.{key}".lstrip("."), "net.pt"))
-    for names in (["ant", "cow", "bee"], ["Ant", "COW", "bee"], ["x", "y", "z"], numbered(3), [*NAMES, "dog"]):
+    for names in (["ant", "cow", "bee"], ["Ant", "COW", "bee"], ["x", "y", "z"], number_classes(3), [*NAMES, "dog"]):
         assert build_network(card, names)[1] == []
 
 
@@ -697,7 +697,7 @@ def test_an_order_of_classes_that_a_file_states_is_compared(
 def test_what_is_no_list_of_classes_says_nothing_of_their_order(entry: dict[str, Any], tmp_path: Path) -> None:
     torch.save({"state_dict": nn.Linear(3, 3).state_dict(), **entry}, tmp_path / "net.pt")
     rest = load_weights(nn.Linear(3, 3), "mine", tmp_path / "net.pt")
-    assert [*doubts_about_order(rest.class_lists, NAMES, "net.pt")] == []
+    assert [*list_order_doubts(rest.class_lists, NAMES, "net.pt")] == []
 
 
 @pytest.mark.parametrize("key", ["classes", "config"])
@@ -706,7 +706,7 @@ def test_the_texts_of_safetensors_state_an_order_of_classes(key: str, tmp_path: 
     text = json.dumps(order if key == "classes" else {"id2label": dict(enumerate(order))})
     save_file(nn.Linear(3, 3).state_dict(), tmp_path / "net.safetensors", {"format": "pt", key: text})
     rest = load_weights(nn.Linear(3, 3), "mine", tmp_path / "net.safetensors")
-    (remark,) = doubts_about_order(rest.class_lists, NAMES, "it")
+    (remark,) = list_order_doubts(rest.class_lists, NAMES, "it")
     assert remark.startswith(SAID.format(key if key == "classes" else "config.id2label", "it"))
 
 
@@ -979,7 +979,9 @@ def test_a_builder_may_give_a_wrapped_network(wrap: Any, tmp_path: Path, monkeyp
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr("wrapped_builder.build", lambda: wrap(seed_network(Convolutions, seed=0)))
     torch.save(weights(), tmp_path / "weights.pt")
-    network, remarks = build_network(Card("wrapped_builder:build", weights=str(tmp_path / "weights.pt")), numbered(7))
+    network, remarks = build_network(
+        Card("wrapped_builder:build", weights=str(tmp_path / "weights.pt")), number_classes(7)
+    )
     torch.testing.assert_close(unwrap(network)(pixels(3, C, H, W)), expected())
     assert remarks == []
 

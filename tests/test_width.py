@@ -16,7 +16,7 @@ from make_golden import file_of
 from interpret_robust import cli
 from interpret_robust.analyses import robustness
 from interpret_robust.core.errors import UserError
-from interpret_robust.core.file_names import shared_prefix
+from interpret_robust.core.file_names import find_shared_prefix
 from interpret_robust.datasets import npz
 from interpret_robust.study import plan as study
 from interpret_robust.study.reproduction import plan
@@ -95,7 +95,7 @@ def test_what_a_file_holds_fits_whatever_the_path(print_lines: Callable[..., lis
     ],
 )
 def test_a_shared_prefix_ends_where_a_part_of_a_name_does(names: list[str], prefix: str) -> None:
-    assert shared_prefix(names) == prefix
+    assert find_shared_prefix(names) == prefix
 
 
 def test_the_fields_of_all_recipes_are_listed_with_values_that_set_takes(print_lines: Callable[..., list[str]]) -> None:

@@ -19,7 +19,7 @@ from interpret_robust import cli
 from interpret_robust.cli import irt
 from interpret_robust.core.folders import Folders
 from interpret_robust.datasets import catalogue
-from interpret_robust.datasets.cluttered_digits import cluttered_digits
+from interpret_robust.datasets.cluttered_digits import make_cluttered_digits
 from interpret_robust.datasets.npz import write_npz
 from interpret_robust.models import checkpoint
 from interpret_robust.models.card import Card
@@ -44,8 +44,8 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("IRT_DATA", str(tmp_path_factory.mktemp("few")))
         catalogue._load.cache_clear()
-        digits = cluttered_digits(192, 40)
-        write_npz(catalogue.file_of("cluttered-digits"), catalogue._arrays(digits))
+        digits = make_cluttered_digits(192, 40)
+        write_npz(catalogue.find_file("cluttered-digits"), catalogue._arrays(digits))
         yield dict(os.environ) | {"OMP_NUM_THREADS": "1"}
     catalogue._load.cache_clear()
 
@@ -245,7 +245,7 @@ def net(seed=0):
 @needs_snakemake
 def test_models_from_elsewhere_are_asked_on_each_data_set(environment: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "my_network.py").write_text(NETWORK)
-    write_npz(tmp_path / "mine.npz", dict(np.load(catalogue.file_of("cluttered-digits"))))
+    write_npz(tmp_path / "mine.npz", dict(np.load(catalogue.find_file("cluttered-digits"))))
     for seed in (0, 1):
         card = Card("my_network:net", arguments=(("seed", seed),), label=f"net{seed}")
         (tmp_path / "cards").mkdir(exist_ok=True)

@@ -19,7 +19,7 @@ from interpret_robust.models.folding import fold
 from interpret_robust.models.layers.choice import choose_layer
 from interpret_robust.models.layers.listing import list_layers
 from interpret_robust.models.layers.maps import as_map
-from interpret_robust.models.normalization import statistics
+from interpret_robust.models.normalization import parse_statistics
 from interpret_robust.models.preprocess import Preprocess
 from interpret_robust.models.wrapper import WrappedModel, as_weights
 
@@ -83,7 +83,7 @@ def test_images_are_resized_as_pillow_does_before_they_are_normalized(size: int)
     ],
 )
 def test_statistics_are_named_or_are_numbers(text: str, channels: int, expected: tuple[Any, Any]) -> None:
-    assert statistics(text, channels) == expected
+    assert parse_statistics(text, channels) == expected
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_statistics_are_named_or_are_numbers(text: str, channels: int, expected:
 )
 def test_other_statistics_are_the_users_error(text: str, channels: int, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
-        statistics(text, channels)
+        parse_statistics(text, channels)
 
 
 # --- local features in an output

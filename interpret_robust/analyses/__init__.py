@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from interpret_robust.core.errors import UserError
-from interpret_robust.core.plugins import entry_points_of, load_entry_point
-from interpret_robust.core.spelling import current
+from interpret_robust.core.plugins import list_entry_points, load_entry_point
+from interpret_robust.core.spelling import update_name
 
 if TYPE_CHECKING:
     from interpret_robust.results.hdf5 import Result
@@ -42,7 +42,7 @@ def own_names() -> list[str]:
 
 def names() -> list[str]:
     """Return the analyses there are, ours and those of installed packages, without importing them."""
-    return _sort_names({*own_names(), *entry_points_of("analyses")})
+    return _sort_names({*own_names(), *list_entry_points("analyses")})
 
 
 def _sort_names(choices: Iterable[str]) -> list[str]:
@@ -51,9 +51,9 @@ def _sort_names(choices: Iterable[str]) -> list[str]:
 
 def about(name: str) -> str:
     """Return the first line of an analysis's docstring, without importing it."""
-    file = _file(current(name))
+    file = _file(update_name(name))
     if file is None:
-        return f"an entry point that names {entry_points_of('analyses')[name].module}, which is not there"
+        return f"an entry point that names {list_entry_points('analyses')[name].module}, which is not there"
     return (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "").split("\n")[0]
 
 
@@ -63,7 +63,7 @@ def _file(name: str) -> Path | None:
     if path.exists():
         return path
     try:
-        spec = importlib.util.find_spec(entry_points_of("analyses")[name].module)
+        spec = importlib.util.find_spec(list_entry_points("analyses")[name].module)
     except ImportError:
         return None
     return Path(spec.origin) if spec is not None and spec.origin else None
@@ -74,7 +74,7 @@ def get(name: str) -> Any:
 
     Raises UserError for a broken one.
     """
-    module_name = f"{__name__}.{current(name).replace('-', '_')}"
+    module_name = f"{__name__}.{update_name(name).replace('-', '_')}"
     if importlib.util.find_spec(module_name) is not None:
         return importlib.import_module(module_name).ANALYSIS
     module = load_entry_point("analyses", name)

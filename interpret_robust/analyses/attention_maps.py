@@ -27,7 +27,7 @@ from interpret_robust.core.statistics import UNKNOWN, Interval, bootstrap_mean
 from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import Batch, to_numpy
 from interpret_robust.models import Classifier
-from interpret_robust.models.classifier import predicted_classes
+from interpret_robust.models.classifier import predict_classes
 from interpret_robust.results.hdf5 import Columns, Result
 from interpret_robust.results.schema import Column, Schema, interval, plot
 
@@ -110,7 +110,7 @@ def rows(model: Classifier, batch: Batch, settings: MapsSettings) -> dict[str, A
     for images in (batch.images, adversarial):
         with torch.no_grad():
             features = model.features(images)
-            predictions.append(to_numpy(predicted_classes(model.classifier(features.pooled))))
+            predictions.append(to_numpy(predict_classes(model.classifier(features.pooled))))
         weights.append(to_numpy(position_weights(model, images, settings.spatial_weight, features)))
     clean, adversarial_weights = weights
     columns = {

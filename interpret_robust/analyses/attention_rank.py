@@ -31,7 +31,7 @@ from interpret_robust.attribution.gradients import position_weights
 from interpret_robust.attribution.regions import mean_map
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.parsing import format_number
-from interpret_robust.core.random_numbers import streams
+from interpret_robust.core.random_numbers import make_streams
 from interpret_robust.core.statistics import (
     Interval,
     apply_in_parts,
@@ -46,7 +46,7 @@ from interpret_robust.core.statistics import (
 from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import Batch, to_numpy
 from interpret_robust.models import Classifier
-from interpret_robust.models.classifier import position_norm, predicted_classes
+from interpret_robust.models.classifier import measure_positions, predict_classes
 from interpret_robust.results.hdf5 import Columns, Result
 from interpret_robust.results.schema import Column, Schema, interval, plot
 
@@ -167,11 +167,11 @@ def rows(model: Classifier, batch: Batch, settings: RankSettings) -> dict[str, A
         )
         tensors = {
             "label": batch.labels,
-            "prediction_clean": predicted_classes(model.classifier(clean.pooled)),
-            "prediction_adversarial": predicted_classes(model.classifier(adversarial_features.pooled)),
-            "distance": position_norm(adversarial_features.local - clean.local),
-            "noise_distance": position_norm(noisy_features.local - clean.local),
-            "feature_norm": position_norm(clean.local),
+            "prediction_clean": predict_classes(model.classifier(clean.pooled)),
+            "prediction_adversarial": predict_classes(model.classifier(adversarial_features.pooled)),
+            "distance": measure_positions(adversarial_features.local - clean.local),
+            "noise_distance": measure_positions(noisy_features.local - clean.local),
+            "feature_norm": measure_positions(clean.local),
         }
     tensors["attention"] = position_weights(model, batch.images, settings.spatial_weight, clean)
     tensors["attention_adversarial"] = position_weights(
@@ -184,7 +184,7 @@ def rows(model: Classifier, batch: Batch, settings: RankSettings) -> dict[str, A
 
 def with_noise(images: Tensor, ball: Ball, seed: int, indices: Sequence[int]) -> Tensor:
     """Return images (N, C, H, W) under noise that is uniform in a ball, kept in [0, 1]; `indices` are theirs."""
-    uniform = [stream.uniform(-1, 1, images.shape[1:]) for stream in streams(seed, indices, NOISE)]
+    uniform = [stream.uniform(-1, 1, images.shape[1:]) for stream in make_streams(seed, indices, NOISE)]
     noise = torch.from_numpy(np.stack(uniform).astype(np.float32)).to(images.device)
     return ball.start(images, lambda _: noise, *ball.bounds(images))
 
@@ -193,7 +193,7 @@ def shuffled_attention(weights: AnyArray, seed: int, indices: Sequence[int]) -> 
     """Return weights (N, P) with each row's positions in an order that is a function of the seed and the row's
     index.
     """
-    of_row = streams(seed, indices, SHUFFLE)
+    of_row = make_streams(seed, indices, SHUFFLE)
     rows = [stream.permutation(row) for stream, row in zip(of_row, weights, strict=True)]
     return np.stack(rows)
 

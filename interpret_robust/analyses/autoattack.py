@@ -33,7 +33,7 @@ from interpret_robust.core.statistics import Interval, rate, rates
 from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import Batch, to_numpy
 from interpret_robust.models import Classifier
-from interpret_robust.models.classifier import predicted_classes
+from interpret_robust.models.classifier import predict_classes
 from interpret_robust.models.losses import margin_loss
 from interpret_robust.results import autoattack_tables
 from interpret_robust.results.hdf5 import Axes, Columns, Result
@@ -165,11 +165,11 @@ class AutoAttack(NamedTuple):
 @torch.no_grad()
 def _where_right(attack: Any, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     """Return the images, attacked where the model is right, and changed where that succeeded."""
-    (right,) = (predicted_classes(model(images)) == labels).nonzero(as_tuple=True)
+    (right,) = (predict_classes(model(images)) == labels).nonzero(as_tuple=True)
     if len(right) == 0:
         return images
     candidates = attack(images[right], labels[right]).detach()
-    is_broken = predicted_classes(model(candidates)) != labels[right]
+    is_broken = predict_classes(model(candidates)) != labels[right]
     result = images.clone()
     result[right[is_broken]] = candidates[is_broken]
     return result
@@ -227,8 +227,8 @@ def rows(model: Classifier, batch: Batch, attack: AutoAttack) -> dict[str, AnyAr
         natural, answers = model(batch.images), [model(images) for images in adversarial]
     columns = {
         "label": batch.labels,
-        "prediction_natural": predicted_classes(natural),
-        "prediction": torch.stack([predicted_classes(logits) for logits in answers], 1),
+        "prediction_natural": predict_classes(natural),
+        "prediction": torch.stack([predict_classes(logits) for logits in answers], 1),
         "margin": -margin_loss(answers[-1], batch.labels),
         "perturbation": ball.length(last - batch.images).float(),
     }

@@ -26,7 +26,7 @@ from interpret_robust.datasets.batches import Batch, to_numpy
 from interpret_robust.datasets.cifar_c import GROUPS, SEVERITIES
 from interpret_robust.datasets.corruptions import CORRUPTIONS, corrupt_images
 from interpret_robust.models import Classifier
-from interpret_robust.models.classifier import predicted_classes
+from interpret_robust.models.classifier import predict_classes
 from interpret_robust.results.hdf5 import Axes, Columns, Result
 from interpret_robust.results.names import places, short_name
 from interpret_robust.results.schema import Column, Schema, interval, plot
@@ -127,14 +127,14 @@ def rows(model: Classifier, batch: Batch, settings: CorruptionSettings) -> dict[
 
     def predict(name: str, severity: int) -> Array:
         pictures = torch.from_numpy(corrupt_images(pixels, name, severity, settings.seed, batch.indices))
-        return to_numpy(predicted_classes(model(pictures.permute(0, 3, 1, 2).to(batch.images.device))))
+        return to_numpy(predict_classes(model(pictures.permute(0, 3, 1, 2).to(batch.images.device))))
 
     labels = to_numpy(batch.labels)
     predictions = [[predict(name, severity) for severity in settings.strengths()] for name in settings.names()]
     prediction = np.moveaxis(np.array(predictions), 2, 0)
     columns = {
         "label": labels,
-        "prediction_natural": to_numpy(predicted_classes(model(batch.images))),
+        "prediction_natural": to_numpy(predict_classes(model(batch.images))),
         "prediction": prediction,
         "right": group_means(_right(prediction, labels), settings.names()),
     }

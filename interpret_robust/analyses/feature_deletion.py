@@ -26,12 +26,12 @@ from interpret_robust.analyses.engine.settings import AttackSettings, WeightSett
 from interpret_robust.analyses.engine.work import Work
 from interpret_robust.attribution.gradients import position_weights
 from interpret_robust.core.arrays import AnyArray
-from interpret_robust.core.random_numbers import streams
+from interpret_robust.core.random_numbers import make_streams
 from interpret_robust.core.statistics import Interval, area_under, column_means, rates
 from interpret_robust.datasets import Dataset, Split
-from interpret_robust.datasets.batches import Batch, batch_places, read_batches, to_numpy
+from interpret_robust.datasets.batches import Batch, list_batch_places, read_batches, to_numpy
 from interpret_robust.models import Classifier
-from interpret_robust.models.classifier import Features, position_norm, predicted_classes
+from interpret_robust.models.classifier import Features, measure_positions, predict_classes
 from interpret_robust.results.hdf5 import Axes, Columns, Result
 from interpret_robust.results.schema import Column, Schema, interval, plot
 
@@ -129,7 +129,7 @@ def prepare(work: Work) -> Reference:
 def reference_batches(dataset: Dataset, batch_size: int, device: torch.device) -> Iterator[Batch]:
     """Return the images, in batches, whose mean feature stands for a removed one, see `Dataset.reference`."""
     train = dataset.reference.draw(REFERENCE_IMAGES)
-    return read_batches(train, batch_places(train, batch_size), device)
+    return read_batches(train, list_batch_places(train, batch_size), device)
 
 
 def position_mean(features: Features) -> Tensor:
@@ -161,7 +161,7 @@ def rows(model: Classifier, batch: Batch, reference: Reference) -> dict[str, Any
     with torch.no_grad():
         clean, adversarial_features = model.features(batch.images), model.features(adversarial)
         weights = to_numpy(position_weights(model, batch.images, settings.spatial_weight, clean))
-        distance = to_numpy(position_norm(clean.local - adversarial_features.local))
+        distance = to_numpy(measure_positions(clean.local - adversarial_features.local))
         ranks = torch.from_numpy(removal_ranks(weights, distance, reference.prior, settings.seed, batch.indices))
         answers = [
             answers_without(model, images, features.local, ranks.to(features.local.device), reference.fill)
@@ -169,8 +169,8 @@ def rows(model: Classifier, batch: Batch, reference: Reference) -> dict[str, Any
         ]
         columns = {
             "label": to_numpy(batch.labels),
-            "prediction_clean": to_numpy(predicted_classes(model.classifier(clean.pooled))),
-            "prediction_adversarial": to_numpy(predicted_classes(model.classifier(adversarial_features.pooled))),
+            "prediction_clean": to_numpy(predict_classes(model.classifier(clean.pooled))),
+            "prediction_adversarial": to_numpy(predict_classes(model.classifier(adversarial_features.pooled))),
             "weights": weights,
             "distance": distance,
             "correct": to_numpy(torch.stack(answers, 1) == batch.labels[:, None, None, None]),
@@ -186,7 +186,7 @@ def removal_ranks(
     Positions that are equal in what orders them go in the random order of their image, which depends on the seed
     and the image's index alone.
     """
-    chance = np.stack([stream.random(weights.shape[1]) for stream in streams(seed, indices, TIES)])
+    chance = np.stack([stream.random(weights.shape[1]) for stream in make_streams(seed, indices, TIES)])
     first = {
         "attended": np.nan_to_num(weights),
         "unattended": -np.nan_to_num(weights),
@@ -206,7 +206,7 @@ def answers_without(model: Classifier, images: Tensor, local: Tensor, ranks: Ten
     """
 
     def answer(rank: Tensor, removed_count: int) -> Tensor:
-        return predicted_classes(logits_without(model, images, local, rank < removed_count, fill))
+        return predict_classes(logits_without(model, images, local, rank < removed_count, fill))
 
     steps = removal_counts(local.shape[2] * local.shape[3])
     return torch.stack([torch.stack([answer(rank, removed_count) for removed_count in steps], 1) for rank in ranks], 1)

@@ -36,7 +36,7 @@ from interpret_robust.core.statistics import Interval, column_means
 from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import Batch, to_numpy
 from interpret_robust.models import Classifier
-from interpret_robust.models.classifier import predicted_classes
+from interpret_robust.models.classifier import predict_classes
 from interpret_robust.models.losses import cross_entropy
 from interpret_robust.results.hdf5 import Columns, Result
 from interpret_robust.results.schema import Column, Schema, interval, plot
@@ -156,7 +156,7 @@ def rows(model: Classifier, batch: Batch, context: Context) -> dict[str, AnyArra
     views = torch.stack([as_image(maps, rule, context.set_deviation).flatten(1) for rule in RULES], 1)
     columns = {
         "label": batch.labels,
-        "prediction": predicted_classes(logits),
+        "prediction": predict_classes(logits),
         "target": targets,
         "loss": cross_entropy(logits, targets),
         "map": unit.half(),

@@ -31,13 +31,13 @@ from interpret_robust.attribution.gradients import gradient_map, random_targets
 from interpret_robust.attribution.scale_rules import RULES, Rule, as_image, degenerate, moments, pooled_deviation
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
-from interpret_robust.core.random_numbers import streams
+from interpret_robust.core.random_numbers import make_streams
 from interpret_robust.core.statistics import rates
 from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import Batch, to_numpy
 from interpret_robust.models import Classifier
-from interpret_robust.models.classifier import answers_repeat, predicted_classes
-from interpret_robust.models.reinitialize import CALIBRATION_IMAGES, random_network
+from interpret_robust.models.classifier import answers_repeat, predict_classes
+from interpret_robust.models.reinitialize import CALIBRATION_IMAGES, randomize_network
 from interpret_robust.results import gradmap_tables
 from interpret_robust.results.hdf5 import Columns
 from interpret_robust.results.names import VIEWS
@@ -195,7 +195,7 @@ def prepare(work: Work) -> Readers:
     return Readers(
         settings,
         work.evaluators,
-        random_network(work.network, images, settings.seed),
+        randomize_network(work.network, images, settings.seed),
         _deviations(work),
         reader,
     )
@@ -239,15 +239,15 @@ def controls(batch: Batch, maps: Tensor, readers: Readers) -> Iterator[Tensor]:
     seed, indices = readers.settings.seed, batch.indices
     yield _map(readers.random, batch, batch.labels, readers.settings)
     yield -filters.sobel(batch.images)
-    yield filters.pixel_shuffle(maps, streams(seed, indices, SHUFFLE))
-    yield filters.phase_random(maps, streams(seed, indices, PHASES))
+    yield filters.pixel_shuffle(maps, make_streams(seed, indices, SHUFFLE))
+    yield filters.phase_random(maps, make_streams(seed, indices, PHASES))
     yield -maps.abs()
 
 
 def read_by(evaluators: Sequence[Classifier], images: Iterable[Tensor]) -> AnyArray:
     """Return the class that each evaluator sees in each of several batches of images: (N, evaluator, batch)."""
     with torch.no_grad():
-        answers = [torch.stack([predicted_classes(evaluator(view)) for evaluator in evaluators], 1) for view in images]
+        answers = [torch.stack([predict_classes(evaluator(view)) for evaluator in evaluators], 1) for view in images]
     return to_numpy(torch.stack(answers, 2))
 
 

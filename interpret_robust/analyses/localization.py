@@ -29,7 +29,7 @@ from interpret_robust.core.statistics import RESAMPLES, TAILS, UNKNOWN, Interval
 from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import Batch, to_numpy
 from interpret_robust.models import Classifier
-from interpret_robust.models.classifier import predicted_classes
+from interpret_robust.models.classifier import predict_classes
 from interpret_robust.results.hdf5 import Columns, Result
 from interpret_robust.results.schema import Column, Schema, interval, plot
 
@@ -138,7 +138,7 @@ class Patterns:
         next_labels = (labels + 1) % len(self.flat)
         change = self.pixels[next_labels] - self.pixels[labels]
         with torch.no_grad():
-            predicted = to_numpy(predicted_classes(model(batch.images + change.to(batch.images))))
+            predicted = to_numpy(predict_classes(model(batch.images + change.to(batch.images))))
         columns = {"follows": predicted == next_labels, "stays": predicted == labels}
         return columns | self.measure_alignment(gradient.reshape(len(labels), -1), labels)
 
@@ -194,7 +194,7 @@ def rows(model: Classifier, batch: Batch, search: Search) -> dict[str, AnyArray]
     labels = to_numpy(batch.labels)
     with torch.no_grad():
         features = model.features(batch.images)
-        predicted = predicted_classes(model.classifier(features.pooled))
+        predicted = predict_classes(model.classifier(features.pooled))
     weights = to_numpy(position_weights(model, batch.images, search.weights, features))
     own_gradient = gradient_map(search.source, model, batch.images, batch.labels, batch.indices)
     gradient = to_numpy(own_gradient).astype(np.float64)

@@ -29,12 +29,12 @@ from interpret_robust.attribution.gradients import gradient_map, map_promise, re
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import NotFiniteError, UserError
 from interpret_robust.core.parsing import format_percent
-from interpret_robust.core.random_numbers import streams
+from interpret_robust.core.random_numbers import make_streams
 from interpret_robust.core.statistics import Interval, bootstrap_mean
 from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import Batch, to_numpy
 from interpret_robust.models import Classifier
-from interpret_robust.models.classifier import predicted_classes
+from interpret_robust.models.classifier import predict_classes
 from interpret_robust.models.losses import cross_entropy
 from interpret_robust.results.hdf5 import Columns, Result
 from interpret_robust.results.schema import Column, Schema, interval, plot
@@ -108,7 +108,7 @@ class QualitySettings(SourceSettings):
 def rows(model: Classifier, batch: Batch, settings: QualitySettings) -> dict[str, AnyArray]:
     """Return sensitivity and infidelity, image by image: what is drawn for one does not depend on the others."""
     with torch.no_grad():
-        predicted = to_numpy(predicted_classes(model(batch.images)))
+        predicted = to_numpy(predict_classes(model(batch.images)))
     qualities = [_measure(model, batch, place, settings) for place in range(len(batch.indices))]
     columns = {name: np.array([getattr(quality, name) for quality in qualities]) for name in Quality._fields}
     columns |= {"label": to_numpy(batch.labels), "prediction": predicted}
@@ -130,7 +130,7 @@ class Quality(NamedTuple):
 
 def _measure(model: Classifier, batch: Batch, place: int, settings: QualitySettings) -> Quality:
     image, label, index = batch.images[place : place + 1], batch.labels[place : place + 1], batch.indices[place]
-    (moves,), (order,) = (streams(settings.seed, [index], purpose) for purpose in (MOVES, SHUFFLE))
+    (moves,), (order,) = (make_streams(settings.seed, [index], purpose) for purpose in (MOVES, SHUFFLE))
 
     def explain(images: Tensor) -> Tensor:
         count = len(images)
@@ -176,7 +176,7 @@ def _changes(
     model: Classifier, image: Tensor, label: Tensor, index: int, settings: QualitySettings
 ) -> tuple[Tensor, Tensor]:
     """Return by what a map is multiplied to predict each square (M, C, H, W), and the changes of the loss (M,)."""
-    (squares,) = streams(settings.seed, [index], SQUARES)
+    (squares,) = make_streams(settings.seed, [index], SQUARES)
     masks = square_masks(squares, settings.samples, image.shape[2], image.shape[3]).to(image)
     moves = masks * (image - image.mean((2, 3), keepdim=True))
     with torch.no_grad():

@@ -25,12 +25,12 @@ from interpret_robust.attacks.square import RandomSearch
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.parsing import format_percent
-from interpret_robust.core.random_numbers import streams
+from interpret_robust.core.random_numbers import make_streams
 from interpret_robust.core.statistics import Interval, rate, rates
 from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import Batch, to_numpy
 from interpret_robust.models import Classifier
-from interpret_robust.models.classifier import predicted_classes
+from interpret_robust.models.classifier import predict_classes
 from interpret_robust.models.losses import LOSSES, loss_gradient
 from interpret_robust.results.hdf5 import Axes, Columns, Result
 from interpret_robust.results.names import growing_radii
@@ -140,7 +140,7 @@ def rows(model: Classifier, batch: Batch, settings: MaskingSettings) -> dict[str
     """Return outcomes of one batch."""
     images, labels, seed = batch.images, batch.labels, settings.seed
     one_step = settings.one_step()(model, images, labels, per_image_noise(seed, batch.indices))
-    search = settings.search()(model, images, labels, streams(seed, batch.indices, SEARCH))
+    search = settings.search()(model, images, labels, make_streams(seed, batch.indices, SEARCH))
     gradients = [loss_gradient(model, images, labels, LOSSES[loss]).flatten(1) for loss in LOSSES]
     columns = {
         "label": labels,
@@ -156,7 +156,7 @@ def rows(model: Classifier, batch: Batch, settings: MaskingSettings) -> dict[str
 
 @torch.no_grad()
 def _predict(model: Classifier, images: Tensor) -> Tensor:
-    return predicted_classes(model(images))
+    return predict_classes(model(images))
 
 
 def _noisy(model: Classifier, batch: Batch, settings: MaskingSettings) -> Tensor:

@@ -29,12 +29,12 @@ from interpret_robust.attribution.gradients import gradient_map
 from interpret_robust.attribution.imputation import impute_pixels
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.parsing import format_percent
-from interpret_robust.core.random_numbers import streams
+from interpret_robust.core.random_numbers import make_streams
 from interpret_robust.core.statistics import Interval, area_under, finite_column_means, rates
 from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import Batch, to_numpy
 from interpret_robust.models import Classifier
-from interpret_robust.models.classifier import predicted_classes
+from interpret_robust.models.classifier import predict_classes
 from interpret_robust.results.hdf5 import Axes, Columns, Result
 from interpret_robust.results.schema import Column, Schema, interval, plot
 
@@ -159,7 +159,7 @@ def rows(model: Classifier, batch: Batch, reference: Reference) -> dict[str, Any
     maps = gradient_map(settings.source, model, batch.images, batch.labels, batch.indices, settings.seed)
     importance = _magnitude(maps)
     with torch.no_grad():
-        predicted = predicted_classes(model(batch.images))
+        predicted = predict_classes(model(batch.images))
         replacement = _Replacement(batch, reference)
         chance = _uniform(settings.seed, batch, importance.shape[1], CHANCE)
         curves = [
@@ -188,7 +188,7 @@ def _magnitude(maps: Tensor) -> AnyArray:
 
 def _uniform(seed: int, batch: Batch, count: int, purpose: int) -> AnyArray:
     """Return uniform numbers (N, count), each image's a function of the seed, its index and the purpose alone."""
-    return np.stack([stream.random(count) for stream in streams(seed, batch.indices, purpose)])
+    return np.stack([stream.random(count) for stream in make_streams(seed, batch.indices, purpose)])
 
 
 class _Replacement:
@@ -200,7 +200,7 @@ class _Replacement:
         seed = reference.settings.seed
         self.chance = _uniform(seed, batch, height * width, TIES)
         shape = (channels, height, width)
-        self.noise = [stream.standard_normal(shape, np.float32) for stream in streams(seed, batch.indices, NOISE)]
+        self.noise = [stream.standard_normal(shape, np.float32) for stream in make_streams(seed, batch.indices, NOISE)]
         self.fill = np.broadcast_to(self.color[:, None, None], (count, *shape))
         if reference.settings.fill == "blur":
             deviation = min(height, width) / BLUR
@@ -239,7 +239,7 @@ def _answers(
     for percent in PERCENTS:
         images = torch.from_numpy(replacement.replace(ranks, rule, percent)).to(batch.images.device)
         logits = model(images)
-        correct.append(to_numpy(predicted_classes(logits) == batch.labels))
+        correct.append(to_numpy(predict_classes(logits) == batch.labels))
         of_class = logits.softmax(1).gather(1, predicted.clamp_min(0)[:, None])[:, 0]
         probability.append(to_numpy(torch.where(predicted < 0, torch.nan, of_class)))  # no answer has no class
     return np.stack([np.stack(correct), np.stack(probability)])

@@ -32,10 +32,10 @@ from interpret_robust.core.statistics import CONFIDENCE, finite_column_means, ra
 from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import Batch, to_numpy
 from interpret_robust.models import Classifier
-from interpret_robust.models.classifier import predicted_classes
+from interpret_robust.models.classifier import predict_classes
 from interpret_robust.models.folding import fold
 from interpret_robust.models.losses import loss_gradient
-from interpret_robust.models.reinitialize import CALIBRATION_IMAGES, random_network, randomize, stages
+from interpret_robust.models.reinitialize import CALIBRATION_IMAGES, list_stages, randomize, randomize_network
 from interpret_robust.results.hdf5 import Axes, Columns, Result
 from interpret_robust.results.schema import Column, Schema, interval, plot
 
@@ -105,7 +105,7 @@ class Cascade(NamedTuple):
 
 def axes(work: Work) -> Axes:
     """Return the trained network, each stage by the part that went last, and the independent random networks."""
-    parts = (name for name, _ in stages(work.network))
+    parts = (name for name, _ in list_stages(work.network))
     return {"stage": ("trained", *parts, *(f"random {number}" for number in range(1, RANDOM_NETWORKS + 1)))}
 
 
@@ -116,8 +116,8 @@ def prepare(work: Work) -> Cascade:
     work.doubt_random_networks(images)
     networks = [
         original,
-        *(randomize(original, depth, images, seed) for depth in range(1, len(stages(original)) + 1)),
-        *(random_network(original, images, seed + number) for number in range(1, RANDOM_NETWORKS + 1)),
+        *(randomize(original, depth, images, seed) for depth in range(1, len(list_stages(original)) + 1)),
+        *(randomize_network(original, images, seed + number) for number in range(1, RANDOM_NETWORKS + 1)),
     ]
     evaluator = next(iter(work.evaluators.values()))
     height, width = work.config["local_grid"]
@@ -155,7 +155,7 @@ def _look(network: Classifier, batch: Batch, cascade: Cascade) -> Look:
     magnitude: Tensor = torch.linalg.vector_norm(gradient, dim=1)
     weights = to_numpy(position_weights(network, batch.images, cascade.weights))
     with torch.no_grad():
-        answers = to_numpy(predicted_classes(cascade.evaluator(as_image(-gradient, "clip", 0.0))))
+        answers = to_numpy(predict_classes(cascade.evaluator(as_image(-gradient, "clip", 0.0))))
     flat = {"magnitude": to_numpy(magnitude.flatten(1)), "gradient": to_numpy(gradient.flatten(1)), "weights": weights}
     return Look(magnitude, weights, answers, {name: unit_ranks(values) for name, values in flat.items()})
 

@@ -32,7 +32,7 @@ from interpret_robust.core.statistics import Interval, rates
 from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import Batch, to_numpy
 from interpret_robust.models import Classifier
-from interpret_robust.models.classifier import predicted_classes
+from interpret_robust.models.classifier import predict_classes
 from interpret_robust.models.losses import margin_loss
 from interpret_robust.results.attack_comparison import comparison_tables
 from interpret_robust.results.attack_outcomes import gradients_asked, headline, readings
@@ -256,7 +256,7 @@ def _note_apgd(model: Classifier, batch: Batch, settings: TableSettings, record:
 def _read(target: Classifier, images: Tensor, labels: Tensor) -> dict[str, AnyArray]:
     """Return a target's answers (N,) and its margins (N,)."""
     logits = target(images)
-    return {"prediction": to_numpy(predicted_classes(logits)), "margin": to_numpy(-margin_loss(logits, labels))}
+    return {"prediction": to_numpy(predict_classes(logits)), "margin": to_numpy(-margin_loss(logits, labels))}
 
 
 def summarize(arrays: Columns, _: Split) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from interpret_robust.core.statistics import Interval, rates
 from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import Batch, to_numpy
 from interpret_robust.models import Classifier
-from interpret_robust.models.classifier import predicted_classes
+from interpret_robust.models.classifier import predict_classes
 from interpret_robust.models.losses import margin_loss
 from interpret_robust.results.hdf5 import Columns, Result
 from interpret_robust.results.schema import Column, Schema, interval, plot
@@ -84,8 +84,8 @@ def rows(model: Classifier, batch: Batch, settings: TargetedSettings) -> dict[st
     columns = {
         "label": batch.labels,
         "aim": aims,
-        "prediction_natural": predicted_classes(natural),
-        "prediction": predicted_classes(logits),
+        "prediction_natural": predict_classes(natural),
+        "prediction": predict_classes(logits),
         "margin": -margin_loss(logits, aims),
     }
     return {f"per_image/{name}": to_numpy(values) for name, values in columns.items()}

@@ -21,8 +21,8 @@ from interpret_robust.core.errors import UserError, check_truth, find_nearest
 from interpret_robust.core.files import replace_file
 from interpret_robust.core.locks import Lock
 from interpret_robust.core.parsing import format_count
-from interpret_robust.core.plugins import first_words
-from interpret_robust.core.provenance import package_version
+from interpret_robust.core.plugins import quote_error
+from interpret_robust.core.provenance import read_package_version
 from interpret_robust.core.spelling import american
 from interpret_robust.core.statistics import Interval
 from interpret_robust.figures import saving
@@ -206,7 +206,7 @@ class Answer:
                 groups = {node.path: _with_text(node.to_dataset(inherit=False).load()) for node in tree.subtree}
         except hdf5.UNREADABLE as error:
             raise UserError(
-                f"{self.result.path} cannot be read by xarray ({first_words(error)}): `irt validate` tells what of it "
+                f"{self.result.path} cannot be read by xarray ({quote_error(error)}): `irt validate` tells what of it "
                 "is damaged."
             ) from error
         content = xarray.DataTree.from_dict(groups)
@@ -365,7 +365,7 @@ def _figure(results: Sequence[hdf5.Result], path: str | Path | None, panel: str 
     drawing = compose(results[0].analysis, results, panel)
     if target is not None:
         with Lock(target.with_suffix(".png")):
-            saving.save(drawing, target.parent, target.stem, saving.inputs(results), package_version())
+            saving.save(drawing, target.parent, target.stem, saving.inputs(results), read_package_version())
     return drawing.figure
 
 

@@ -192,7 +192,7 @@ def _load(model: str | Path | nn.Module, data: Data | None, card: dict[str, Any]
         return _load_anew(model, model.subject, data, card)
     if isinstance(model, nn.Module):
         kind = type(model)
-        reference = cards.reference(f"{kind.__module__}:{kind.__qualname__}", **{"label": kind.__name__, **card})
+        reference = cards.parse_reference(f"{kind.__module__}:{kind.__qualname__}", **{"label": kind.__name__, **card})
         assert isinstance(reference, Card)
         if reference.weights is not None or reference.arguments:
             raise UserError("a network object has its weights already: load them where you build it.")
@@ -200,7 +200,7 @@ def _load(model: str | Path | nn.Module, data: Data | None, card: dict[str, Any]
         return Model(external.bring(copy_of(model), reference, dataset, dataset.name))
     if not isinstance(model, str | Path):
         raise UserError(f"model is of type {type(model).__name__}{_remedy(model)}")
-    reference = cards.reference(check_path("model", model), **card)
+    reference = cards.parse_reference(check_path("model", model), **card)
     if isinstance(reference, Path) and reference.suffix != ".json" and data is not None:
         raise UserError(
             f"{model} is a checkpoint of `irt train`, which knows its images: give others to ir.analyze(name, model, "
@@ -210,7 +210,7 @@ def _load(model: str | Path | nn.Module, data: Data | None, card: dict[str, Any]
         network, remarks = build_network(reference, data.class_names)
         return Model(external.bring(network, reference, data, data.name, remarks))
     source = None if data is None or isinstance(data, Dataset) else name_of(data)
-    return Model(external.subject(reference, source, is_shared=False))
+    return Model(external.find_subject(reference, source, is_shared=False))
 
 
 def _load_anew(model: Model, subject: ExternalModel, data: Data | None, card: dict[str, Any]) -> Model:

@@ -26,7 +26,7 @@ from interpret_robust.attacks.norms import Ball, check_reach, make_ball
 from interpret_robust.attacks.settings import Norm, check_numbers
 from interpret_robust.core.errors import UserError, unknown
 from interpret_robust.models import Classifier
-from interpret_robust.models.classifier import predicted_classes
+from interpret_robust.models.classifier import predict_classes
 from interpret_robust.models.folding import fold
 from interpret_robust.models.losses import cross_entropy, margin_loss
 
@@ -130,7 +130,7 @@ class TargetedAPGD:
         bounds = ball.bounds(images.float())
         with _attackable(model) as subject:
             logits = _logits(subject, adversarial)
-            right = (predicted_classes(logits) == labels) & (True if subset is None else subset)
+            right = (predict_classes(logits) == labels) & (True if subset is None else subset)
             targets = _wrong_classes(logits, labels)[:, : self.targets]
             for target in targets.T:
                 start = ball.start(images.float(), noise, *bounds)  # of all, so that no stream depends on others
@@ -141,7 +141,7 @@ class TargetedAPGD:
                 ascent = ascend(subject, images[places].float(), labels[places], start[places], loss, ball, self.steps)
                 adversarial[places] = ascent
                 gradients[places] += self.steps
-                right[places] = predicted_classes(_logits(subject, ascent)) == labels[places]
+                right[places] = predict_classes(_logits(subject, ascent)) == labels[places]
         return Ascent(check_adversarial(model, adversarial, images, self.eps, self.norm), gradients)
 
 
@@ -269,7 +269,7 @@ def _look(
         logits = model(images).float()
         values = loss(logits)
         gradient = torch.autograd.grad(values.sum(), images)[0] if differentiate else torch.zeros_like(images)
-    return values.detach(), gradient, predicted_classes(logits) != labels
+    return values.detach(), gradient, predict_classes(logits) != labels
 
 
 def _is_better(new: tuple[Tensor, Tensor], old: tuple[Tensor, Tensor]) -> Tensor:

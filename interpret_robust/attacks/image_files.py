@@ -18,7 +18,7 @@ from torch import Tensor
 
 from interpret_robust.core.errors import UserError, reason_in_brackets
 from interpret_robust.core.files import check_readable
-from interpret_robust.core.plugins import first_words
+from interpret_robust.core.plugins import quote_error
 from interpret_robust.datasets.npz import UNREADABLE
 from interpret_robust.models.weights.content import check_archive, read_tensors
 from interpret_robust.results.hdf5 import FORMAT
@@ -129,7 +129,7 @@ def _npz(path: Path) -> Arrays:
         with np.load(path, allow_pickle=False) as file:
             return {name.removesuffix(".npy"): file[name] for name in members}
     except (*UNREADABLE, KeyError) as error:
-        reason = first_words(error)
+        reason = quote_error(error)
     if "allow_pickle" in reason:
         raise UserError(f"{path} holds Python objects, which are never unpickled: give uint8, or floats in [0, 1].")
     raise UserError(f"{path} is no whole .npz file ({reason}): save the images anew with numpy.savez.")

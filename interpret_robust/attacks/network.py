@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from interpret_robust.attacks.settings import BatchNormMode
 from interpret_robust.core.errors import UserError
 from interpret_robust.models import Classifier
-from interpret_robust.models.classifier import precisions
-from interpret_robust.models.logits import as_logits, kind
+from interpret_robust.models.classifier import list_precisions
+from interpret_robust.models.logits import as_logits, describe_answer
 
 
 class OnCopies(nn.Module):
@@ -22,7 +22,7 @@ class OnCopies(nn.Module):
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
-        self.dtype = torch.float64 if precisions(network) == {torch.float64} else torch.float32
+        self.dtype = torch.float64 if list_precisions(network) == {torch.float64} else torch.float32
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the network's logits (N, classes) of images (N, C, H, W), which stay as they are.
@@ -33,13 +33,14 @@ class OnCopies(nn.Module):
         answer = self.network(images.to(self.dtype, copy=True))
         if not isinstance(answer, Tensor):
             raise UserError(
-                f"the model answers with {kind(answer)}: let it return the logits (N, classes) alone, as "
+                f"the model answers with {describe_answer(answer)}: let it return the logits (N, classes) alone, as "
                 "ir.load(model, data) reads them."
             )
         logits = as_logits(answer, None, None, answer.dtype)
         if logits.ndim != 2 or len(logits) != len(images):
             raise UserError(
-                f"the model answers {len(images)} images with {kind(answer)}: let it return logits (N, classes)."
+                f"the model answers {len(images)} images with {describe_answer(answer)}: let it return logits "
+                "(N, classes)."
             )
         if logits.shape[1:] == (1,):
             raise UserError("the model has one logit z, which no loss can lower: give two, torch.cat([-z, z], 1) / 2.")
@@ -81,6 +82,6 @@ def check_weights(model: nn.Module) -> None:
         raise UserError(
             "the model was made in torch.inference_mode, where nothing gets a gradient: build or load it outside."
         )
-    if precisions(model) and precisions(model) <= {torch.float16, torch.bfloat16}:
-        names = " and ".join(sorted(str(dtype).removeprefix("torch.") for dtype in precisions(model)))
+    if list_precisions(model) and list_precisions(model) <= {torch.float16, torch.bfloat16}:
+        names = " and ".join(sorted(str(dtype).removeprefix("torch.") for dtype in list_precisions(model)))
         raise UserError(f"the model has weights in {names}, and images are float32: give model.float().")

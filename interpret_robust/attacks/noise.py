@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interpret_robust.core.random_numbers import streams
+from interpret_robust.core.random_numbers import make_streams
 
 Noise = Callable[[Tensor], Tensor]
 """Given images, uniform noise of their shape in [-1, 1)."""
@@ -43,7 +43,7 @@ def per_image_noise(seed: int, indices: Sequence[int], purpose: int = 0) -> Nois
         >>> torch.equal(first(torch.zeros(2, 3, 2, 4))[1], second(torch.zeros(2, 3, 2, 4))[0])
         True
     """
-    image_streams = streams(seed, indices, purpose)
+    image_streams = make_streams(seed, indices, purpose)
 
     def draw(images: Tensor) -> Tensor:
         if len(images) != len(image_streams):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from interpret_robust.core.errors import UserError, unknown
-from interpret_robust.core.random_numbers import streams
+from interpret_robust.core.random_numbers import make_streams
 
 RULES = ("least-likely", "next", "random")
 PURPOSE = 9
@@ -27,7 +27,7 @@ def draw_others(labels: Tensor, indices: Sequence[int], classes: int, seed: int,
     """
     if classes < 2:
         raise UserError("the model has one class only, and a random target is another class than the true one.")
-    steps = [int(stream.integers(1, classes)) for stream in streams(seed, indices, purpose)]
+    steps = [int(stream.integers(1, classes)) for stream in make_streams(seed, indices, purpose)]
     return (labels + torch.tensor(steps, device=labels.device)) % classes
 
 

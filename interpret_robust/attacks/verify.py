@@ -20,12 +20,12 @@ from interpret_robust.attacks.settings import Norm, check_numbers, resolve_ball
 from interpret_robust.core import progress
 from interpret_robust.core.device import exact
 from interpret_robust.core.errors import UserError, reason_in_brackets
-from interpret_robust.core.files import file_sha256
+from interpret_robust.core.files import hash_file
 from interpret_robust.core.statistics import Interval, rate
 from interpret_robust.datasets import Dataset, Split
-from interpret_robust.datasets.batches import batch_places, make_batch
+from interpret_robust.datasets.batches import list_batch_places, make_batch
 from interpret_robust.models.checks.watch import watch
-from interpret_robust.models.classifier import predicted_classes
+from interpret_robust.models.classifier import predict_classes
 from interpret_robust.models.subject import Subject, check_fit
 from interpret_robust.results.attack_outcomes import Outcomes
 from interpret_robust.results.names import length
@@ -119,7 +119,7 @@ def verify(
         float(changes["l2"].mean()),
         rate(natural),
         rate(adversarial),
-        file_sha256(path),
+        hash_file(path),
         int(is_unchanged.sum()),
         doubt or _doubt_about_end(is_unchanged),
     )
@@ -288,13 +288,13 @@ def _answers(
             batch = make_batch(clean, range(span.start, span.stop), device)
             tensors = torch.from_numpy(images.part(span).astype(np.float32)).to(device)
             for pixels, right in ((batch.images, natural), (tensors, adversarial)):
-                right[span] = (predicted_classes(model(pixels)) == batch.labels).cpu().numpy()
+                right[span] = (predict_classes(model(pixels)) == batch.labels).cpu().numpy()
         return natural, adversarial, None if model.answers_alone else next(doubts(), None)
 
 
 def _parts(clean: Split, activity: str) -> Iterator[slice]:
     """Yield the places of a batch of images after the other, with a progress bar."""
-    with progress.bar(activity, len(clean), "images") as bar:
-        for places in batch_places(clean):
+    with progress.open_bar(activity, len(clean), "images") as bar:
+        for places in list_batch_places(clean):
             yield slice(places.start, places.stop)
             bar.update(len(places))

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from interpret_robust.attribution.layer_rules import OF_CHANGES, OF_RELU, check_steps, layers_with_rule
 from interpret_robust.attribution.steps import copied_inputs
 from interpret_robust.core.errors import UserError, unknown
-from interpret_robust.core.plugins import first_words
+from interpret_robust.core.plugins import quote_error
 from interpret_robust.core.random_numbers import preserve_random_numbers
 from interpret_robust.models import Classifier
 from interpret_robust.models.losses import cross_entropy
@@ -293,7 +293,7 @@ def _attribute(kind: Any, name: str, loss: Loss, images: Tensor, options: dict[s
 
 
 def _failure(name: str, error: Exception) -> UserError:
-    return UserError(f"captum's {name} fails in this network ({first_words(error)}).")
+    return UserError(f"captum's {name} fails in this network ({quote_error(error)}).")
 
 
 def local_module(model: nn.Module) -> nn.Module:

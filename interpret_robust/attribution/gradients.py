@@ -18,9 +18,9 @@ from interpret_robust.attribution.token_maps import RULES, is_rule, token_map, t
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import NotFiniteError, UserError, unknown
 from interpret_robust.core.plugins import import_object, is_reference
-from interpret_robust.core.random_numbers import streams
+from interpret_robust.core.random_numbers import make_streams
 from interpret_robust.models import Classifier
-from interpret_robust.models.classifier import Features, position_norm
+from interpret_robust.models.classifier import Features, measure_positions
 from interpret_robust.models.losses import cross_entropy, loss_gradient
 from interpret_robust.models.subject import Subject
 from interpret_robust.models.variants import has_attention
@@ -67,14 +67,14 @@ def gradient_map(
         case "gradient":
             attribution = loss_gradient(model, images, labels)
         case "smooth-gradient":
-            attribution = _smooth(model, images, labels, streams(seed, indices))
+            attribution = _smooth(model, images, labels, make_streams(seed, indices))
         case "integrated-gradients":
-            attribution = _integrate(model, images, labels, streams(seed, indices))
+            attribution = _integrate(model, images, labels, make_streams(seed, indices))
         case _ if is_rule(source):
             attribution = token_map(source, model, images, labels)
         case _:
             name = source.removeprefix(captum_methods.PREFIX)
-            attribution = captum_methods.attribution(name, model, images, labels, streams(seed, indices))
+            attribution = captum_methods.attribution(name, model, images, labels, make_streams(seed, indices))
     _check_numbers(attribution)
     return attribution
 
@@ -88,11 +88,11 @@ def map_promise(
     expectation, over its random points.
     """
     if source == "integrated-gradients":
-        baselines = _noise_images(images, streams(seed, indices))
+        baselines = _noise_images(images, make_streams(seed, indices))
         with torch.no_grad():
             return cross_entropy(model(images), labels) - cross_entropy(model(baselines), labels)
     name = source.removeprefix(captum_methods.PREFIX)
-    return captum_methods.promise(name, model, images, labels, streams(seed, indices))
+    return captum_methods.promise(name, model, images, labels, make_streams(seed, indices))
 
 
 def completeness_gap(
@@ -150,7 +150,7 @@ def position_weights(model: Classifier, images: Tensor, weight: str, features: F
         case "grad-cam":
             weights = _grad_cam(model, images, features.local)
         case "feature-norm":
-            weights = position_norm(features.local)
+            weights = measure_positions(features.local)
         case _ if is_rule(weight):
             weights = token_weights(weight, model, images).flatten(1)
         case _:

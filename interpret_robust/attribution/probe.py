@@ -11,7 +11,7 @@ from torch import Tensor
 from interpret_robust.attribution.scale_rules import as_image
 from interpret_robust.core.errors import UserError
 from interpret_robust.datasets import Split
-from interpret_robust.datasets.batches import generator, to_device, to_pixels
+from interpret_robust.datasets.batches import make_generator, to_device, to_pixels
 from interpret_robust.models import Classifier, build
 from interpret_robust.models.losses import loss_gradient
 
@@ -34,7 +34,7 @@ def train(model: Classifier, split: Split, classes: int, seed: int, device: torc
     """
     images, labels = to_device(split.draw(IMAGES), device)
     probe = _build(images, classes, FIRST_SEED + seed).to(device).train()
-    steps = torch.randint(1, classes, labels.shape, generator=generator(device, seed, TARGETS, 0), device=device)
+    steps = torch.randint(1, classes, labels.shape, generator=make_generator(device, seed, TARGETS, 0), device=device)
     targets = (labels + steps) % classes
     maps = torch.cat(
         [
@@ -46,7 +46,7 @@ def train(model: Classifier, split: Split, classes: int, seed: int, device: torc
     optimizer = torch.optim.Adam(probe.parameters(), LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total)
     for epoch in range(EPOCHS):
-        order = torch.randperm(len(maps), generator=generator(device, seed, ORDER, epoch), device=device)
+        order = torch.randperm(len(maps), generator=make_generator(device, seed, ORDER, epoch), device=device)
         for indices in torch.split(order, BATCH_SIZE):
             optimizer.zero_grad()
             F.cross_entropy(probe(maps[indices]), targets[indices]).backward()  # type: ignore[no-untyped-call]

@@ -3,7 +3,7 @@
 import numpy as np
 
 from interpret_robust.core.arrays import AnyArray
-from interpret_robust.core.cells import cell_means
+from interpret_robust.core.cells import average_cells
 
 OBJECT_SHARE = 0.25
 """A position lies on the object where the mask covers at least this share of its cell."""
@@ -18,7 +18,7 @@ def object_positions(masks: AnyArray, grid: tuple[int, int]) -> AnyArray:
     A position stands for its cell of the image, and is on the object where the mask covers at least OBJECT_SHARE of
     it. Cells are cut at fractions of a pixel where the grid does not divide the mask.
     """
-    mask: AnyArray = cell_means(masks, grid).reshape(len(masks), -1) >= OBJECT_SHARE
+    mask: AnyArray = average_cells(masks, grid).reshape(len(masks), -1) >= OBJECT_SHARE
     return mask
 
 

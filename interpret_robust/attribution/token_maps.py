@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from interpret_robust.core.errors import UserError
 from interpret_robust.models import Classifier
-from interpret_robust.models.layers.self_attention import Tokens, attend, is_pool, tokens
+from interpret_robust.models.layers.self_attention import Tokens, attend, is_pool, read_tokens
 
 RULES = ("rollout", "relevance", "head:BLOCK.HEAD", "head:BLOCK", "head:last")
 
@@ -52,7 +52,7 @@ def token_weights(rule: str, model: Classifier, images: Tensor, classes: Tensor 
         >>> token_weights("rollout", model, images).shape
         torch.Size([8, 14, 14])
     """
-    places = tokens(model, images[:1])
+    places = read_tokens(model, images[:1])
     head = _head(rule, places.heads)
     parts = [slice(start, start + AT_ONCE) for start in range(0, len(images), AT_ONCE)]
     rows = [

@@ -32,7 +32,7 @@ from interpret_robust.cli.options import (
 )
 from interpret_robust.core.errors import unknown
 from interpret_robust.core.folders import Folders
-from interpret_robust.core.spelling import current
+from interpret_robust.core.spelling import update_name
 
 
 class AnalyzeGroup(click.Group):
@@ -44,7 +44,7 @@ class AnalyzeGroup(click.Group):
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:  # noqa: ARG002
         """Return the command of one analysis."""
-        name = current(name)
+        name = update_name(name)
         if name not in analyses.names():
             raise unknown("analysis", name, analyses.names())
         return analysis_command(name, f"irt analyze {name}")

@@ -31,15 +31,15 @@ def data() -> None:
 @data.command("list", epilog=with_examples("irt data list"))
 def data_list() -> None:
     """List the datasets by name, and whether their file is here."""
-    from interpret_robust.datasets.catalogue import descriptions, file_of, is_installed
+    from interpret_robust.datasets.catalogue import describe_datasets, find_file, is_installed
 
     rows = [
         {
             "name": name,
-            "here": "yes" if is_installed(name) or file_of(name).exists() else "no",
+            "here": "yes" if is_installed(name) or find_file(name).exists() else "no",
             "what": sentence,
         }
-        for name, sentence in descriptions().items()
+        for name, sentence in describe_datasets().items()
     ]
     click.echo(render(rows))
     click.echo("Folders of pictures work too, and any .npz of x_train, y_train, x_test and y_test: `irt data --help`.")
@@ -50,7 +50,7 @@ def data_list() -> None:
 def data_get(name: str) -> None:
     """Generate or download dataset NAME, check it, and store it as an .npz."""
     from interpret_robust.datasets import load
-    from interpret_robust.datasets.catalogue import file_of, is_installed
+    from interpret_robust.datasets.catalogue import find_file, is_installed
 
     dataset = load(name)
     train = f"{len(dataset.train)} train and " if dataset.is_for_training else ""
@@ -69,7 +69,7 @@ def data_get(name: str) -> None:
     click.echo(
         f"{name}: {train}{format_count(len(dataset.test), 'test image')} of {height}x{width}x{channels}, "
         f"{classes}, "
-        f"{'from an installed package' if is_installed(name) else f'in {file_of(name)}'}"
+        f"{'from an installed package' if is_installed(name) else f'in {find_file(name)}'}"
     )
 
 
@@ -86,7 +86,7 @@ def data_show(name: str, split: str | None, root: Path) -> None:
 
     Pictures of a folder are resized and cropped to squares.
     """
-    from interpret_robust.core.file_names import file_part
+    from interpret_robust.core.file_names import make_file_part
     from interpret_robust.datasets import load
     from interpret_robust.datasets.framing import Framing
     from interpret_robust.figures import contact_sheet
@@ -96,6 +96,6 @@ def data_show(name: str, split: str | None, root: Path) -> None:
     split = split or ("train" if dataset.is_for_training else "test")
     sources = {dataset.name: dataset.split(split).sha256}
     sheet = contact_sheet.draw(dataset, split)
-    stem = file_part(f"data-{dataset.name}-{split}")
+    stem = make_file_part(f"data-{dataset.name}-{split}")
     picture = keep(lambda: sheet, make_root(root).figures, stem, sources, click.echo)
     click.echo(f"{sheet.caption}\n{picture}")

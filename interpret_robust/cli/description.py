@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from interpret_robust.core.configs import lines
+from interpret_robust.core.configs import format_lines
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.parsing import format_count
 from interpret_robust.models import checkpoint_file
@@ -40,7 +40,7 @@ def _describe_checkpoint(path: Path) -> str:
     return "\n\n".join(
         [
             _fit(f"{path}: {len(content.tensors)} tensors, {numbers} numbers, checksum good"),
-            _fit(lines(metadata)),
+            _fit(format_lines(metadata)),
             render(rows) if rows else "no epoch is finished yet",
         ]
     )
@@ -54,7 +54,7 @@ def _describe_analysis(path: Path) -> str:
     return "\n\n".join(
         [
             _fit(f"{path}: {result.schema}, {format_count(result.count, 'image')}, checksum good"),
-            _fit(lines(hdf5.provenance(path))),
+            _fit(format_lines(hdf5.provenance(path))),
             render(rows),
             render(numbers),
         ]

@@ -149,9 +149,9 @@ def _subject(
 ) -> "Subject":
     """Return the model, one from elsewhere with its dataset, or with the pictures where none is named."""
     from interpret_robust.datasets.reference import merge
-    from interpret_robust.models.external import subject
+    from interpret_robust.models.external import find_subject
     from interpret_robust.models.loose_pictures import bring_with_pictures
 
     if isinstance(reference, Path) or dataset is not None:
-        return subject(reference, merge(dataset, size, skips_damaged=False, classes=classes))
+        return find_subject(reference, merge(dataset, size, skips_damaged=False, classes=classes))
     return bring_with_pictures(reference, pictures, size, None if classes is None else Path(classes))

@@ -109,7 +109,7 @@ def verify(
     from interpret_robust.models import external
 
     with redirect_stdout(sys.stderr):  # what a network prints must not get into a table
-        subject = external.subject(models[0], dataset)
+        subject = external.find_subject(models[0], dataset)
         data = load(dataset or subject.source)
         for doubt in subject.doubts:
             warn(doubt)

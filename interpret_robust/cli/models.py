@@ -21,7 +21,7 @@ from interpret_robust.cli.options import (
     with_examples,
 )
 from interpret_robust.core.errors import UserError
-from interpret_robust.core.file_names import shared_prefix
+from interpret_robust.core.file_names import find_shared_prefix
 from interpret_robust.models.model_names import FORMS
 from interpret_robust.results.tables import Table, render, with_caption
 
@@ -42,7 +42,7 @@ def checkpoints_list(form: str, root: Path) -> None:
     from interpret_robust.cli import listing
 
     rows = listing.rows(open_root(root))
-    table = Table(rows, prefix=shared_prefix([row["checkpoint"] for row in rows]))
+    table = Table(rows, prefix=find_shared_prefix([row["checkpoint"] for row in rows]))
     click.echo(with_caption(table) if form == "text" else render(rows, form))
 
 
@@ -74,12 +74,15 @@ def model_layers(model: str, dataset: str, with_all_layers: bool, **card: Any) -
     """
     from interpret_robust.models import card as cards
 
-    reference = cards.reference(model, **card)
+    reference = cards.parse_reference(model, **card)
     cards.check_files(reference)
-    from interpret_robust.models.layer_table import attention_words, layer_rows  # which loads torch
+    from interpret_robust.models.layer_table import describe_attention, list_layer_rows  # which loads torch
 
     with redirect_stdout(sys.stderr):  # what a network prints must not get into a table
-        rows, words = layer_rows(reference, dataset, with_all=with_all_layers), attention_words(reference, dataset)
+        rows, words = (
+            list_layer_rows(reference, dataset, with_all=with_all_layers),
+            describe_attention(reference, dataset),
+        )
     click.echo(render(rows))
     if words:
         click.echo(words)
@@ -103,12 +106,12 @@ def model_card(model: str, dataset: str, overwrite: bool, output: Path, **card: 
 
     if output.suffix != ".json":
         raise UserError(f"{output}: a card's name ends in .json.")
-    reference = cards.reference(model, **card)
+    reference = cards.parse_reference(model, **card)
     cards.check_files(reference)
     from interpret_robust.models import external
 
     with redirect_stdout(sys.stderr):
-        subject = external.subject(reference, dataset)
+        subject = external.find_subject(reference, dataset)
         if not isinstance(subject, external.ExternalModel):
             raise UserError(f"{model} is a checkpoint of `irt train`, which needs no card: give it to `irt analyze`.")
         outcome = subject.trial  # before a card is written

@@ -12,7 +12,7 @@ import click
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.file_names import resolve
 from interpret_robust.core.folders import Folders
-from interpret_robust.core.parsing import number, seconds
+from interpret_robust.core.parsing import number, parse_duration
 from interpret_robust.models.model_names import FORMS
 from interpret_robust.results import tables
 
@@ -36,7 +36,10 @@ class TextOption(click.ParamType):  # type: ignore[type-arg, unused-ignore]
             self.fail(f"'{value}' is no {self.name}: give one such as {self.example}.", parameter, context)
 
 
-NUMBER, DURATION = TextOption("number", number, "0.03 or 8/255"), TextOption("duration", seconds, "90s, 5m or 2h")
+NUMBER, DURATION = (
+    TextOption("number", number, "0.03 or 8/255"),
+    TextOption("duration", parse_duration, "90s, 5m or 2h"),
+)
 
 
 SPLIT = click.Choice(["train", "test", "val"])
@@ -275,7 +278,7 @@ def references(card: dict[str, Any]) -> list[Any]:
 
     model, card_fields = card["model"], {field: value for field, value in card.items() if field != "model"}
     if model is not None:
-        reference = cards.reference(model, **card_fields)
+        reference = cards.parse_reference(model, **card_fields)
         cards.check_files(reference)
         return [reference]
     if any(card_fields.values()):

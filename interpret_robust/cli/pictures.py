@@ -14,9 +14,9 @@ from interpret_robust.cli.options import (
     with_examples,
 )
 from interpret_robust.core.errors import UserError, unknown
-from interpret_robust.core.file_notices import unchanged_together
+from interpret_robust.core.file_notices import gather_unchanged
 from interpret_robust.core.parsing import number
-from interpret_robust.core.spelling import current
+from interpret_robust.core.spelling import update_name
 from interpret_robust.results.tables import render
 
 
@@ -77,7 +77,7 @@ def figure(
         ]
         click.echo(render(rows))
         return
-    name = current(name)
+    name = update_name(name)
     if name != "all" and name not in figures.names():
         raise unknown("figure", name, [*figures.names(), "all"])
     if name == "all" and files:
@@ -91,7 +91,7 @@ def figure(
         drawing.draw_to(output, name, files, folders, panel=panel, width=width or style.WIDTH)
         pictures = [output]
     else:
-        with unchanged_together(click.echo) as say_picture:
+        with gather_unchanged(click.echo) as say_picture:
             if files:
                 pictures = drawing.draw(name, files, folders.figures, say_picture, panel=panel, with_pdf=with_pdf)
             else:
@@ -113,6 +113,6 @@ def report(output: Path | None, root: Path) -> None:
     folders = open_root(root)
     from interpret_robust.study import report as reports
 
-    with unchanged_together(click.echo) as say_picture:
+    with gather_unchanged(click.echo) as say_picture:
         page = reports.write(folders, output or folders.report, say_picture)
     click.echo(page)

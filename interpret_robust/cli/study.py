@@ -142,7 +142,7 @@ def reproduce(
     from interpret_robust import analyses
     from interpret_robust.analyses.engine import printing
     from interpret_robust.core import ranks
-    from interpret_robust.core.file_notices import unchanged_together
+    from interpret_robust.core.file_notices import gather_unchanged
     from interpret_robust.figures import drawing
     from interpret_robust.study import audit, reproduction
     from interpret_robust.study import plan as study
@@ -160,7 +160,7 @@ def reproduce(
     )
     if ranks.index() > 0 or names_only:
         return
-    with unchanged_together(say) as say_picture:
+    with gather_unchanged(say) as say_picture:
         for question, files in answers:
             tell(f"\n{question.analysis}, {question.images}")
             click.echo(printing.text_of(files, form=form))
@@ -201,7 +201,7 @@ def audit(files: tuple[Path, ...], details: bool, form: str, root: Path) -> None
         raise UserError(
             f"there are no analyses in {folders.analyses}: `irt reproduce audit` makes all that the claims need."
         )
-    results = [analyses.read(path) for path in progress.with_bar([*paths], "audit", "files")]
+    results = [analyses.read(path) for path in progress.count_items([*paths], "audit", "files")]
     click.echo(audits.text_of(newest_first(results), form, details=details))
 
 
@@ -223,7 +223,7 @@ def flags(files: tuple[Path, ...], form: str, root: Path) -> None:
         raise UserError(
             f"there are no files of {' or '.join(rules.READS)} in {folders.analyses}: `irt analyze masking` makes some."
         )
-    flags_by_model = rules.collect_flags([rules.read(path) for path in progress.with_bar(paths, "flags", "files")])
+    flags_by_model = rules.collect_flags([rules.read(path) for path in progress.count_items(paths, "flags", "files")])
     if form in ("csv", "json"):
         click.echo(render(rules.numbers(flags_by_model), form))
     elif not any(flags_by_model.values()):

@@ -46,9 +46,9 @@ EXAMPLES = (
 
 def _variant(name: str) -> str:
     """Return the name of a variant. Raises UserError where there is none, before torch is loaded."""
-    from interpret_robust.models.variants import variant
+    from interpret_robust.models.variants import find_variant
 
-    return variant(name).name
+    return find_variant(name).name
 
 
 def _make_recipes(command: Command) -> Command:

@@ -5,7 +5,7 @@ import numpy as np
 from interpret_robust.core.arrays import AnyArray
 
 
-def cell_means(images: AnyArray, grid: tuple[int, int]) -> AnyArray:
+def average_cells(images: AnyArray, grid: tuple[int, int]) -> AnyArray:
     """Return the mean of images (N, y, x) over each cell of an even grid, (N, *grid) in float64.
 
     Each pixel counts by the share of the cell's area that it covers. Of a mask it is the share of the cell that the
@@ -13,7 +13,7 @@ def cell_means(images: AnyArray, grid: tuple[int, int]) -> AnyArray:
     is the finer of the two, the value of the pixel that a cell lies in, or of several by area.
 
     Example:
-        >>> cell_means(np.array([[[6.0, 0.0, 3.0]]]), (1, 2))
+        >>> average_cells(np.array([[[6.0, 0.0, 3.0]]]), (1, 2))
         array([[[4., 2.]]])
     """
     height, width = images.shape[1:]

@@ -16,7 +16,7 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def differences(stored_config: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
+def describe_differences(stored_config: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
     """Return the first few keys in which two configurations differ, the least nested first, with both values."""
     flat_stored, flat_expected = flatten(stored_config), flatten(expected)
     keys = [key for key in flat_stored | flat_expected if flat_stored.get(key) != flat_expected.get(key)]
@@ -46,26 +46,26 @@ def as_stored(settings: Any) -> dict[str, Any]:
     }
 
 
-def config_sha256(config: Mapping[str, Any]) -> str:
+def hash_config(config: Mapping[str, Any]) -> str:
     """Return the SHA-256 of a configuration's canonical JSON."""
     return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
 
 
-def finite(value: Any) -> Any:
+def replace_infinite(value: Any) -> Any:
     """Return a value as JSON can hold it: a number that is not finite is None, in dictionaries and lists too.
 
     Example:
-        >>> finite({"mean": math.nan, "interval": [0.5, math.inf], "count": 3})
+        >>> replace_infinite({"mean": math.nan, "interval": [0.5, math.inf], "count": 3})
         {'mean': None, 'interval': [0.5, None], 'count': 3}
     """
     if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
+        return {key: replace_infinite(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [finite(item) for item in value]
+        return [replace_infinite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def lines(config: Mapping[str, Any]) -> str:
+def format_lines(config: Mapping[str, Any]) -> str:
     """Return a configuration as text, a dotted key and its value a line."""
     return "\n".join(f"{key}: {_text(value)}" for key, value in flatten(config).items())
 

@@ -29,7 +29,7 @@ def resolve(name: str | torch.device) -> torch.device:
         raise unknown("device", name, DEVICES)
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("device 'cuda' was asked for and torch sees no CUDA device: use --device cpu or auto.")
-    return ranks.gpu() if name != "cpu" and torch.cuda.is_available() else torch.device("cpu")
+    return ranks.find_gpu() if name != "cpu" and torch.cuda.is_available() else torch.device("cpu")
 
 
 @contextmanager

@@ -66,11 +66,11 @@ def escape_line_breaks(text: str) -> str:
 _ESCAPES = {character: repr(character)[1:-1] for character in "\n\r\v\f\x1b\x85\u2028\u2029"}
 
 
-def first_line(error: BaseException) -> str:
+def take_first_line(error: BaseException) -> str:
     """Return the first line of what a library says, with a quote closed that goes on behind it.
 
     Example:
-        >>> first_line(ValueError("no module 'a\\nb'."))
+        >>> take_first_line(ValueError("no module 'a\\nb'."))
         "no module 'a...'"
     """
     first, *rest = str(error).strip().split("\n")
@@ -84,7 +84,7 @@ def reason_in_brackets(error: Exception) -> str:
         >>> reason_in_brackets(OSError("Unable to open file (file signature not found)"))
         'file signature not found'
     """
-    line = first_line(error).rstrip(".")
+    line = take_first_line(error).rstrip(".")
     return line.split("(", 1)[-1].removesuffix(")") if line.endswith(")") else line
 
 

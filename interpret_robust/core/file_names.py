@@ -16,15 +16,15 @@ _UNSAFE = re.compile(r'[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff/\\<>:"|?*]')
 """Characters that separate folders, control a terminal, or that a common file system refuses."""
 
 
-def file_part(text: str) -> str:
+def make_file_part(text: str) -> str:
     """Return `text` as a single part of a path, unchanged where it already is one.
 
     Any other text has its unsafe characters replaced and ends in a digest of the original, so that two texts never
     share a name by the replacement. The result is not empty, is no hidden file, and has at most `LONGEST` bytes.
 
-    >>> file_part("cifar10-resnet")
+    >>> make_file_part("cifar10-resnet")
     'cifar10-resnet'
-    >>> file_part("../elsewhere")
+    >>> make_file_part("../elsewhere")
     '_._elsewhere-b8543627'
     """
     safe = _UNSAFE.sub("_", text)
@@ -45,11 +45,11 @@ def is_printable_label(text: object) -> bool:
     return isinstance(text, str) and bool(text.strip()) and text.isprintable()
 
 
-def shared_prefix(names: Sequence[str]) -> str:
+def find_shared_prefix(names: Sequence[str]) -> str:
     """Return what all of several names begin with, up to a hyphen; nothing for one name.
 
     Example:
-        >>> shared_prefix(["cifar10-small-at-seed0", "cifar10-small-at-att-seed0"])
+        >>> find_shared_prefix(["cifar10-small-at-seed0", "cifar10-small-at-att-seed0"])
         'cifar10-small-at-'
     """
     prefix = commonprefix(names) if len(names) > 1 else ""  # noqa: RUF071 - names are no paths
@@ -84,7 +84,7 @@ def resolve(text: str, paths: Iterable[Path], kind: str = "file") -> Path:
             raise UserError(f"'{text}' is short for {len(matches)} files: give more of the name, {listing}.")
         if matches:
             return by_stem[matches[0]]
-    prefix = shared_prefix([*by_stem])
+    prefix = find_shared_prefix([*by_stem])
     by_name = {name.removeprefix(prefix): entry for name, entry in by_stem.items()} | by_stem
     if nearest := difflib.get_close_matches(stem, by_name, n=1, cutoff=0.8):
         raise UserError(f"there is no {kind} {text}: did you mean {by_name[nearest[0]]}?")
@@ -93,7 +93,7 @@ def resolve(text: str, paths: Iterable[Path], kind: str = "file") -> Path:
 
 def _matches(short: str, names: Sequence[str]) -> list[str]:
     """Return the names that one is short for: a single one where it is that as tables print it."""
-    if printed_names := [name for name in (short, shared_prefix(names) + short) if name in names]:
+    if printed_names := [name for name in (short, find_shared_prefix(names) + short) if name in names]:
         return printed_names[:1]
     ends = [name for name in names if name.endswith(f"-{short}")]
     return ends or [name for name in names if name.startswith(f"{short}-")]

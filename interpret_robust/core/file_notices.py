@@ -27,14 +27,14 @@ def say_unchanged(names: Sequence[str], count: int, say: Say) -> None:
 
 
 @contextmanager
-def unchanged_together(say: Say) -> Iterator[Say]:
+def gather_unchanged(say: Say) -> Iterator[Say]:
     """Yield what says a sentence about a file at once, and at the end which files are there already.
 
     A file that was made meanwhile, which is the last word of a sentence, is not among them, however often it is asked
     for.
 
     Example:
-        >>> with unchanged_together(print) as say:
+        >>> with gather_unchanged(print) as say:
         ...     say("a.png is there already")
         ...     say("drew b.png")
         ...     say("b.png is there already")

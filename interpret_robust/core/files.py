@@ -44,11 +44,11 @@ def stamp(path: Path | str | None) -> tuple[int, ...] | None:
     return status.st_mtime_ns, status.st_size, status.st_ino
 
 
-def tree_stamp(path: Path) -> tuple[tuple[int, ...] | None, ...]:
+def stamp_tree(path: Path) -> tuple[tuple[int, ...] | None, ...]:
     """Return the stamps of a file, or of a folder and all folders in it: others when files came, went or were renamed.
 
     Example:
-        >>> tree_stamp(Path("missing"))
+        >>> stamp_tree(Path("missing"))
         (None,)
     """
     return (stamp(path), *(stamp(Path(folder)) for folder, _, _ in sorted(os.walk(path))))
@@ -143,7 +143,7 @@ def _hint(path: Path) -> str:
     return f"did you mean {path.with_name(nearest[0])}? " if nearest else ""
 
 
-def file_sha256(path: Path) -> str:
+def hash_file(path: Path) -> str:
     """Return the SHA-256 of a file's bytes."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -52,7 +52,7 @@ def put_beside(cell: str, reference: str) -> str:
     return cell if NO_NUMBER in (cell, reference) else f"{cell} ({reference})"
 
 
-def seconds(text: str) -> float:
+def parse_duration(text: str) -> float:
     """Return a length of time such as 90s, 5m or 2h; plain numbers are seconds. Raises ValueError for anything else."""
     unit = UNITS.get(text[-1:])
     value = number(text[:-1] if unit else text) * (unit or 1.0)

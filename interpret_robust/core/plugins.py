@@ -22,14 +22,14 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from interpret_robust.core.errors import UserError, find_nearest, first_line
+from interpret_robust.core.errors import UserError, find_nearest, take_first_line
 
 if TYPE_CHECKING:  # slow to import, and most commands ask for no entry point
     from importlib.metadata import EntryPoint
 
 
 @cache
-def entry_points_of(group: str) -> dict[str, "EntryPoint"]:
+def list_entry_points(group: str) -> dict[str, "EntryPoint"]:
     """Return the entry points of `interpret_robust.<group>` by name, without importing what they point at."""
     from importlib.metadata import entry_points
 
@@ -39,16 +39,16 @@ def entry_points_of(group: str) -> dict[str, "EntryPoint"]:
 def load_entry_point(group: str, name: str) -> Any:
     """Return what the entry point called `name` points at. Raises UserError where that cannot be imported."""
     try:
-        return entry_points_of(group)[name].load()
+        return list_entry_points(group)[name].load()
     except Exception as error:
         raise UserError(
-            f"the entry point '{name}' of interpret_robust.{group} cannot be loaded ({first_words(error)})."
+            f"the entry point '{name}' of interpret_robust.{group} cannot be loaded ({quote_error(error)})."
         ) from error
 
 
-def first_words(error: BaseException) -> str:
+def quote_error(error: BaseException) -> str:
     """Return what a library says of an error, on one line."""
-    return first_line(error) or type(error).__name__
+    return take_first_line(error) or type(error).__name__
 
 
 def is_reference(text: str) -> bool:
@@ -71,7 +71,7 @@ def import_object(reference: str) -> Any:
         target: Any = importlib.import_module(module)
     except (Exception, SystemExit) as error:
         hint = f": give {module.removesuffix('.py')}:{name}, without .py" if module.endswith(".py") else ""
-        raise UserError(f"{reference}: module '{module}' cannot be imported ({first_words(error)}){hint}.") from error
+        raise UserError(f"{reference}: module '{module}' cannot be imported ({quote_error(error)}){hint}.") from error
     for part in name.split("."):
         if not hasattr(target, part):
             nearest = find_nearest(part, [other for other in dir(target) if not other.startswith("_")])

@@ -44,7 +44,7 @@ SERVER_MODULES = ("interpret_robust.core.fork_server", "scipy.special", "captum.
 """What the server of workers loads: our modules, and the libraries that these load where they are first used."""
 
 
-def cores() -> int:
+def count_cores() -> int:
     """Return processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

@@ -45,7 +45,7 @@ class Bar(tqdm):  # type: ignore[misc, type-arg, unused-ignore]  # tqdm has no t
 
     def __enter__(self) -> "Bar":
         if self.disable:
-            self._lines.enter_context(lines(self._line))
+            self._lines.enter_context(write_lines(self._line))
         _open_bars.append(self)
         super().__enter__()
         return self
@@ -82,7 +82,7 @@ class Bar(tqdm):  # type: ignore[misc, type-arg, unused-ignore]  # tqdm has no t
         return f"{self._description}: {self.n:,} of {self.total:,} {self._unit}{passes}"
 
 
-def bar(description: str, total: int, unit: str, *, initial: int = 0, position: int | None = None) -> Bar:
+def open_bar(description: str, total: int, unit: str, *, initial: int = 0, position: int | None = None) -> Bar:
     """Return a bar of `total` units, `initial` of them already done."""
     return Bar(description, total, unit, initial=initial, position=position, leave=position is None)
 
@@ -113,11 +113,11 @@ def count_pass() -> None:
 
 
 @contextmanager
-def lines(text: Callable[[], str]) -> Iterator[None]:
+def write_lines(text: Callable[[], str]) -> Iterator[None]:
     """Write to stderr what `text` gives after FIRST_LINE seconds of the block, and every LINE_EVERY seconds after it.
 
     Example:
-        >>> with lines(lambda: "computing"):
+        >>> with write_lines(lambda: "computing"):
         ...     pass
     """
     is_over = threading.Event()
@@ -142,14 +142,14 @@ def say(sentence: str) -> None:
     tqdm.write(sentence, file=sys.stderr)
 
 
-def with_bar(items: Sequence[T], description: str, unit: str) -> Iterator[T]:
+def count_items(items: Sequence[T], description: str, unit: str) -> Iterator[T]:
     """Yield the items, with a bar that counts those that were taken.
 
     Example:
-        >>> list(with_bar([1, 2], "squares", "numbers"))
+        >>> list(count_items([1, 2], "squares", "numbers"))
         [1, 2]
     """
-    with bar(description, len(items), unit) as counter:
+    with open_bar(description, len(items), unit) as counter:
         for item in items:
             yield item
             counter.update()

@@ -13,7 +13,7 @@ OPTIONAL = ("torchattacks",)
 """Of an extra: noted where they are installed."""
 
 
-def package_version() -> str:
+def read_package_version() -> str:
     """Return the package's version, or "not installed" where it runs from a folder on Python's path."""
     try:
         return metadata.version("interpret-robust")
@@ -21,19 +21,19 @@ def package_version() -> str:
         return "not installed"
 
 
-def code_version() -> dict[str, str]:
+def read_code_version() -> dict[str, str]:
     """Return the package's version, and the git commit (`+` for local changes) of a checkout that it runs in.
 
     Of an installed package it is the commit that it was built from, if that was a checkout (see `hatch_build.py`).
     """
     folder = Path(__file__).parents[1]
-    version, note = {"version": package_version()}, folder / "commit"
+    version, note = {"version": read_package_version()}, folder / "commit"
     if (folder.parent / ".git").exists():
         return version | {"commit": _commit(folder)}
     return version | {"commit": note.read_text(encoding="ascii")} if note.exists() else version
 
 
-def environment(device: str, threads: int, processes: int) -> dict[str, str | int]:
+def describe_environment(device: str, threads: int, processes: int) -> dict[str, str | int]:
     """Return versions of Python and the libraries, the processor, the device, how many processes of `threads` each."""
     import torch
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 
-def streams(seed: int, indices: Sequence[int], purpose: int = 0) -> list[np.random.Generator]:
+def make_streams(seed: int, indices: Sequence[int], purpose: int = 0) -> list[np.random.Generator]:
     """Return a generator for each image.
 
     A function of the seed, the image's index in its dataset and the purpose alone.
@@ -20,7 +20,7 @@ def streams(seed: int, indices: Sequence[int], purpose: int = 0) -> list[np.rand
     return [np.random.Generator(np.random.Philox(np.random.SeedSequence(key))) for key in keys]
 
 
-def generator_states(device: torch.device) -> tuple[bytes, ...]:
+def read_generator_states(device: torch.device) -> tuple[bytes, ...]:
     """Return the states of the generators that a network on `device` may draw from: torch's, NumPy's and Python's.
 
     Two calls give equal states where nothing was drawn between them.

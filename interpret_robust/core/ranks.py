@@ -116,7 +116,7 @@ def restarts() -> int:
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
-def gpu() -> torch.device:
+def find_gpu() -> torch.device:
     """Return the GPU of this rank."""
     if count() == 1:
         return torch.device("cuda")
@@ -125,12 +125,12 @@ def gpu() -> torch.device:
     return device
 
 
-def part(length: int) -> slice:
+def take_part(length: int) -> slice:
     """Return this rank's part of so many things; all parts together are all of them, in order."""
     return slice(length * index() // count(), length * (index() + 1) // count())
 
 
-def total(tensor: Tensor) -> Tensor:
+def sum_over_ranks(tensor: Tensor) -> Tensor:
     """Return the sum over all ranks, on each of them. It has no gradient."""
     if count() == 1:
         return tensor
@@ -143,7 +143,7 @@ def gather_flags(*flags: bool) -> tuple[bool, ...]:
     """Return which of the flags are up on some rank."""
     if count() == 1:
         return flags
-    return tuple(bool(flag) for flag in total(torch.tensor(flags, dtype=torch.int32)))
+    return tuple(bool(flag) for flag in sum_over_ranks(torch.tensor(flags, dtype=torch.int32)))
 
 
 def wait() -> None:
@@ -169,10 +169,10 @@ def run_on_first(action: Callable[[], Any]) -> Any:
     """
     if count() == 1:
         return action()
-    return json.loads(bytes_from_first(lambda: json.dumps(action()).encode()))
+    return json.loads(share_bytes(lambda: json.dumps(action()).encode()))
 
 
-def bytes_from_first(action: Callable[[], bytes]) -> bytes:
+def share_bytes(action: Callable[[], bytes]) -> bytes:
     """Do what `run_on_first` does, for bytes."""
     if count() == 1:
         return action()

@@ -57,42 +57,42 @@ def _replace(text: str, words: dict[str, str]) -> str:
     return re.sub("|".join(words), lambda match: words[match.group()], text)
 
 
-def current(name: str) -> str:
+def update_name(name: str) -> str:
     """Return the name of an analysis today, from that name or from its old one, which commands still take.
 
     Example:
-        >>> current("localisation")
+        >>> update_name("localisation")
         'localization'
     """
     return AMERICAN.get(name, name)
 
 
-def spellings(name: str) -> tuple[str, ...]:
+def list_spellings(name: str) -> tuple[str, ...]:
     """Return the names that files of an analysis and pictures of it begin with: that of today, then an old one.
 
     Example:
-        >>> spellings("randomization"), spellings("masking")
+        >>> list_spellings("randomization"), spellings("masking")
         (('randomization', 'randomisation'), ('masking',))
     """
     return tuple(dict.fromkeys((name, _BRITISH.get(name, name))))
 
 
-def current_part(name: str) -> str:
+def update_tensor_name(name: str) -> str:
     """Return the name of a tensor in an unfinished training today: the part of the run that it is of, then its own.
 
     Example:
-        >>> current_part("optimiser.0.momentum_buffer")
+        >>> update_tensor_name("optimiser.0.momentum_buffer")
         'optimizer.0.momentum_buffer'
     """
     part, dot, rest = name.partition(".")
     return f"{AMERICAN.get(part, part)}{dot}{rest}"
 
 
-def current_recipes(content: Any) -> Any:
+def update_recipes(content: Any) -> Any:
     """Return what a JSON text holds, the fields of every recipe in it by their names of today.
 
     Example:
-        >>> current_recipes({"seed": 0, "recipe": {"optimiser": "sgd"}})
+        >>> update_recipes({"seed": 0, "recipe": {"optimiser": "sgd"}})
         {'seed': 0, 'recipe': {'optimizer': 'sgd'}}
     """
     if not isinstance(content, dict):
@@ -100,6 +100,6 @@ def current_recipes(content: Any) -> Any:
     return {
         key: {AMERICAN.get(field, field): number for field, number in value.items()}
         if key == "recipe" and isinstance(value, dict)
-        else current_recipes(value)
+        else update_recipes(value)
         for key, value in content.items()
     }

@@ -183,7 +183,7 @@ def _resampled_means(rows: Array, seed: int, resamples: int) -> Array:
     count, counts, means = len(rows), _draw_counts(len(rows), seed, resamples), []
     for first in range(0, resamples, TOGETHER):
         times = counts[first : first + TOGETHER]
-        means.append(sum(times[:, part].astype(np.float64) @ rows[part] for part in parts(count)) / count)
+        means.append(sum(times[:, part].astype(np.float64) @ rows[part] for part in split_rows(count)) / count)
     return np.concatenate(means)
 
 
@@ -201,7 +201,7 @@ def _draw_counts(count: int, seed: int, resamples: int) -> npt.NDArray[np.uint8]
     return counts
 
 
-def parts(count: int) -> Iterator[slice]:
+def split_rows(count: int) -> Iterator[slice]:
     """Return slices that cover `count` rows, PART at a time; an empty one for no rows."""
     return (slice(first, first + PART) for first in range(0, max(count, 1), PART))
 
@@ -210,7 +210,7 @@ def apply_in_parts(function: Callable[..., Array], *arrays: Array) -> Array:
     """Return what a function that treats each row alone makes of arrays (N, ...), with what it needs on its way
     kept small.
     """
-    return np.concatenate([function(*(array[part] for array in arrays)) for part in parts(len(arrays[0]))])
+    return np.concatenate([function(*(array[part] for array in arrays)) for part in split_rows(len(arrays[0]))])
 
 
 def rank_rows(rows: npt.NDArray[Any]) -> Array:
@@ -412,7 +412,7 @@ def page_trend(rows: Array, order: Array | None = None) -> Trend:
         return Trend(np.nan, np.nan)
     if order is None:
         order = np.broadcast_to(np.arange(columns), rows.shape)
-    sums = [_page_sums(rows[part], order[part]) for part in parts(count)]
+    sums = [_page_sums(rows[part], order[part]) for part in split_rows(count)]
     statistic, variance = (float(sum(numbers)) for numbers in zip(*sums, strict=True))
     excess = statistic - count * columns * (columns + 1) ** 2 / 4
     return Trend(statistic, float(scipy.special.ndtr(-excess / np.sqrt(variance)) if variance else 0.5))

@@ -4,9 +4,9 @@ import sys
 from types import ModuleType
 
 from interpret_robust.datasets.base import Dataset, Split
-from interpret_robust.datasets.catalogue import cache_folder, descriptions, load
+from interpret_robust.datasets.catalogue import describe_datasets, find_cache_folder, load
 
-__all__ = ["Dataset", "Split", "cache_folder", "load"]
+__all__ = ["Dataset", "Split", "find_cache_folder", "load"]
 
 
 class _Datasets(ModuleType):
@@ -19,7 +19,7 @@ class _Datasets(ModuleType):
             >>> "cifar10" in ir.datasets()
             True
         """
-        return descriptions()
+        return describe_datasets()
 
 
 sys.modules[__name__].__class__ = _Datasets

@@ -16,9 +16,16 @@ from typing import IO, Any
 
 import numpy as np
 
-from interpret_robust.core.errors import UserError, first_line
+from interpret_robust.core.errors import UserError, take_first_line
 from interpret_robust.datasets.base import Labels
-from interpret_robust.datasets.listing import SPLITS, LabeledPictures, Listings, find_files, group_by_split, listings_of
+from interpret_robust.datasets.listing import (
+    SPLITS,
+    LabeledPictures,
+    Listings,
+    find_files,
+    group_by_split,
+    make_listings,
+)
 from interpret_robust.datasets.pictures import check_sizes
 
 ENDINGS = (".parquet", ".arrow", ".feather")
@@ -98,7 +105,7 @@ class _File:
                 return pa.ipc.open_stream(source).read_all()
         except (pa.ArrowException, OSError) as error:
             kind = self.path.suffix[1:]
-            raise UserError(f"{self.path} is damaged or no {kind} file ({first_line(error)}).") from error
+            raise UserError(f"{self.path} is damaged or no {kind} file ({take_first_line(error)}).") from error
 
     @property
     def schema(self) -> Any:
@@ -213,7 +220,7 @@ def list_tables(source: Path) -> Listings:
     groups = group_by_split(source, find_files(source, ENDINGS))
     files = {part: [_File(path) for path in group] for part, group in groups.items()}
     names = _class_names([file for part in SPLITS for file in files.get(part, ())])
-    return listings_of(source, {part: _listing(group, names) for part, group in files.items()}, names)
+    return make_listings(source, {part: _listing(group, names) for part, group in files.items()}, names)
 
 
 def _class_names(files: Sequence[_File]) -> list[str] | None:

@@ -110,7 +110,7 @@ LONGEST_NUMBER = 5
 """Digits of the number of a class: names are made up to the highest."""
 
 
-def numbered(count: int) -> tuple[str, ...]:
+def number_classes(count: int) -> tuple[str, ...]:
     """Return names of the classes of images that come without any."""
     return tuple(f"class {label}" for label in range(count))
 

@@ -18,14 +18,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from interpret_robust.core.arrays import AnyArray
-from interpret_robust.core.process_pool import cores
+from interpret_robust.core.process_pool import count_cores
 from interpret_robust.datasets.base import Split
 
 SHUFFLE, AUGMENT, ATTACK = range(3)
 """The streams of random numbers of a training run."""
 
 
-def generator(device: torch.device, seed: int, stream: int, count: int) -> torch.Generator:
+def make_generator(device: torch.device, seed: int, stream: int, count: int) -> torch.Generator:
     """Return a generator on `device` whose state depends on these three numbers alone."""
     state = np.random.SeedSequence([seed, stream, count]).generate_state(1, np.uint64)
     return torch.Generator(device).manual_seed(int(state[0] >> np.uint64(1)))
@@ -91,7 +91,7 @@ class TrainingBatches:
         indices = self._order(epoch)[position * self.batch_size :][: self.batch_size]
         part = indices[self.part]
         images = self.images[part]
-        random = generator(self.device, self.seed, AUGMENT, step)
+        random = make_generator(self.device, self.seed, AUGMENT, step)
         if self.pad:
             images = crop(images, self.pad, draw_shifts(self.batch_size, self.pad, random)[:, self.part])
         if self.flip:
@@ -100,12 +100,12 @@ class TrainingBatches:
 
     def noise(self, step: int) -> Tensor:
         """Return uniform noise (part, C, H, W) in [-1, 1): where the attack on a step's images begins."""
-        random = generator(self.device, self.seed, ATTACK, step)
+        random = make_generator(self.device, self.seed, ATTACK, step)
         uniform = torch.rand(self.batch_size, *self.images.shape[1:], generator=random, device=self.device)
         return (2 * uniform - 1)[self.part]
 
     def _draw_order(self, epoch: int) -> Tensor:
-        random = generator(self.device, self.seed, SHUFFLE, epoch)
+        random = make_generator(self.device, self.seed, SHUFFLE, epoch)
         return torch.randperm(len(self.labels), generator=random, device=self.device)
 
 
@@ -156,7 +156,7 @@ def read_batches(split: Split, places: Iterable[range], device: torch.device) ->
     if split.pictures is None:
         yield from (_move_batch(split, indices, device) for indices in places)
         return
-    pool, pending = ThreadPoolExecutor(cores()), deque[Callable[[], Batch]]()
+    pool, pending = ThreadPoolExecutor(count_cores()), deque[Callable[[], Batch]]()
     try:
         for indices in places:
             pending.append(_begin_batch(split, indices, device, pool))
@@ -214,19 +214,19 @@ BATCH_SIZE, BATCH_PIXELS = 250, 2**20
 """The most images, and the most pixels of one color, that are computed at once unless a user says otherwise."""
 
 
-def default_batch_size(height: int, width: int) -> int:
+def choose_batch_size(height: int, width: int) -> int:
     """Return how many images of this size are computed at once where nobody says: fewer of large ones, for memory.
 
     Example:
-        >>> default_batch_size(32, 32), default_batch_size(224, 224)
+        >>> choose_batch_size(32, 32), default_batch_size(224, 224)
         (250, 20)
     """
     return max(1, min(BATCH_SIZE, BATCH_PIXELS // (height * width)))
 
 
-def batch_places(split: Split, size: int | None = None) -> Iterator[range]:
-    """Yield the places of the images of each batch of `size`, by default of `default_batch_size`."""
-    size = size or default_batch_size(*split.images.shape[1:3])
+def list_batch_places(split: Split, size: int | None = None) -> Iterator[range]:
+    """Yield the places of the images of each batch of `size`, by default of `choose_batch_size`."""
+    size = size or choose_batch_size(*split.images.shape[1:3])
     return (range(first, min(first + size, len(split))) for first in range(0, len(split), size))
 
 

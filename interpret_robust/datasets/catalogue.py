@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from interpret_robust.core.errors import UserError, unknown
-from interpret_robust.core.files import remove_leftovers, stamp, tree_stamp
+from interpret_robust.core.files import remove_leftovers, stamp, stamp_tree
 from interpret_robust.core.locks import Lock
-from interpret_robust.core.plugins import entry_points_of, load_entry_point
+from interpret_robust.core.plugins import list_entry_points, load_entry_point
 from interpret_robust.datasets import cifar_c, picture_sources, sources
-from interpret_robust.datasets.base import Dataset, LazyDataset, numbered
+from interpret_robust.datasets.base import Dataset, LazyDataset, number_classes
 from interpret_robust.datasets.class_names import renumber_by_file
-from interpret_robust.datasets.npz import Arrays, Content, check_file, content_of, load_arrays, read_npz, write_npz
+from interpret_robust.datasets.npz import Arrays, Content, check_file, load_arrays, read_content, read_npz, write_npz
 from interpret_robust.datasets.records import RECORDS, Generator
 from interpret_robust.datasets.reference import Reference
 
@@ -22,35 +22,37 @@ SEED = 0
 """Of the embedded datasets."""
 
 
-def cache_folder() -> Path:
+def find_cache_folder() -> Path:
     """Return where dataset files lie: $IRT_DATA, or interpret-robust in the user's cache folder."""
     if folder := os.environ.get("IRT_DATA"):
         return Path(folder)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "interpret-robust"
 
 
-def names() -> tuple[str, ...]:
+def list_names() -> tuple[str, ...]:
     """Return the names of all datasets, ours first, without importing those of installed packages."""
-    return (*RECORDS, *(name for name in entry_points_of("datasets") if name not in RECORDS))
+    return (*RECORDS, *(name for name in list_entry_points("datasets") if name not in RECORDS))
 
 
-def descriptions() -> dict[str, str]:
+def describe_datasets() -> dict[str, str]:
     """Return one sentence about each dataset, by name."""
-    return {name: RECORDS[name].description if name in RECORDS else "from an installed package" for name in names()}
+    return {
+        name: RECORDS[name].description if name in RECORDS else "from an installed package" for name in list_names()
+    }
 
 
 def is_installed(name: str) -> bool:
     """Return whether a dataset comes from an installed package, and so has no file here."""
-    return name not in RECORDS and name in entry_points_of("datasets")
+    return name not in RECORDS and name in list_entry_points("datasets")
 
 
-def file_of(name: str) -> Path:
+def find_file(name: str) -> Path:
     """Return the `.npz` that a dataset's name stands for, whether it is there yet or not.
 
     Raises UserError for a name that is neither known nor the path of an `.npz`.
     """
     if not name.strip():
-        known = ", ".join(names())
+        known = ", ".join(list_names())
         raise UserError(f"the name of the dataset is empty: give one of {known}, or the path of an .npz.")
     if name.lower().endswith(".npz"):
         return Path(name)
@@ -58,11 +60,11 @@ def file_of(name: str) -> Path:
         raise UserError(f"there is no folder {name}: give a folder of pictures, .npz, .csv, .parquet, .arrow or .tar.")
     if name not in RECORDS:
         folders = [path.name for path in Path().iterdir() if path.is_dir() and not path.name.startswith(".")]
-        forms = (*names(), "the path of a folder, .npz, .csv, .parquet, .arrow or .tar")
+        forms = (*list_names(), "the path of a folder, .npz, .csv, .parquet, .arrow or .tar")
         raise unknown("dataset", name, forms, alike=folders)
     origin = RECORDS[name].origin
     stem = f"{name}-v{origin.version}-seed{SEED}" if isinstance(origin, Generator) else name
-    return cache_folder() / f"{stem}.npz"
+    return find_cache_folder() / f"{stem}.npz"
 
 
 def check_name(name: str) -> None:
@@ -73,7 +75,7 @@ def check_name(name: str) -> None:
     if picture_sources.is_source(location):
         picture_sources.check(location)
         return
-    if (path := file_of(location)) == Path(location):
+    if (path := find_file(location)) == Path(location):
         check_file(path)
 
 
@@ -81,7 +83,7 @@ def must_be_fetched(name: str) -> bool:
     """Return whether a dataset would have to be downloaded before it can be read."""
     name = Reference.parse(name).location
     is_downloaded = name in RECORDS and isinstance(RECORDS[name].origin, sources.Source)
-    return is_downloaded and not file_of(name).exists()
+    return is_downloaded and not find_file(name).exists()
 
 
 def _load_installed(name: str) -> Dataset:
@@ -93,13 +95,13 @@ def _load_installed(name: str) -> Dataset:
             f"the entry point '{name}' of interpret_robust.datasets gives no arrays: it must be a function that "
             "returns x_train, y_train, x_test and y_test, as in a .npz."
         )
-    return _dataset(name, content_of(Path(name), dict(arrays)))
+    return _dataset(name, read_content(Path(name), dict(arrays)))
 
 
 def _dataset(name: str, content: Content) -> Dataset:
     """Return the dataset of arrays; classes without names are as many as the labels tell."""
     train, test, class_names = content
-    class_names = class_names or numbered(int((test if train is None else train).labels.max()) + 1)
+    class_names = class_names or number_classes(int((test if train is None else train).labels.max()) + 1)
     if train is None:
         return LazyDataset(name, {"test": lambda: test}, class_names)
     return Dataset(name, train, test, class_names)
@@ -112,21 +114,21 @@ def load(name: str) -> Dataset:
     are not decoded until they are asked for, and files at a path that were written anew are read again. Raises
     UserError for an unknown name, a file that breaks the convention, or data that cannot be had.
     """
-    return _load(Reference.parse(name), version(name))
+    return _load(Reference.parse(name), stamp_dataset(name))
 
 
-def version(name: str) -> tuple[object, ...]:
+def stamp_dataset(name: str) -> tuple[object, ...]:
     """Return what differs where the files of a dataset were written anew, see `core.files.stamp`."""
     reference = Reference.parse(name)
     corruption = cifar_c.parse(reference.location)
-    paths = cifar_c.files(*corruption[:2]) if corruption else (Path(reference.location),)
-    return (*map(tree_stamp, paths), stamp(reference.classes))
+    paths = cifar_c.list_files(*corruption[:2]) if corruption else (Path(reference.location),)
+    return (*map(stamp_tree, paths), stamp(reference.classes))
 
 
 @lru_cache(maxsize=2)
 def _load(reference: Reference, _: tuple[object, ...]) -> Dataset:
     if picture_sources.is_source(reference.location):
-        data = picture_sources.load(reference, cache_folder())
+        data = picture_sources.load(reference, find_cache_folder())
     else:
         reference.check_arrays()
         data = _load_arrays(reference.location)
@@ -136,7 +138,7 @@ def _load(reference: Reference, _: tuple[object, ...]) -> Dataset:
 def _load_arrays(name: str) -> Dataset:
     if is_installed(name):
         return _load_installed(name)
-    path = file_of(name)
+    path = find_file(name)
     if name not in RECORDS:
         return _dataset(path.stem, read_npz(path))
     record, patterns = RECORDS[name], None
@@ -145,8 +147,8 @@ def _load_arrays(name: str) -> Dataset:
         patterns = record.origin.patterns and record.origin.patterns(SEED)
         arrays = load_arrays(path)
     else:
-        arrays = sources.fetch(name, record.origin, cache_folder())
-    train, test, _ = content_of(path, arrays)
+        arrays = sources.fetch(name, record.origin, find_cache_folder())
+    train, test, _ = read_content(path, arrays)
     assert train is not None, "data with a name have training images"
     return Dataset(name, train, test, record.class_names, patterns)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from interpret_robust.core.errors import UserError, unknown
-from interpret_robust.datasets.base import Dataset, LazyDataset, Split, numbered
-from interpret_robust.datasets.npz import MOST_CLASSES, UNREADABLE, Array, reason
+from interpret_robust.datasets.base import Dataset, LazyDataset, Split, number_classes
+from interpret_robust.datasets.npz import MOST_CLASSES, UNREADABLE, Array, quote_reason
 from interpret_robust.datasets.records import RECORDS
 
 SEVERITIES = 5
@@ -37,12 +37,12 @@ def is_folder(folder: Path) -> bool:
     return (folder / f"{LABELS}.npy").is_file()
 
 
-def corruptions(folder: Path) -> list[str]:
+def list_corruptions(folder: Path) -> list[str]:
     """Return the names of the corruptions in a folder."""
     return sorted(path.stem for path in folder.glob("*.npy") if path.stem != LABELS)
 
 
-def files(folder: Path, corruption: str) -> tuple[Path, Path]:
+def list_files(folder: Path, corruption: str) -> tuple[Path, Path]:
     """Return the files of a corruption's images and of the labels."""
     return folder / f"{corruption}.npy", folder / f"{LABELS}.npy"
 
@@ -52,13 +52,13 @@ def load(folder: Path, corruption: str, severity: str) -> Dataset:
 
     Raises UserError for a corruption that is not there, a severity that is none of 1 to 5, and arrays of another form.
     """
-    if corruption not in corruptions(folder):
-        raise unknown(f"corruption in {folder}", corruption, corruptions(folder))
+    if corruption not in list_corruptions(folder):
+        raise unknown(f"corruption in {folder}", corruption, list_corruptions(folder))
     if severity not in map(str, range(1, SEVERITIES + 1)):
         raise UserError(
             f"{folder}:{corruption}:{severity}: the severity is '{severity}', and must be 1 to {SEVERITIES}."
         )
-    images, labels = map(_read, files(folder, corruption))
+    images, labels = map(_read, list_files(folder, corruption))
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or len(images) % SEVERITIES:
         raise UserError(
             f"{folder / corruption}.npy has shape {images.shape} of {images.dtype}, and not uint8 (5 N, H, W, 3)."
@@ -69,7 +69,7 @@ def load(folder: Path, corruption: str, severity: str) -> Dataset:
             "numbers, one for each image."
         )
     record = RECORDS.get(NAMES.get(folder.resolve().name, ""))
-    class_names = record.class_names if record else numbered(min(int(labels.max()) + 1, MOST_CLASSES))
+    class_names = record.class_names if record else number_classes(min(int(labels.max()) + 1, MOST_CLASSES))
     if len(rows := np.flatnonzero((labels < 0) | (labels >= len(class_names)))):
         raise UserError(
             f"{folder / LABELS}.npy has the label {labels[rows[0]]} in row {rows[0]}, and must have labels from 0 to "
@@ -85,5 +85,7 @@ def _read(path: Path) -> Array:
     try:
         array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
     except UNREADABLE as error:
-        raise UserError(f"{path} cannot be read ({reason(error)}) where an array of numpy.save is needed.") from error
+        raise UserError(
+            f"{path} cannot be read ({quote_reason(error)}) where an array of numpy.save is needed."
+        ) from error
     return array

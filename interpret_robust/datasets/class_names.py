@@ -13,7 +13,7 @@ import numpy as np
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.file_names import is_printable_label
 from interpret_robust.core.files import check_present
-from interpret_robust.datasets.base import Dataset, Split, numbered
+from interpret_robust.datasets.base import Dataset, Split, number_classes
 
 Outputs = Sequence[Sequence[str]]
 """The names that each output of a model has, such as a synset, a word and its synonyms."""
@@ -33,7 +33,7 @@ def renumber(data: Dataset, outputs: Outputs) -> Dataset | None:
         return None
     labels = np.array(places, np.int64)
     own_names = dict(zip(places, data.class_names, strict=True))
-    names = tuple(own_names.get(place) or name for place, name in enumerate(names_of(outputs)))
+    names = tuple(own_names.get(place) or name for place, name in enumerate(name_outputs(outputs)))
     if names == data.class_names:
         return data
 
@@ -54,11 +54,11 @@ def _key(name: str) -> str:
     return " ".join(name.casefold().replace("_", " ").split())
 
 
-def names_of(outputs: Outputs) -> tuple[str, ...]:
+def name_outputs(outputs: Outputs) -> tuple[str, ...]:
     """Return a name for each output: its first, with its number where other outputs begin with that name too.
 
     Example:
-        >>> names_of([["crane", "n02012849"], ["crane", "n03126707"], ["dog"]])
+        >>> name_outputs([["crane", "n02012849"], ["crane", "n03126707"], ["dog"]])
         ('crane (0)', 'crane (1)', 'dog')
     """
     names = [output[0] for output in outputs]
@@ -72,8 +72,8 @@ def renumber_by_file(data: Dataset, path: Path) -> Dataset:
     Raises UserError where the file lacks a class.
     """
     outputs = read(path)
-    if data.class_names == numbered(len(data.class_names)) and len(data.class_names) <= len(outputs):
-        return data.change(lambda split: split, names_of(outputs))
+    if data.class_names == number_classes(len(data.class_names)) and len(data.class_names) <= len(outputs):
+        return data.change(lambda split: split, name_outputs(outputs))
     result = renumber(data, outputs)
     if result is None:
         places = find(data.class_names, outputs)

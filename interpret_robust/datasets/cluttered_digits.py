@@ -39,7 +39,7 @@ Finish = Callable[[Array, Labels], Images]
 _Sources = tuple[Array, Labels]
 
 
-def cluttered_digits(
+def make_cluttered_digits(
     train_images: int = TRAIN_IMAGES, test_images: int = TEST_IMAGES, *, seed: int = 0, with_patterns: bool = False
 ) -> Dataset:
     """Generate the dataset: images (N, 32, 32, 3) uint8 with masks (N, 32, 32) of the digit.
@@ -54,11 +54,11 @@ def cluttered_digits(
         train=_generate(train_sources, train_images, np.random.default_rng([seed, 1]), finish),
         test=_generate(test_sources, test_images, np.random.default_rng([seed, 2]), finish),
         class_names=CLASS_NAMES,
-        patterns=planted_patterns(seed) if with_patterns else None,
+        patterns=make_patterns(seed) if with_patterns else None,
     )
 
 
-def planted_patterns(seed: int) -> Patterns:
+def make_patterns(seed: int) -> Patterns:
     """Return what `with_patterns` adds to the images of each class: (classes, 32, 32, 3), +-6/255 in 4x4 blocks."""
     return (_class_patterns(seed) / 255).astype(np.float32)
 

@@ -62,7 +62,7 @@ class Framing:
         )
 
 
-def common_size(sizes: Sequence[tuple[int, int]], name: str) -> tuple[int, int]:
+def find_common_size(sizes: Sequence[tuple[int, int]], name: str) -> tuple[int, int]:
     """Return the (height, width) that all pictures have. Raises UserError where they differ."""
     if len(kinds := sorted(set(sizes), key=lambda size: size[0] * size[1])) != 1:
         (low_height, low_width), (high_height, high_width) = kinds[0], kinds[-1]

@@ -18,8 +18,8 @@ import numpy as np
 
 from interpret_robust.core.errors import UserError
 from interpret_robust.datasets.image_folder import check_masks
-from interpret_robust.datasets.listing import SPLITS, LabeledPictures, Listings, listings_of, split_words
-from interpret_robust.datasets.pictures import ENDINGS, Boxes, Files, size_of
+from interpret_robust.datasets.listing import SPLITS, LabeledPictures, Listings, make_listings, split_words
+from interpret_robust.datasets.pictures import ENDINGS, Boxes, Files, read_size
 
 CORNERS = ("x0", "y0", "x1", "y1")
 
@@ -42,7 +42,7 @@ def list_csv(path: Path) -> Listings:
     for row in rows:
         groups.setdefault(row.get("split", "test"), []).append(row)
     words = split_words(path, lambda word: word in groups)
-    return listings_of(path, {part: _listing(path, groups[word]) for part, word in words.items()})
+    return make_listings(path, {part: _listing(path, groups[word]) for part, word in words.items()})
 
 
 def _rows(path: Path) -> list[Row]:
@@ -142,7 +142,7 @@ def _boxes(path: Path, rows: Sequence[Row], files: Files) -> Boxes:
     for place, row in enumerate(rows):
         texts = [row[corner] for corner in CORNERS]
         try:
-            height, width = size_of(files, place)
+            height, width = read_size(files, place)
         except UserError:
             continue  # a damaged picture is reported with all others
         x0, y0, x1, y1 = (int(text) if text.isascii() and text.isdigit() else -1 for text in texts)

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from interpret_robust.core.errors import UserError, describe, first_line
+from interpret_robust.core.errors import UserError, describe, take_first_line
 from interpret_robust.core.file_names import is_printable_label
-from interpret_robust.datasets.base import DIVIDED_TWICE, LONGEST_NUMBER, Dataset, Images, Labels, Split, numbered
+from interpret_robust.datasets.base import DIVIDED_TWICE, LONGEST_NUMBER, Dataset, Images, Labels, Split, number_classes
 
 
 def make_dataset(
@@ -44,7 +44,7 @@ def _as_names(class_names: Any, highest: int) -> tuple[str, ...]:
     if not names:
         if highest >= 10**LONGEST_NUMBER:
             raise UserError(f"a label is {highest}: numbers of classes go from 0 to {10**LONGEST_NUMBER - 1}.")
-        return numbered(highest + 1)
+        return number_classes(highest + 1)
     if isinstance(class_names, str) or not all(map(is_printable_label, names)):
         raise UserError(f"class names are {describe(class_names)}: give a list of texts of printable characters.")
     if highest >= len(names):
@@ -82,8 +82,8 @@ def _values(name: str, source: Any) -> Any:
         return np.asarray(_dense(source) if hasattr(source, "detach") else source)
     except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:
         raise UserError(
-            f"{name} are of type {type(source).__name__}, of which there is no array ({first_line(error)}): give one "
-            "array or tensor."
+            f"{name} are of type {type(source).__name__}, of which there is no array ({take_first_line(error)}): give "
+            "one array or tensor."
         ) from None
 
 

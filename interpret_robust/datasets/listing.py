@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from interpret_robust.core.errors import UserError
-from interpret_robust.datasets.base import LONGEST_NUMBER, Dataset, Labels, LazyDataset, Split, numbered
+from interpret_robust.datasets.base import LONGEST_NUMBER, Dataset, Labels, LazyDataset, Split, number_classes
 from interpret_robust.datasets.framing import Framing
-from interpret_robust.datasets.pictures import MaskArray, PictureArray, Pictures, damages
+from interpret_robust.datasets.pictures import MaskArray, PictureArray, Pictures, list_damages
 from interpret_robust.datasets.reference import Reference
 
 MOST_NAMED = 3
@@ -47,7 +47,7 @@ LabeledPictures = tuple[Pictures, Sequence[str | int], Pictures | None]
 """Pictures, what each is said to show, and masks or None."""
 
 
-def listings_of(
+def make_listings(
     source: Path, splits: Mapping[str, LabeledPictures], class_names: Sequence[str] | None = None
 ) -> Listings:
     """Return listings of pictures with labels that are text or numbers.
@@ -92,7 +92,7 @@ def _name_classes(
     _check_labels(source, splits, texts, _is_whole if is_numbered else _is_name, right)
     if is_numbered:
         numbers = {part: [int(text) for text in column] for part, column in texts.items()}
-        return numbers, numbered(max(map(int, every_text), default=0) + 1)
+        return numbers, number_classes(max(map(int, every_text), default=0) + 1)
     for column in texts.values():
         if column and set(column).isdisjoint(texts.get("train") or column):
             raise UserError(
@@ -206,7 +206,7 @@ _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 """Characters that break lines or control a terminal, and what stands in names of folders for what is no UTF-8."""
 
 
-def dataset_of(name: str, reference: Reference, listings: Listings) -> Dataset:
+def make_listed_dataset(name: str, reference: Reference, listings: Listings) -> Dataset:
     """Return the dataset of a source's listings; each split is listed and looked over when it is asked for.
 
     Raises UserError for a class whose name cannot stand in a table; then, for a split without pictures, and for damaged
@@ -226,7 +226,7 @@ def dataset_of(name: str, reference: Reference, listings: Listings) -> Dataset:
 def _split(name: str, listing: Listing, framing: Framing | None, reference: Reference) -> Split:
     if len(listing.labels) == 0:
         raise UserError(f"{name} has no pictures.")
-    damage = damages(listing.pictures, decodes=reference.skips_damaged)
+    damage = list_damages(listing.pictures, decodes=reference.skips_damaged)
     if damage and not reference.skips_damaged:
         raise UserError(_refusal(name, damage, len(listing.labels)))
     places = np.setdiff1d(np.arange(len(listing.labels)), list(damage)).astype(np.int64)

@@ -35,7 +35,7 @@ CHUNK = 2**20
 UNREADABLE = (OSError, EOFError, ValueError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
 
 
-def array_sha256(array: Array) -> str:
+def hash_array(array: Array) -> str:
     """Return the SHA-256 in hex over the array's bytes in C order."""
     return hashlib.sha256(np.ravel(array).data).hexdigest()
 
@@ -65,10 +65,10 @@ def read_npz(path: Path) -> Content:
     """
     arrays = load_arrays(path)
     with zipfile.ZipFile(path) as archive:
-        return content_of(path, arrays, _names_in(_stems(archive)))
+        return read_content(path, arrays, _names_in(_stems(archive)))
 
 
-def content_of(path: Path, arrays: Arrays, names_in: Mapping[str, str] | None = None) -> Content:
+def read_content(path: Path, arrays: Arrays, names_in: Mapping[str, str] | None = None) -> Content:
     """Return the splits that arrays as in a .npz hold, see `read_npz`.
 
     A sentence on what is wrong names `path`, and an array as `names_in` says that the file has it, else as it is here.
@@ -169,7 +169,7 @@ def load_arrays(path: Path) -> Arrays:
                         pass
     except UNREADABLE as error:
         right = f"a .npz of {', '.join(ALL_NAMES)} as numpy.savez writes it"
-        raise UserError(f"{location} cannot be read ({reason(error)}) where {right} is needed.") from error
+        raise UserError(f"{location} cannot be read ({quote_reason(error)}) where {right} is needed.") from error
     return arrays
 
 
@@ -246,7 +246,7 @@ def _demand(holds: bool, path: Path, problem: str, right: str) -> None:
         raise UserError(f"{path}: {problem} where {right} is needed.")
 
 
-def reason(error: Exception) -> str:
+def quote_reason(error: Exception) -> str:
     """Return why a file could not be read, on one line."""
     return shorten(getattr(error, "strerror", None) or str(error)).rstrip(". ") or type(error).__name__
 

@@ -10,7 +10,7 @@ from interpret_robust.datasets.arrow_tables import ENDINGS, list_tables
 from interpret_robust.datasets.base import Dataset
 from interpret_robust.datasets.image_folder import has_classes, list_folder
 from interpret_robust.datasets.image_list import list_csv
-from interpret_robust.datasets.listing import Listings, dataset_of, find_files
+from interpret_robust.datasets.listing import Listings, find_files, make_listed_dataset
 from interpret_robust.datasets.pictures import ENDINGS as PICTURE_ENDINGS
 from interpret_robust.datasets.records import RECORDS
 from interpret_robust.datasets.reference import Reference
@@ -86,14 +86,16 @@ def load(reference: Reference, root: Path) -> Dataset:
     """
     location, path = reference.location, Path(reference.location)
     if location.startswith(PREFIX):
-        return dataset_of(f"torchvision-{location.removeprefix(PREFIX)}", reference, list_torchvision(location, root))
+        return make_listed_dataset(
+            f"torchvision-{location.removeprefix(PREFIX)}", reference, list_torchvision(location, root)
+        )
     if corruption := cifar_c.parse(location):
         reference.check_arrays()
         return cifar_c.load(*corruption)
     if path.is_dir():
-        return dataset_of(path.resolve().name, reference, _list(path))
+        return make_listed_dataset(path.resolve().name, reference, _list(path))
     check(location)
-    return dataset_of(path.stem, reference, FILES[_ending(location)](path))
+    return make_listed_dataset(path.stem, reference, FILES[_ending(location)](path))
 
 
 def _list(folder: Path) -> Listings:
@@ -101,7 +103,7 @@ def _list(folder: Path) -> Listings:
     if has_classes(folder):
         return list_folder(folder)
     if cifar_c.is_folder(folder):
-        example = next(iter(cifar_c.corruptions(folder)), "brightness")
+        example = next(iter(cifar_c.list_corruptions(folder)), "brightness")
         raise UserError(f"{folder} holds corruptions: name one and its severity, such as {folder}:{example}:3.")
     for ending, list_files in FILES.items():
         if list_files != list_csv and find_files(folder, (ending,)):

@@ -17,10 +17,10 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from interpret_robust.core.arrays import AnyArray
-from interpret_robust.core.errors import UserError, first_line
-from interpret_robust.core.process_pool import cores
+from interpret_robust.core.errors import UserError, take_first_line
+from interpret_robust.core.process_pool import count_cores
 from interpret_robust.datasets.base import Labels
-from interpret_robust.datasets.framing import Framing, common_size
+from interpret_robust.datasets.framing import Framing, find_common_size
 
 Places = Labels
 """Numbers of pictures in a listing."""
@@ -107,7 +107,7 @@ class Boxes:
 
     def open(self, place: int) -> Image.Image:
         """Return a picture that is white in the box and black outside. Raises UserError for a damaged picture."""
-        height, width = size_of(self.pictures, place)
+        height, width = read_size(self.pictures, place)
         mask = Image.new("L", (width, height))
         x0, y0, x1, y1 = self.corners[place].tolist()
         mask.paste(255, (x0, y0, x1, y1))
@@ -122,7 +122,7 @@ NARROW_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMY
 
 
 @contextmanager
-def picture(pictures: Pictures, place: int) -> Iterator[Image.Image]:
+def open_picture(pictures: Pictures, place: int) -> Iterator[Image.Image]:
     """Yield a picture of which only the header is read. Raises UserError where it is none, or has 16 bits a channel."""
     name = pictures.name(place)
     try:
@@ -132,7 +132,7 @@ def picture(pictures: Pictures, place: int) -> Iterator[Image.Image]:
                 raise ValueError(f"mode {image.mode}, more than eight bits a channel")
             yield image
     except UNREADABLE as error:
-        reason = "no picture" if isinstance(error, UnidentifiedImageError) else first_line(error)
+        reason = "no picture" if isinstance(error, UnidentifiedImageError) else take_first_line(error)
         raise UserError(f"{name} ({reason})") from error
 
 
@@ -166,9 +166,9 @@ def _image(file: Any) -> Image.Image:
     return file if isinstance(file, Image.Image) else Image.open(file)
 
 
-def size_of(pictures: Pictures, place: int) -> tuple[int, int]:
-    """Return the height and width that a picture has upright, from its header. Raises UserError as `picture` does."""
-    with picture(pictures, place) as image:
+def read_size(pictures: Pictures, place: int) -> tuple[int, int]:
+    """Return height and width of a picture when upright, from its header. Raises UserError as `open_picture` does."""
+    with open_picture(pictures, place) as image:
         return _size(image)
 
 
@@ -191,7 +191,7 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def upright(image: Image.Image) -> Image.Image:
+def turn_upright(image: Image.Image) -> Image.Image:
     """Return a picture turned and mirrored as EXIF says that people see it."""
     if _orientation(image) == 1:
         return image
@@ -204,7 +204,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.round(np.asarray(image) / 257).astype(np.uint8)) if _is_wide_gray(image) else image
 
 
-def pixels_of(
+def read_pixels(
     image: Image.Image, shape: tuple[int, int, int], framing: Framing | None = None
 ) -> tuple[AnyArray, Framing]:
     """Return a picture as uint8 (H, W, C) of `shape` (C, H, W), upright, and how it was framed.
@@ -212,7 +212,7 @@ def pixels_of(
     That is `framing`, or, without one, a resize and a crop that cover the shape.
     """
     channels, height, width = shape
-    color = _eight_bits(upright(image)).convert("L" if channels == 1 else "RGB")
+    color = _eight_bits(turn_upright(image)).convert("L" if channels == 1 else "RGB")
     framing = framing or Framing.cover((color.height, color.width), (height, width))
     return np.array(framing(color)).reshape(height, width, channels), framing
 
@@ -228,7 +228,7 @@ def check_sizes(pictures: Pictures, masks: Pictures, beginning: str) -> None:
     """
     for place in range(len(masks)):
         try:
-            with picture(masks, place) as mask:
+            with open_picture(masks, place) as mask:
                 (height, width), is_lossy, is_wide = _size(mask), mask.format in LOSSY, _is_wide_color(mask)
         except UserError as error:
             raise UserError(f"a mask cannot be read, {beginning}{error}: write it anew as a PNG.") from error
@@ -243,7 +243,7 @@ def check_sizes(pictures: Pictures, masks: Pictures, beginning: str) -> None:
                 "write it as a gray PNG, 0 beside the object."
             )
         try:
-            size = size_of(pictures, place)
+            size = read_size(pictures, place)
         except UserError:
             continue  # a damaged picture is reported with all others
         if size != (height, width):
@@ -263,14 +263,14 @@ ENDS = {"JPEG": (2, b"\xff\xd9"), "PNG": (12, b"\0\0\0\0IEND\xaeB`\x82")}
 """How many bytes the end of a whole file has, by format, and which."""
 
 
-def damage(pictures: Pictures, place: int, *, decodes: bool) -> str | None:
+def find_damage(pictures: Pictures, place: int, *, decodes: bool) -> str | None:
     """Return what is wrong with a picture, by its name, or None.
 
     With `decodes` it is decoded. Else its header is read and its last bytes are compared with what a whole JPEG or PNG
     ends with; only where these differ it is decoded.
     """
     try:
-        with picture(pictures, place) as image:
+        with open_picture(pictures, place) as image:
             if decodes or not _ends_well(image):
                 image.load()
     except UserError as error:
@@ -290,9 +290,9 @@ def _ends_well(image: Image.Image) -> bool:
     return bool(is_whole)
 
 
-def damages(pictures: Pictures, *, decodes: bool) -> dict[int, str]:
-    """Return what is wrong with each damaged picture, by its place; see `damage`."""
-    answers = _ask_each(lambda place: damage(pictures, place, decodes=decodes), range(len(pictures)))
+def list_damages(pictures: Pictures, *, decodes: bool) -> dict[int, str]:
+    """Return what is wrong with each damaged picture, by its place; see `find_damage`."""
+    answers = _ask_each(lambda place: find_damage(pictures, place, decodes=decodes), range(len(pictures)))
     return {place: answer for place, answer in enumerate(answers) if answer is not None}
 
 
@@ -305,7 +305,7 @@ T = TypeVar("T")
 def _ask_each(ask: Callable[[int], T], places: Sequence[int]) -> Iterator[T]:
     """Yield what `ask` answers about each of some places, in their order, by a thread a core."""
     blocks = (places[first : first + BLOCK] for first in range(0, len(places), BLOCK))
-    with ThreadPoolExecutor(cores()) as pool:
+    with ThreadPoolExecutor(count_cores()) as pool:
         for answers in pool.map(lambda block: [ask(place) for place in block], blocks):
             yield from answers
 
@@ -344,12 +344,14 @@ class PictureArray:
         """Return height and width. Raises UserError for pictures of several sizes without a framing."""
         if self.framing is not None:
             return self.framing.crop
-        return common_size([*_ask_each(lambda place: size_of(self.pictures, place), self.places.tolist())], self.name)
+        return find_common_size(
+            [*_ask_each(lambda place: read_size(self.pictures, place), self.places.tolist())], self.name
+        )
 
     @property
     def own_size(self) -> tuple[int, int]:
         """Return the height and width that the first picture has before it is framed."""
-        return size_of(self.pictures, int(self.places[0]))
+        return read_size(self.pictures, int(self.places[0]))
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -362,7 +364,7 @@ class PictureArray:
         if np.ndim(chosen_places) == 0:
             return self._decode(int(chosen_places))
         images = np.empty((len(chosen_places), *self.size, *self.channels), self.dtype)
-        with ThreadPoolExecutor(cores()) as pool:
+        with ThreadPoolExecutor(count_cores()) as pool:
             list(self.take(places).decode(pool, images.__setitem__))
         return images
 
@@ -375,8 +377,8 @@ class PictureArray:
 
     def _decode(self, place: int) -> AnyArray:
         try:
-            with picture(self.pictures, place) as image:
-                return self._pixels(upright(image))
+            with open_picture(self.pictures, place) as image:
+                return self._pixels(turn_upright(image))
         except UserError as error:
             raise UserError(f"{self.name}: {self.remedy.format(error)}.") from error
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from interpret_robust.datasets.base import Dataset, Patterns
-from interpret_robust.datasets.cluttered_digits import CLASS_NAMES, VERSION, cluttered_digits, planted_patterns
+from interpret_robust.datasets.cluttered_digits import CLASS_NAMES, VERSION, make_cluttered_digits, make_patterns
 from interpret_robust.datasets.sources import (
     Format,
     Mirror,
@@ -103,14 +103,14 @@ RECORDS = {
     "cluttered-digits": Record(
         "embedded default: handwritten digits among colored clutter, with masks (32x32 RGB)",
         CLASS_NAMES,
-        Generator(VERSION, lambda seed: cluttered_digits(seed=seed)),
+        Generator(VERSION, lambda seed: make_cluttered_digits(seed=seed)),
         recipe="quick",
         can_flip=False,
     ),
     "cluttered-digits-planted": Record(
         "the same with a weak class-coded pattern planted below eps",
         CLASS_NAMES,
-        Generator(VERSION, lambda seed: cluttered_digits(seed=seed, with_patterns=True), planted_patterns),
+        Generator(VERSION, lambda seed: make_cluttered_digits(seed=seed, with_patterns=True), make_patterns),
         recipe="quick",
         can_flip=False,
         can_crop=False,  # the pattern has its place: crops would move it about, and no model would learn it

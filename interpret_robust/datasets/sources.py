@@ -28,7 +28,7 @@ import numpy as np
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.files import remove_leftovers, replace_file
 from interpret_robust.core.locks import Lock
-from interpret_robust.datasets.npz import Array, Arrays, array_sha256, content_of, load_arrays, reason, write_npz
+from interpret_robust.datasets.npz import Array, Arrays, hash_array, load_arrays, quote_reason, read_content, write_npz
 
 Pair = tuple[Array, Array]
 
@@ -163,7 +163,7 @@ def fetch(name: str, source: Source, folder: Path) -> Arrays:
                     remove_leftovers(path, *(folder / archive for archive in source.archives))
                     write_npz(path, _build(name, source, folder))
         except OSError as error:
-            raise UserError(f"cannot write {path} ({reason(error)}): give a folder with room.") from error
+            raise UserError(f"cannot write {path} ({quote_reason(error)}): give a folder with room.") from error
     arrays = load_arrays(path)
     check_sums(str(path), arrays, source.sums)
     return arrays
@@ -180,10 +180,10 @@ def _build(name: str, source: Source, folder: Path) -> Arrays:
         try:
             arrays = attempt(source, folder)
             check_sums(origin, arrays, source.sums)
-            content_of(Path(name), dict(arrays))  # before anything is written
+            read_content(Path(name), dict(arrays))  # before anything is written
             return arrays
         except Exception as error:  # foreign bytes, hosts and tools fail in more ways than can be listed
-            failures.append(f"{origin} ({reason(error)})")
+            failures.append(f"{origin} ({quote_reason(error)})")
     remedy = f"put {', '.join(source.archives)} from {source.url} into {folder}"
     raise UserError(f"cannot get {name}: tried {', '.join(failures)}; to go on, {remedy}.")
 
@@ -256,6 +256,6 @@ def _check_md5(path: Path, md5: str) -> None:
 def check_sums(location: str, arrays: Arrays, sums: Mapping[str, str]) -> None:
     """Raise UserError naming `location` and the first array whose SHA-256 is not the one in `sums`."""
     for key, pinned_sum in sums.items():
-        digest = array_sha256(arrays[key])
+        digest = hash_array(arrays[key])
         if digest != pinned_sum:
             raise UserError(f"{location}: {key} has SHA-256 {digest}, not {pinned_sum}: delete it to get it afresh.")

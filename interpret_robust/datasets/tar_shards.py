@@ -15,9 +15,9 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from interpret_robust.core.errors import UserError, first_line
+from interpret_robust.core.errors import UserError, take_first_line
 from interpret_robust.datasets.base import Labels
-from interpret_robust.datasets.listing import LabeledPictures, Listings, find_files, group_by_split, listings_of
+from interpret_robust.datasets.listing import LabeledPictures, Listings, find_files, group_by_split, make_listings
 from interpret_robust.datasets.pictures import ENDINGS, check_sizes
 
 MASK_ENDING = "mask.png"
@@ -58,7 +58,7 @@ def list_tars(source: Path) -> Listings:
     Raises UserError for a damaged or compressed tar, for a picture without a label, and for a label without a picture.
     """
     shards = group_by_split(source, find_files(source, (".tar",)))
-    return listings_of(source, {part: _listing(files) for part, files in shards.items()})
+    return make_listings(source, {part: _listing(files) for part, files in shards.items()})
 
 
 def _listing(shards: Sequence[Path]) -> LabeledPictures:
@@ -120,7 +120,7 @@ def _members(shard: Path) -> _Members:
                 tar.members.clear()  # type: ignore[attr-defined]  # it would keep all of them
         _check_end(shard)
     except (OSError, tarfile.TarError, ValueError) as error:
-        raise UserError(f"{shard} is no tar file that can be read, uncompressed ({first_line(error)}).") from error
+        raise UserError(f"{shard} is no tar file that can be read, uncompressed ({take_first_line(error)}).") from error
     return members
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from PIL import Image
 
-from interpret_robust.core.errors import UserError, first_line, unknown
-from interpret_robust.datasets.listing import LabeledPictures, Listings, listings_of
+from interpret_robust.core.errors import UserError, take_first_line, unknown
+from interpret_robust.datasets.listing import LabeledPictures, Listings, make_listings
 
 PREFIX = "torchvision:"
 
@@ -64,7 +64,7 @@ def list_torchvision(location: str, root: Path) -> Listings:
     splits: dict[str, LabeledPictures] = {
         part: (Items(dataset, f"{name}/{part}"), _labels(dataset), None) for part, dataset in datasets.items()
     }
-    return listings_of(Path(location), splits, None if classes is None else [str(word) for word in classes])
+    return make_listings(Path(location), splits, None if classes is None else [str(word) for word in classes])
 
 
 def _open(name: str, root: Path, arguments: dict[str, Any]) -> Any:
@@ -75,7 +75,7 @@ def _open(name: str, root: Path, arguments: dict[str, Any]) -> Any:
     except Exception as error:  # each has its own
         text = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
         raise UserError(
-            f"torchvision:{name} is not in {root} ({first_line(error)}): to fetch it, run "
+            f"torchvision:{name} is not in {root} ({take_first_line(error)}): to fetch it, run "
             f"torchvision.datasets.{name}({str(root)!r}, {text}, download=True) in Python where there is a network."
         ) from error
 

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 from interpret_robust.core.errors import UserError, unknown
-from interpret_robust.core.plugins import entry_points_of, load_entry_point
-from interpret_robust.core.spelling import current
+from interpret_robust.core.plugins import list_entry_points, load_entry_point
+from interpret_robust.core.spelling import update_name
 
 Plot = Callable[..., Any]
 """What returns a `style.Drawing` of some results."""
@@ -24,7 +24,7 @@ def names() -> list[str]:
     """Return the figures there are, ours and those of installed packages, by their command's name."""
     modules = (module.name for module in pkgutil.iter_modules(__path__))
     module_name = [name.replace("_", "-") for name in modules if name not in HELPERS]
-    return [*module_name, *(name for name in entry_points_of("figures") if name not in module_name)]
+    return [*module_name, *(name for name in list_entry_points("figures") if name not in module_name)]
 
 
 def get(name: str) -> Any:
@@ -32,7 +32,7 @@ def get(name: str) -> Any:
 
     Raises UserError for a broken one of an installed package.
     """
-    module_name = f"{__name__}.{current(name).replace('-', '_')}"
+    module_name = f"{__name__}.{update_name(name).replace('-', '_')}"
     if importlib.util.find_spec(module_name) is not None:
         return importlib.import_module(module_name)
     module = load_entry_point("figures", name)

@@ -11,12 +11,12 @@ from typing import Any
 from PIL import Image
 
 from interpret_robust import figures
-from interpret_robust.core.configs import config_sha256, differences
+from interpret_robust.core.configs import describe_differences, hash_config
 from interpret_robust.core.errors import Say, UserError
 from interpret_robust.core.folders import Folders
 from interpret_robust.core.locks import Lock
-from interpret_robust.core.provenance import package_version
-from interpret_robust.core.spelling import spellings
+from interpret_robust.core.provenance import read_package_version
+from interpret_robust.core.spelling import list_spellings
 from interpret_robust.figures import saving, style
 from interpret_robust.results import hdf5
 from interpret_robust.results import names as labels
@@ -40,7 +40,7 @@ def _read_together(figure: str, files: Sequence[Path]) -> list[hdf5.Result]:
     """Return files that can share a picture. Raises UserError for those that cannot."""
     results = [hdf5.read(path, figures.get(figure).READS) for path in files]
     for result in results[1:]:
-        difference = differences(conditions(results[0]), conditions(result))
+        difference = describe_differences(conditions(results[0]), conditions(result))
         if difference:
             raise UserError(f"{files[0]} and {result.path} cannot share a picture: {difference}.")
     return results
@@ -55,7 +55,7 @@ def draw_all(
     pictures = []
     for group, stem in zip(groups, stems, strict=True):
         # Models that were trained, and so attacked, under different settings may share every part of a name.
-        suffix = f"-{config_sha256(conditions(group[0]))[:6]}" if stems.count(stem) > 1 else ""
+        suffix = f"-{hash_config(conditions(group[0]))[:6]}" if stems.count(stem) > 1 else ""
         pictures += _draw(figure, group, folder, say, suffix, panel=panel, with_pdf=with_pdf)
     return pictures
 
@@ -82,7 +82,7 @@ def draw_folder(
 
 
 def _files_of(figure: str, folders: Folders) -> list[Path]:
-    return sorted(path for start in spellings(figure) for path in folders.list_analyses(start))
+    return sorted(path for start in list_spellings(figure) for path in folders.list_analyses(start))
 
 
 def _no_files(names: Sequence[str], folders: Folders) -> UserError:
@@ -125,7 +125,7 @@ def draw_to(
     if width > style.WIDTH:
         saving.enlarge(drawing.figure, width / style.WIDTH)
     with Lock(path):
-        saving.write(drawing, [path], saving.inputs(results), package_version())
+        saving.write(drawing, [path], saving.inputs(results), read_package_version())
 
 
 def narrow(figure: str, results: Sequence[hdf5.Result], width: float) -> Image.Image:
@@ -180,7 +180,7 @@ def keep(
     with_pdf: bool = False,
 ) -> Path:
     """Save a drawing, unless it is there already, drawn from just these sources; returns the picture's path."""
-    picture, version = folder / f"{name}.png", package_version()
+    picture, version = folder / f"{name}.png", read_package_version()
     if not saving.is_drawn(folder, name, sources, version, with_pdf=with_pdf):
         with Lock(picture):
             if not saving.is_drawn(folder, name, sources, version, with_pdf=with_pdf):

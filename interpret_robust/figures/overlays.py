@@ -11,7 +11,7 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
 from interpret_robust.core.arrays import AnyArray
-from interpret_robust.core.cells import cell_means
+from interpret_robust.core.cells import average_cells
 
 PERCENTILE = 99
 CEILING = f"it ends at the {PERCENTILE}th percentile of what is shown, so that larger values look like this one."
@@ -48,7 +48,7 @@ def strip(pictures: AnyArray, size: tuple[int, int], gap: int | None = None) -> 
     than M axes. The gaps between, of so many pixels or see `pitch`, are NaN, or white where pictures are bytes.
     """
     width = size[1]
-    large = pictures if pictures.shape[1:3] == size else cell_means(pictures, size).astype(pictures.dtype)
+    large = pictures if pictures.shape[1:3] == size else average_cells(pictures, size).astype(pictures.dtype)
     gaps = [(0, 0)] * large.ndim
     gaps[2] = (0, pitch(width) - width if gap is None else gap)
     empty = 255 if pictures.dtype == np.uint8 else np.nan

@@ -18,11 +18,11 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from PIL import Image
 
-from interpret_robust.core.configs import finite
+from interpret_robust.core.configs import replace_infinite
 from interpret_robust.core.errors import UserError
-from interpret_robust.core.file_names import file_part
+from interpret_robust.core.file_names import make_file_part
 from interpret_robust.core.files import remove_leftovers, replace_file
-from interpret_robust.core.spelling import spellings
+from interpret_robust.core.spelling import list_spellings
 from interpret_robust.figures.style import RC, Drawing
 from interpret_robust.results.hdf5 import Result
 
@@ -38,9 +38,9 @@ def stem(name: str, results: Sequence[Result]) -> str:
     """Return a figure's file name: its own, then dataset and architecture, then what the files' names end in."""
     first = results[0]
     conditions = first.path.stem
-    for start in spellings(name):
+    for start in list_spellings(name):
         conditions = conditions.removeprefix(f"{start}-{first.config['checkpoint']['name']}-")
-    return file_part("-".join([name, first.job["dataset"], first.job["architecture"], conditions]))
+    return make_file_part("-".join([name, first.job["dataset"], first.job["architecture"], conditions]))
 
 
 def inputs(results: Sequence[Result]) -> dict[str, str]:
@@ -105,7 +105,7 @@ def write(drawing: Drawing, paths: Sequence[Path], sources: Mapping[str, Any], v
 
 def _write_caption(path: Path, caption: dict[str, Any]) -> None:
     with replace_file(path) as partial:
-        partial.write_text(json.dumps(finite(caption), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        partial.write_text(json.dumps(replace_infinite(caption), indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def _lay_out(figure: Figure) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from interpret_robust.core.errors import UserError, unknown
-from interpret_robust.core.plugins import entry_points_of, load_entry_point
+from interpret_robust.core.plugins import list_entry_points, load_entry_point
 from interpret_robust.models import cnn, resnet
 from interpret_robust.models.attention import AveragePool, DenseHead, LinearAttention, NonlinearAttention
 from interpret_robust.models.classifier import Classifier
@@ -24,14 +24,14 @@ Builder = Callable[[Head, ImageShape, int], Classifier]
 """A function of the head, the image shape (channels, height, width) and the number of classes."""
 
 
-def names() -> tuple[str, ...]:
+def list_names() -> tuple[str, ...]:
     """Return the names of all architectures, without importing those of installed packages.
 
     Example:
-        >>> names()[:2]
+        >>> list_names()[:2]
         ('small', 'small-wide3')
     """
-    return (*ARCHITECTURES, *(name for name in entry_points_of("architectures") if name not in ARCHITECTURES))
+    return (*ARCHITECTURES, *(name for name in list_entry_points("architectures") if name not in ARCHITECTURES))
 
 
 def build(architecture: str, head: Head, image_shape: ImageShape, classes: int, *, seed: int) -> Classifier:
@@ -63,8 +63,8 @@ def build(architecture: str, head: Head, image_shape: ImageShape, classes: int, 
 def _builder(architecture: str) -> Builder:
     if architecture in ARCHITECTURES:
         return ARCHITECTURES[architecture]
-    if architecture not in entry_points_of("architectures"):
-        raise unknown("architecture", architecture, names())
+    if architecture not in list_entry_points("architectures"):
+        raise unknown("architecture", architecture, list_names())
     return partial(_build_own, architecture, load_entry_point("architectures", architecture))
 
 

@@ -11,14 +11,14 @@ from torch import nn
 
 from interpret_robust.core.errors import UserError, type_name
 from interpret_robust.core.parsing import format_count
-from interpret_robust.core.plugins import first_words, import_object
+from interpret_robust.core.plugins import import_object, quote_error
 from interpret_robust.models.card import Card
 from interpret_robust.models.copying import copy_of, unwrap
 from interpret_robust.models.libraries import BUILDERS, build, check_call, is_offline
 from interpret_robust.models.model_names import explain
-from interpret_robust.models.normalization import STATISTICS, Statistics, statistics
+from interpret_robust.models.normalization import STATISTICS, Statistics, parse_statistics
 from interpret_robust.models.preprocess import Preprocess
-from interpret_robust.models.weights.classes import doubts_about_order
+from interpret_robust.models.weights.classes import list_order_doubts
 from interpret_robust.models.weights.files import Rest, count_rows, load_weights
 
 
@@ -37,7 +37,7 @@ def build_network(card: Card, class_names: Sequence[str]) -> tuple[nn.Module, li
     rest = load_weights(unwrap(network), card.model, path, card.weights_key, normalization)
     return network, [
         *_doubt_about_rest(rest, path),
-        *doubts_about_order(rest.class_lists, class_names, path.name),
+        *list_order_doubts(rest.class_lists, class_names, path.name),
         *_doubt_about_unsaved(loose_tensors, card),
     ]
 
@@ -91,7 +91,7 @@ def _build(card: Card, classes: int) -> nn.Module:
                     "give a file (--weights FILE) or --weights random, or run this once where there is a network."
                 ) from error
             raise UserError(
-                f"{card.model} cannot be built ({first_words(error)}): --model-arg NAME=VALUE gives it an argument."
+                f"{card.model} cannot be built ({quote_error(error)}): --model-arg NAME=VALUE gives it an argument."
             ) from error
     return network
 
@@ -155,13 +155,13 @@ def _call(card: Card) -> nn.Module:
     return network
 
 
-def preprocess_of(card: Card, network: nn.Module, channels: int) -> Preprocess:
+def make_preprocess(card: Card, network: nn.Module, channels: int) -> Preprocess:
     """Return what a card, or else the library that a network is from, says of the pixels that it expects.
 
     Raises UserError where that is for images of other channels.
     """
     if card.normalize is not None:
-        return Preprocess(*statistics(card.normalize, channels), card.resize)
+        return Preprocess(*parse_statistics(card.normalize, channels), card.resize)
     mean, deviation = _library_normalization(card, network)
     if len(mean) not in (1, channels) and card.weight_file is not None:
         mean, deviation = STATISTICS["none"]  # a file's weights may be for images of other channels than the library's

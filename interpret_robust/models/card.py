@@ -239,7 +239,7 @@ Reference = Path | Card
 """What names a model: the path of a checkpoint or of a card, or a card."""
 
 
-def reference(text: str, **options: Any) -> Reference:
+def parse_reference(text: str, **options: Any) -> Reference:
     """Return what `--model` names, with the other options of a card, of which those that are None were not given.
 
     Raises UserError where options are given beside a checkpoint, which knows them.

@@ -21,14 +21,14 @@ from torch import Tensor
 from interpret_robust.core.device import exact
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.files import replace_file
-from interpret_robust.core.spelling import current_part
+from interpret_robust.core.spelling import update_tensor_name
 from interpret_robust.datasets.base import Dataset
 from interpret_robust.datasets.class_names import renumber
 from interpret_robust.models import Classifier, build, checkpoint_file
 from interpret_robust.models.architectures import ARCHITECTURES
 from interpret_robust.models.checks.judgment import is_above_chance
-from interpret_robust.models.checks.trial import ANSWER_IMAGES, doubts_about_answers
-from interpret_robust.models.variants import VARIANTS, Head, variant
+from interpret_robust.models.checks.trial import ANSWER_IMAGES, list_answer_doubts
+from interpret_robust.models.variants import VARIANTS, Head, find_variant
 
 Tensors = dict[str, Tensor]
 
@@ -71,7 +71,7 @@ class Checkpoint:
         accuracy, images = self.about.get("metrics", {}).get("training_accuracy"), self.job["images"]
         chance = 1 / len(self.job["class_names"])
         if accuracy is not None and not is_above_chance(round(accuracy * images), images, chance):
-            attack = " under attack" if variant(self.job["variant"]).adversarial else ""
+            attack = " under attack" if find_variant(self.job["variant"]).adversarial else ""
             yield (
                 f"{self.name} had {accuracy:.0%} of its {images} training images right{attack} in its last epoch, no "
                 f"more than guessing ({chance:.0%}): train it longer before asking what it looks at."
@@ -83,7 +83,7 @@ class Checkpoint:
         generator = torch.Generator().manual_seed(0)
         images = torch.rand(ANSWER_IMAGES, *self.job["image_shape"], generator=generator)
         with torch.random.fork_rng([]), exact():
-            return tuple(doubts_about_answers(self.model(torch.device("cpu")), images, self.name))
+            return tuple(list_answer_doubts(self.model(torch.device("cpu")), images, self.name))
 
     @property
     def job(self) -> dict[str, Any]:
@@ -120,7 +120,12 @@ class Checkpoint:
         """Return what `build` needs to know."""
         job = self.job
         channels, height, width = job["image_shape"]
-        return job["architecture"], variant(job["variant"]).head, (channels, height, width), len(job["class_names"])
+        return (
+            job["architecture"],
+            find_variant(job["variant"]).head,
+            (channels, height, width),
+            len(job["class_names"]),
+        )
 
 
 class Outline(NamedTuple):
@@ -145,8 +150,8 @@ def write(path: Path, about: dict[str, Any], tensors: Tensors) -> None:
         "format": checkpoint_file.FORMAT,
         "format_version": str(checkpoint_file.FORMAT_VERSION),
         "about": (text := json.dumps(about)),
-        "about_sha256": checkpoint_file.text_sha256(text),
-        "tensors_sha256": tensors_sha256(plain),
+        "about_sha256": checkpoint_file.hash_text(text),
+        "tensors_sha256": hash_tensors(plain),
     }
     with replace_file(path) as partial:
         partial.write_bytes(save(plain, metadata))
@@ -165,13 +170,13 @@ def parse(path: Path, data: bytes) -> Checkpoint:
 def _from_file(path: Path, file: checkpoint_file.StoredFile) -> Checkpoint:
     tensors = load(file.data)
     if "step" in file.about:
-        tensors = {current_part(name): tensor for name, tensor in tensors.items()}
+        tensors = {update_tensor_name(name): tensor for name, tensor in tensors.items()}
     return Checkpoint(path, file.about, tensors, file.sha256)
 
 
-def tensors_sha256(tensors: Tensors) -> str:
+def hash_tensors(tensors: Tensors) -> str:
     """Return the SHA-256 over the name, type, shape and bytes of each tensor, in the order of names."""
-    return checkpoint_file.tensors_sha256({name: _raw(tensor.detach().cpu()) for name, tensor in tensors.items()})
+    return checkpoint_file.hash_raw({name: _raw(tensor.detach().cpu()) for name, tensor in tensors.items()})
 
 
 def _raw(tensor: Tensor) -> checkpoint_file.Raw:

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, deserialize
 
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.files import check_present
-from interpret_robust.core.spelling import current_recipes
+from interpret_robust.core.spelling import update_recipes
 
 FORMAT = "interpret-robust-checkpoint"
 FORMAT_VERSION = 2
@@ -88,18 +88,18 @@ def parse(path: Path, data: bytes) -> StoredFile:
             "update interpret-robust."
         )
     tensors = {name: _raw(tensor["dtype"], tensor["shape"], tensor["data"]) for name, tensor in entries}
-    sha256 = tensors_sha256(tensors)
+    sha256 = hash_raw(tensors)
     if sha256 != metadata.get("tensors_sha256"):
         raise UserError(f"{path} is damaged (its tensors differ from their checksum): {_REMEDY}")
-    if text_sha256(metadata.get("about", "")) != metadata.get("about_sha256"):
+    if hash_text(metadata.get("about", "")) != metadata.get("about_sha256"):
         raise UserError(f"{path} is damaged (its metadata differ from their checksum): {_REMEDY}")
-    return StoredFile(current_recipes(json.loads(metadata["about"])), tensors, sha256, data)
+    return StoredFile(update_recipes(json.loads(metadata["about"])), tensors, sha256, data)
 
 
 _REMEDY = "train again with --overwrite, or copy it anew from where it came."
 
 
-def tensors_sha256(tensors: Mapping[str, Raw]) -> str:
+def hash_raw(tensors: Mapping[str, Raw]) -> str:
     """Return the SHA-256 over the name, type, shape and bytes of each tensor, in the order of names."""
     digest = hashlib.sha256()
     for name, (kind, shape, data) in sorted(tensors.items()):
@@ -108,7 +108,7 @@ def tensors_sha256(tensors: Mapping[str, Raw]) -> str:
     return digest.hexdigest()
 
 
-def text_sha256(text: str) -> str:
+def hash_text(text: str) -> str:
     """Return the SHA-256 of a text in UTF-8."""
     return hashlib.sha256(text.encode()).hexdigest()
 

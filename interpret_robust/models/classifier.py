@@ -57,11 +57,11 @@ class Classifier(nn.Module):
         return logits
 
 
-def precisions(model: nn.Module) -> set[torch.dtype]:
+def list_precisions(model: nn.Module) -> set[torch.dtype]:
     """Return in which precisions the weights of a model are, those of whole numbers left out.
 
     Example:
-        >>> precisions(torch.nn.Linear(2, 3).double())
+        >>> list_precisions(torch.nn.Linear(2, 3).double())
         {torch.float64}
     """
     return {weights.dtype for weights in model.parameters() if weights.is_floating_point()}
@@ -84,19 +84,19 @@ NO_CLASS = -1
 """The class of an image whose logits are not numbers: it is that of no label, so that it is never right."""
 
 
-def predicted_classes(logits: Tensor) -> Tensor:
+def predict_classes(logits: Tensor) -> Tensor:
     """Return the class of the largest logit (N,) of logits (N, classes), NO_CLASS where one of them is NaN.
 
     Of equal logits the first counts.
 
     Example:
-        >>> predicted_classes(torch.tensor([[0.0, 2.0], [torch.nan, 1.0]]))
+        >>> predict_classes(torch.tensor([[0.0, 2.0], [torch.nan, 1.0]]))
         tensor([ 1, -1])
     """
     return torch.where(logits.isnan().any(1), NO_CLASS, logits.argmax(1))
 
 
-def position_norm(local: Tensor) -> Tensor:
+def measure_positions(local: Tensor) -> Tensor:
     """Return the L2 norm over the channels of local features (N, C, H, W), positions row-major: (N, H*W)."""
     norm: Tensor = torch.linalg.vector_norm(local, dim=1)
     return norm.flatten(1)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from interpret_robust.core.errors import UserError, type_name
-from interpret_robust.core.plugins import first_words
+from interpret_robust.core.plugins import quote_error
 
 DEEPEST = 3
 """Containers in containers that functions are looked for in."""
@@ -67,7 +67,7 @@ def copy_of(network: nn.Module) -> nn.Module:
             return copy.deepcopy(unwrap(network), copies)
     except Exception as error:
         raise UserError(
-            f"{type_name(network)} cannot be copied ({first_words(error)}): remove its hooks, or save its "
+            f"{type_name(network)} cannot be copied ({quote_error(error)}): remove its hooks, or save its "
             "state_dict and load it as --model package.module:callable --weights FILE."
         ) from error
 

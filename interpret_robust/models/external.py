@@ -21,13 +21,13 @@ from torch import Tensor, nn
 from interpret_robust.core import progress
 from interpret_robust.core.device import exact
 from interpret_robust.core.errors import UserError
-from interpret_robust.core.file_names import file_part
+from interpret_robust.core.file_names import make_file_part
 from interpret_robust.core.files import stamp
 from interpret_robust.core.random_numbers import preserve_random_numbers
 from interpret_robust.datasets import Dataset, catalogue, load
 from interpret_robust.datasets.batches import to_device, to_pixels
 from interpret_robust.models import Classifier, checkpoint
-from interpret_robust.models.building import build_network, preprocess_of
+from interpret_robust.models.building import build_network, make_preprocess
 from interpret_robust.models.card import Card, Reference
 from interpret_robust.models.checks.attention import read_attention
 from interpret_robust.models.checks.memory import Memory
@@ -43,11 +43,11 @@ from interpret_robust.models.model_names import explain
 from interpret_robust.models.preparation import freeze, locate_logits, make_float32, prepare
 from interpret_robust.models.preprocess import Preprocess
 from interpret_robust.models.subject import Subject
-from interpret_robust.models.weights.classes import doubts_about_order, lists_of_network
+from interpret_robust.models.weights.classes import list_class_names, list_order_doubts
 from interpret_robust.models.wrapper import WrappedModel
 
 
-def subject(reference: Reference, source: str | None = None, *, is_shared: bool = True) -> Subject:
+def find_subject(reference: Reference, source: str | None = None, *, is_shared: bool = True) -> Subject:
     """Return the model that is referred to; `source` is the name or path of the data that one from elsewhere is
     brought with.
 
@@ -68,7 +68,7 @@ def subject(reference: Reference, source: str | None = None, *, is_shared: bool 
         )
     if not is_shared:
         return _build(reference, source)
-    return _shared_model(reference, source, stamp(reference.weights), catalogue.version(source))
+    return _shared_model(reference, source, stamp(reference.weights), catalogue.stamp_dataset(source))
 
 
 @lru_cache(maxsize=8)
@@ -131,7 +131,7 @@ class ExternalModel:
         """Return text such as `cifar10-torchvision-resnet18`: the data first, as in the names of checkpoints; one
         part of a path.
         """
-        return file_part(f"{self.job['dataset']}-{self.card.name}")
+        return make_file_part(f"{self.job['dataset']}-{self.card.name}")
 
     @property
     def location(self) -> str:
@@ -180,10 +180,10 @@ def read(network: nn.Module, card: Card, data: Dataset, source: str, remarks: Se
     data = view(data, card, network)
     label = card.label or card.model
     sentences = [*remarks, *prepare(network, card)]
-    sentences += doubts_about_order(lists_of_network(network), data.class_names, "the network")
+    sentences += list_order_doubts(list_class_names(network), data.class_names, "the network")
     device = next((weights.device for weights in network.parameters()), torch.device("cpu"))
-    preprocess = preprocess_of(card, network, data.image_shape[0]).to(device)
-    image = trial_image(data).to(device)
+    preprocess = make_preprocess(card, network, data.image_shape[0]).to(device)
+    image = choose_trial_image(data).to(device)
     with preserve_random_numbers(device):
         sentences += make_float32(network, preprocess(image))
         memory = Memory(network)
@@ -212,7 +212,7 @@ def read(network: nn.Module, card: Card, data: Dataset, source: str, remarks: Se
     # What was left open is filled in, so that a file tells what was done.
     card = replace(card, normalize=card.normalize or _numbers_of(preprocess), logits=part)
     tensors = {name: tensor for name, tensor in network.state_dict().items() if isinstance(tensor, Tensor)}
-    sha256 = checkpoint.tensors_sha256(tensors)
+    sha256 = checkpoint.hash_tensors(tensors)
     remarks = tuple(f"{label} {sentence}" for sentence in sentences)
     return ExternalModel(card, wrapper, data, _job(card, data, wrapper), source, sha256, shape, layer, remarks, memory)
 
@@ -266,7 +266,7 @@ def _numbers_of(preprocess: Preprocess) -> str:
     return ",".join(f"{number:.6g}" for number in (*mean.tolist(), *deviation.tolist()))
 
 
-def trial_image(data: Dataset) -> Tensor:
+def choose_trial_image(data: Dataset) -> Tensor:
     """Return the image of most contrast of the first few to train on: on a blank one nothing may depend on anything."""
     images = _first_pixels(data)
     return images[images.flatten(1).std(1).argmax()][None]

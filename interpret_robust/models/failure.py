@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from interpret_robust.core.errors import UserError
-from interpret_robust.core.plugins import first_words
+from interpret_robust.core.plugins import quote_error
 
 
 @contextmanager
@@ -21,7 +21,7 @@ def explain_failure(label: str, ask: Callable[[Tensor], Tensor], images: Tensor)
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"{label} {_find_reason(ask, images[:2], first_words(error))}") from error
+        raise UserError(f"{label} {_find_reason(ask, images[:2], quote_error(error))}") from error
 
 
 def _find_reason(ask: Callable[[Tensor], Tensor], images: Tensor, words: str) -> str:

@@ -2,17 +2,17 @@
 
 from interpret_robust.core.errors import UserError
 from interpret_robust.models.card import Reference
-from interpret_robust.models.external import ExternalModel, subject, trial_image
+from interpret_robust.models.external import ExternalModel, choose_trial_image, find_subject
 from interpret_robust.models.layers.listing import Layer, list_layers
-from interpret_robust.models.layers.self_attention import tokens
+from interpret_robust.models.layers.self_attention import read_tokens
 
 
-def layer_rows(reference: Reference, source: str, *, with_all: bool = False) -> list[dict[str, str]]:
+def list_layer_rows(reference: Reference, source: str, *, with_all: bool = False) -> list[dict[str, str]]:
     """Return a model's layers for `irt model layers`: those that can give local features, or all of them."""
-    model = subject(reference, source)
+    model = find_subject(reference, source)
     if not isinstance(model, ExternalModel):
         raise UserError(f"{model.location} is a checkpoint of `irt train`: its local features are those of the paper.")
-    candidates = list_layers(model.wrapper.backbone, model.wrapper.preprocess, trial_image(model.data))
+    candidates = list_layers(model.wrapper.backbone, model.wrapper.preprocess, choose_trial_image(model.data))
     default_layer = model.wrapper.local_layer
     return [
         {
@@ -27,13 +27,13 @@ def layer_rows(reference: Reference, source: str, *, with_all: bool = False) -> 
     ]
 
 
-def attention_words(reference: Reference, source: str) -> str | None:
+def describe_attention(reference: Reference, source: str) -> str | None:
     """Return what `irt model layers` says of a transformer's self-attention, None of a network that has none."""
-    model = subject(reference, source)
+    model = find_subject(reference, source)
     if not isinstance(model, ExternalModel) or model.wrapper.local_layer is None:
         return None
     try:
-        places = tokens(model.wrapper, trial_image(model.data))
+        places = read_tokens(model.wrapper, choose_trial_image(model.data))
     except UserError:
         return None
     (height, width), heads = places.grid, places.heads

@@ -14,7 +14,7 @@ from unittest import mock
 import torch
 from torch import nn
 
-from interpret_robust.core.errors import UserError, first_line, unknown
+from interpret_robust.core.errors import UserError, take_first_line, unknown
 
 MOST_TOLD = 12
 """Names that a sentence lists."""
@@ -158,7 +158,7 @@ def _sentence(name: str, error: Exception, version: str) -> str | None:
         return f"the Hugging Face Hub has no model {place} for you: it is ORG/NAME, or ORG/NAME@REVISION."
     if kinds & {"EntryNotFoundError", "FileNotFoundError"} or isinstance(error, KeyError):
         return (
-            f"{name} is no model of timm ({first_line(error)}): one has config.json, with its architecture, and "
+            f"{name} is no model of timm ({take_first_line(error)}): one has config.json, with its architecture, and "
             "model.safetensors."
         )
     if isinstance(error, AssertionError):

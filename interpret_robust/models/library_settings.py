@@ -19,12 +19,12 @@ def view(data: Dataset, card: Card, network: nn.Module) -> Dataset:
 
     What the data's own `size` says of pictures stands; arrays stay as they are.
     """
-    data = data.frame(framing_of(card, network))
-    outputs = outputs_of(card, network)
+    data = data.frame(find_framing(card, network))
+    outputs = list_outputs(card, network)
     return data if outputs is None else renumber(data, outputs) or data
 
 
-def framing_of(card: Card, network: nn.Module) -> Framing | None:
+def find_framing(card: Card, network: nn.Module) -> Framing | None:
     """Return how pictures are resized and cropped for a network: by timm's data configuration or torchvision's weights.
 
     None for any other network.
@@ -73,7 +73,7 @@ def _read_timm(config: dict[str, Any], network: nn.Module) -> Framing:
     return Framing(resize if options["crop_mode"] == "squash" else resize[:1], (height, width), mode)
 
 
-def outputs_of(card: Card, network: nn.Module) -> Outputs | None:
+def list_outputs(card: Card, network: nn.Module) -> Outputs | None:
     """Return the names of a pretrained network's outputs, where its library tells them; None elsewhere.
 
     Those of ImageNet have their synsets too, where timm is installed, which lists them.

@@ -29,12 +29,18 @@ def as_logits(answer: Any, part: str | None, classes: int | None, dtype: torch.d
     if part is not None:
         parts = _parts(answer)
         if isinstance(answer, Tensor):
-            raise UserError(f"the network answers with {kind(answer)}, which has no parts: leave --logits {part} out.")
+            raise UserError(
+                f"the network answers with {describe_answer(answer)}, which has no parts: leave --logits {part} out."
+            )
         if part not in parts:
-            raise UserError(f"the network answers with {kind(answer)}, without a part '{part}': {remedy(answer)}")
+            raise UserError(
+                f"the network answers with {describe_answer(answer)}, without a part '{part}': {list_parts(answer)}"
+            )
         answer = parts[part]
     if not isinstance(answer, Tensor):
-        raise UserError(f"the network does not answer with a tensor but with {kind(answer)}: {remedy(answer)}")
+        raise UserError(
+            f"the network does not answer with a tensor but with {describe_answer(answer)}: {list_parts(answer)}"
+        )
     if answer.is_complex():
         raise UserError(
             "the network answers with complex numbers: wrap it so that it returns real logits (N, classes)."
@@ -48,11 +54,11 @@ def as_logits(answer: Any, part: str | None, classes: int | None, dtype: torch.d
     return logits.to(dtype, copy=True)  # a network may write its next answer in their place
 
 
-def select(answer: Any, part: str | None) -> Any:
+def select_part(answer: Any, part: str | None) -> Any:
     """Return a part of an answer by its number or name, see `as_logits`, as it is; the answer itself without one.
 
     Example:
-        >>> select((1, 2), "1")
+        >>> select_part((1, 2), "1")
         2
     """
     return answer if part is None else _parts(answer).get(part, answer)
@@ -74,7 +80,7 @@ def _parts(answer: Any) -> dict[str, Any]:
     return flat
 
 
-def logits_part(answer: Any, classes: int) -> str | None:
+def find_logits_part(answer: Any, classes: int) -> str | None:
     """Return the only part of an answer that can be logits of so many classes; None for a tensor, and where none is or
     several are.
     """
@@ -87,18 +93,18 @@ def logits_part(answer: Any, classes: int) -> str | None:
     return candidates[0] if len({id(_parts(answer)[name]) for name in candidates}) == 1 else None
 
 
-def tensors_of(answer: Any) -> list[Tensor]:
+def list_tensors(answer: Any) -> list[Tensor]:
     """Return the tensors of numbers that an answer is or holds."""
     parts = [answer] if isinstance(answer, Tensor) else _parts(answer).values()
     return [part for part in parts if isinstance(part, Tensor) and part.is_floating_point()]
 
 
-def kind(answer: Any) -> str:
+def describe_answer(answer: Any) -> str:
     """Return what an answer is, in a few words."""
     return f"a tensor of shape {tuple(answer.shape)}" if isinstance(answer, Tensor) else type_name(answer)
 
 
-def remedy(answer: Any) -> str:
+def list_parts(answer: Any) -> str:
     """Return which parts of an answer could be named, as the end of a sentence."""
     shapes = {name: tuple(part.shape) for name, part in _parts(answer).items() if isinstance(part, Tensor)}
     if not shapes:

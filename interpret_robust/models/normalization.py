@@ -26,7 +26,7 @@ are OpenAI's; `bytes` takes pixels to 0 to 255. Those of datasets are what most 
 """
 
 
-def statistics(text: str, channels: int) -> Statistics:
+def parse_statistics(text: str, channels: int) -> Statistics:
     """Return the mean and deviation for a name of STATISTICS or for numbers: `mean,std`, or one of each a channel.
 
     Raises UserError for anything else, and for numbers that do not suit images of so many `channels`.
@@ -43,13 +43,13 @@ def statistics(text: str, channels: int) -> Statistics:
     return mean, deviation
 
 
-def common_name(text: str) -> str:
+def name_statistics(text: str) -> str:
     """Return one text for all that give the same normalization: its name, or numbers of six digits without one.
 
-    Numbers that all channels share stand there once. Raises UserError as `statistics`.
+    Numbers that all channels share stand there once. Raises UserError as `parse_statistics`.
 
     Example:
-        >>> common_name("0.485,0.456,0.406,0.229,0.224,0.225"), common_name("0.40,0.4,0.4,0.2,0.2,0.2")
+        >>> name_statistics("0.485,0.456,0.406,0.229,0.224,0.225"), common_name("0.40,0.4,0.4,0.2,0.2,0.2")
         ('imagenet', '0.4,0.2')
     """
     numbers = _text(_statistics(text))

@@ -12,13 +12,13 @@ from torch.nn.parameter import is_lazy
 
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.parsing import format_count
-from interpret_robust.core.plugins import first_words
+from interpret_robust.core.plugins import quote_error
 from interpret_robust.core.random_numbers import seed_all
 from interpret_robust.datasets import Dataset
 from interpret_robust.models.card import Card
 from interpret_robust.models.checks.answers import is_same
 from interpret_robust.models.copying import check_python
-from interpret_robust.models.logits import as_logits, kind, logits_part
+from interpret_robust.models.logits import as_logits, describe_answer, find_logits_part
 from interpret_robust.models.preprocess import Preprocess
 from interpret_robust.models.recomputation import disable_recomputation
 
@@ -126,7 +126,7 @@ def freeze(network: nn.Module, ask: Callable[[], Tensor], label: str) -> Iterato
             third = ask_seeded()
         except Exception as error:
             raise UserError(
-                f"{label} does not answer where its weights are frozen, as they are here ({first_words(error)}): does "
+                f"{label} does not answer where its weights are frozen, as they are here ({quote_error(error)}): does "
                 "its forward train them, as test-time adaptation does? Give the network without that step, or as that "
                 "step left it."
             ) from error
@@ -220,22 +220,22 @@ def locate_logits(network: nn.Module, preprocess: Preprocess, image: Tensor, car
             ) from error
         if re.search(r"Half|BFloat16|Double|dtype", str(error)):
             raise UserError(
-                f"{card.model} does not run with pixels and weights in float32 ({first_words(error)}): its forward "
+                f"{card.model} does not run with pixels and weights in float32 ({quote_error(error)}): its forward "
                 "casts to another precision. Take the cast out, or give it weights of that precision."
             ) from error
         if count := _working_count(network, preprocess(image)):
             raise UserError(
-                f"{card.model} takes {count} images at once, and not one ({first_words(error)}): is its batch size "
+                f"{card.model} takes {count} images at once, and not one ({quote_error(error)}): is its batch size "
                 "fixed? Let it take any number of images, since each is also asked alone here."
             ) from error
         images_resized = "" if card.resize is None else f" resized to {card.resize}"
         raise UserError(
             f"{card.model} does not take the images of {data.name}, {channels}x{height}x{width}{images_resized} "
-            f"({first_words(error)}); if that is about their size, --resize N gives it another"
+            f"({quote_error(error)}); if that is about their size, --resize N gives it another"
             f"{_suggest_size(card, network)}."
         ) from error
     classes = len(data.class_names)
-    part = card.logits if card.logits is not None else logits_part(answer, classes)
+    part = card.logits if card.logits is not None else find_logits_part(answer, classes)
     try:
         logits = as_logits(answer, part, classes)
     except UserError as error:
@@ -244,7 +244,9 @@ def locate_logits(network: nn.Module, preprocess: Preprocess, image: Tensor, car
         remedy = "--logits names the part of its answer that they are"
         if part is None:
             remedy = f"let its forward return shape (1, {classes}) for one image"
-        raise UserError(f"{card.model} does not answer with logits (N, classes) but with {kind(logits)}: {remedy}.")
+        raise UserError(
+            f"{card.model} does not answer with logits (N, classes) but with {describe_answer(logits)}: {remedy}."
+        )
     if logits.shape[1] != classes:
         first_label = min(int(data.split(name).labels.min()) for name in data.split_names)
         if logits.shape[1] == classes - 1 and first_label > 0:

@@ -40,7 +40,7 @@ Stage = tuple[str, list[nn.Module]]
 """A name, and the layers that are drawn again together."""
 
 
-def stages(model: Classifier) -> list[Stage]:
+def list_stages(model: Classifier) -> list[Stage]:
     """Return the parts of a model that have weights, from the classifier down to the first layer.
 
     A part is a child of the backbone, or each child of a sequence there; the head is one part. Weights that the
@@ -59,7 +59,7 @@ def randomize(model: Classifier, count: int, images: Tensor, seed: int) -> Class
     """
     device = next(model.parameters()).device
     random = copy.deepcopy(model).cpu()
-    fresh = [layer for _, layers in stages(random)[:count] for layer in layers]
+    fresh = [layer for _, layers in list_stages(random)[:count] for layer in layers]
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.default_generator.manual_seed(seed)
         for layer in fresh:
@@ -71,11 +71,11 @@ def randomize(model: Classifier, count: int, images: Tensor, seed: int) -> Class
     return random
 
 
-def random_network(model: Classifier, images: Tensor, seed: int) -> Classifier:
+def randomize_network(model: Classifier, images: Tensor, seed: int) -> Classifier:
     """Return a model of the same architecture with no learned weight, its batch norm calibrated on `images` (N, C,
     H, W).
     """
-    return randomize(model, len(stages(model)), images, seed)
+    return randomize(model, len(list_stages(model)), images, seed)
 
 
 def _parts(path: str, module: nn.Module) -> Iterator[Stage]:

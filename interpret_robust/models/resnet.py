@@ -35,12 +35,12 @@ class PerImageStandardization(nn.Module):
         return deviations / variance.clamp_min(floor).sqrt()
 
 
-def batch_norm(channels: int) -> nn.BatchNorm2d:
+def make_batch_norm(channels: int) -> nn.BatchNorm2d:
     """Return batch norm with TensorFlow's epsilon and the challenge's decay of 0.9."""
     return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.1)
 
 
-def convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
+def make_convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
     """Return a 3x3 convolution without bias, initialized by fan-out: N(0, sqrt(2 / (9 * outputs)))."""
     layer = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
     nn.init.normal_(layer.weight, std=math.sqrt(2 / (9 * outputs)))
@@ -72,8 +72,8 @@ class Unit(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, stride: int, *, activate_shortcut: bool) -> None:
         super().__init__()
-        self.norm1, self.conv1 = batch_norm(inputs), convolution(inputs, outputs, stride)
-        self.norm2, self.conv2 = batch_norm(outputs), convolution(outputs, outputs)
+        self.norm1, self.conv1 = make_batch_norm(inputs), make_convolution(inputs, outputs, stride)
+        self.norm2, self.conv2 = make_batch_norm(outputs), make_convolution(outputs, outputs)
         self.shortcut, self.activate_shortcut = Shortcut(stride, (outputs - inputs) // 2), activate_shortcut
 
     def forward(self, x: Tensor) -> Tensor:
@@ -94,7 +94,7 @@ class ResNet(nn.Module):
         # With a stem of stride 2 the last stage keeps its resolution, so that there are still 8x8 positions.
         strides = (1, 2, 2 // stem_stride)
         self.standardize = PerImageStandardization()
-        self.stem = convolution(image_channels, stem, stem_stride)
+        self.stem = make_convolution(image_channels, stem, stem_stride)
         stages, inputs = [], stem
         for stage, (outputs, stride) in enumerate(zip(widths, strides, strict=True)):
             for unit in range(units):
@@ -103,7 +103,7 @@ class ResNet(nn.Module):
                 stages.append(Unit(inputs, outputs, stride if first else 1, activate_shortcut=activate))
                 inputs = outputs
         self.units = nn.Sequential(*stages)
-        self.norm = batch_norm(inputs)
+        self.norm = make_batch_norm(inputs)
         self.local_channels = inputs
 
     def forward(self, images: Tensor) -> Tensor:

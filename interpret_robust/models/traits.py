@@ -4,14 +4,14 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from interpret_robust.models.normalization import common_name
+from interpret_robust.models.normalization import name_statistics
 from interpret_robust.models.variants import is_external
 
 OF_OTHERS_THAN_LOGITS = ("label", "local layer", "attention layer", "first token", "channels")
 """Traits in which two models may differ that answer every image alike."""
 
 
-def traits(job: Mapping[str, Any]) -> dict[str, str]:
+def list_traits(job: Mapping[str, Any]) -> dict[str, str]:
     """Return what a model from elsewhere computes with its weights, from its job, by the names of options.
 
     Nothing for a checkpoint of ours, of which the weights tell all. Two models that agree in weights and in these are
@@ -19,7 +19,7 @@ def traits(job: Mapping[str, Any]) -> dict[str, str]:
     file in which the weights lie is not.
 
     Example:
-        >>> names = traits({"card": {"model": "torchvision:resnet18"}, "layers": {"local": "layer4"}})
+        >>> names = list_traits({"card": {"model": "torchvision:resnet18"}, "layers": {"local": "layer4"}})
         >>> names["normalize"], names["local layer"], names["resize"]
         ('none', 'layer4', 'none')
     """
@@ -30,7 +30,7 @@ def traits(job: Mapping[str, Any]) -> dict[str, str]:
         "label": card.get("label"),
         "model": card.get("model"),
         **{f"argument {name}": value for name, value in card.get("arguments", ())},
-        "normalize": common_name(card.get("normalize") or "none"),
+        "normalize": name_statistics(card.get("normalize") or "none"),
         "resize": card.get("resize"),
         "logits": card.get("logits"),
         "draws": card.get("draws"),

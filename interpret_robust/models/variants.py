@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from interpret_robust.core.errors import UserError, unknown
-from interpret_robust.core.plugins import entry_points_of, load_entry_point
+from interpret_robust.core.plugins import list_entry_points, load_entry_point
 
 Head = Literal["average", "nonlinear", "linear"] | Callable[[int], Any]
 """How local features are pooled: one of ours by its name, or a function of the number of channels that gives one."""
@@ -63,17 +63,17 @@ VARIANTS = {
 }
 
 
-def meaning_of(name: str) -> str:
+def explain_variant(name: str) -> str:
     """Return what the name of a variant of the paper means; empty for another name.
 
     Example:
-        >>> meaning_of("at-att-reg")
+        >>> explain_variant("at-att-reg")
         'adversarial training with attention and feature regularization'
     """
     return VARIANTS[name].meaning if name in VARIANTS else ""
 
 
-def paper_order(name: str, seed: int | None) -> tuple[int, str, int]:
+def order_as_paper(name: str, seed: int | None) -> tuple[int, str, int]:
     """Return a key that sorts models as the paper's tables do, naturally trained ones first, and others after them
     by name.
     """
@@ -82,12 +82,12 @@ def paper_order(name: str, seed: int | None) -> tuple[int, str, int]:
     return place, name, seed or 0
 
 
-def variant(name: str) -> Variant:
+def find_variant(name: str) -> Variant:
     """Return the variant called `name`: of the paper, or of an installed package. Raises UserError for another name."""
     if name in VARIANTS:
         return VARIANTS[name]
-    if name not in entry_points_of("variants"):
-        raise unknown("variant", name, (*VARIANTS, *entry_points_of("variants")))
+    if name not in list_entry_points("variants"):
+        raise unknown("variant", name, (*VARIANTS, *list_entry_points("variants")))
     entry = load_entry_point("variants", name)
     if not isinstance(entry, Variant) or entry.name != name:
         raise UserError(f"the entry point '{name}' of interpret_robust.variants is no Variant of that name.")
@@ -96,14 +96,14 @@ def variant(name: str) -> Variant:
 
 def is_adversarial(job: Mapping[str, Any]) -> bool:
     """Return whether a model's job is known to be adversarial training."""
-    return not is_external(job) and variant(job["variant"]).adversarial
+    return not is_external(job) and find_variant(job["variant"]).adversarial
 
 
 def has_attention(job: Mapping[str, Any]) -> bool:
     """Return whether a model has weights over positions of its own."""
     if is_external(job):
         return job["layers"]["attention"] is not None
-    return variant(job["variant"]).has_attention
+    return find_variant(job["variant"]).has_attention
 
 
 def is_external(job: Mapping[str, Any]) -> bool:

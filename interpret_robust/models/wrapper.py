@@ -12,8 +12,8 @@ from interpret_robust.core.errors import UserError
 from interpret_robust.core.random_numbers import preserve_random_numbers, seed_all
 from interpret_robust.models.classifier import Classifier, Features
 from interpret_robust.models.layers.hooks import check_outside, find_layer, register_hooks
-from interpret_robust.models.layers.maps import as_map, prefix_tokens
-from interpret_robust.models.logits import as_logits, kind
+from interpret_robust.models.layers.maps import as_map, count_prefix_tokens
+from interpret_robust.models.logits import as_logits, describe_answer
 from interpret_robust.models.preprocess import Preprocess
 from interpret_robust.models.recomputation import disable_recomputation
 
@@ -150,16 +150,18 @@ class WrappedModel(Classifier):
 
         def replace(_: nn.Module, __: Any, output: Any) -> Tensor:
             check_outside(str(self.local_layer), output)
-            feature_map = as_map(output, aspect, prefix_tokens(self.backbone), self.first_token, is_last=self.is_last)
+            feature_map = as_map(
+                output, aspect, count_prefix_tokens(self.backbone), self.first_token, is_last=self.is_last
+            )
             if feature_map is not None and len(feature_map.local) != len(images):
                 raise UserError(
-                    f"layer '{self.local_layer}' gives {kind(output)}, and local features of {len(images)} images have "
-                    "a row for each: do some images leave the network early, or are they folded into one? Name a layer "
-                    "that all of them pass by --local-layer."
+                    f"layer '{self.local_layer}' gives {describe_answer(output)}, and local features of {len(images)} "
+                    "images have a row for each: do some images leave the network early, or are they folded into one? "
+                    "Name a layer that all of them pass by --local-layer."
                 )
             if feature_map is None:
                 raise UserError(
-                    f"layer '{self.local_layer}' gives {kind(output)}, and local features are (N, C, H, W), "
+                    f"layer '{self.local_layer}' gives {describe_answer(output)}, and local features are (N, C, H, W), "
                     "(N, H, W, C) or (N, tokens, C): `irt model layers` lists those that do."
                 )
             local = feature_map.local.to(images.dtype)  # of half precision perhaps
@@ -200,15 +202,15 @@ def as_weights(
     count, height, width = shape
     positions = height * width
     if not isinstance(output, Tensor):
-        raise UserError(f"'{label}' gives {kind(output)}, and weights of positions are a tensor.")
+        raise UserError(f"'{label}' gives {describe_answer(output)}, and weights of positions are a tensor.")
     if output.ndim == 4 and output.shape[2] == output.shape[3] > positions and output.shape[0] == count:
         first, readers = tokens or (output.shape[3] - positions, None)
         rows = output[:, :, 0] if readers is None else (readers.to(output) @ output)
         output = rows[..., first : first + positions].mean(1)
     if tuple(output.shape) not in ((count, positions), (count, 1, positions), shape, (count, 1, height, width)):
         raise UserError(
-            f"'{label}' gives {kind(output)}, and {count} images with {height}x{width} positions need weights of "
-            f"shape ({count}, {positions}) or ({count}, {height}, {width})."
+            f"'{label}' gives {describe_answer(output)}, and {count} images with {height}x{width} positions need "
+            f"weights of shape ({count}, {positions}) or ({count}, {height}, {width})."
         )
     weights: Tensor = output.reshape(count, positions).float()
     if not bool((weights >= 0).all() and weights.isfinite().all()):

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from interpret_robust.models.traits import traits
+from interpret_robust.models.traits import list_traits
 from interpret_robust.results import hdf5
 from interpret_robust.results.attack_outcomes import is_attacked
 
@@ -16,7 +16,7 @@ def conditions(result: hdf5.Result) -> dict[str, Any]:
     readers = [] if is_attacked(result) else result.evaluators
     is_given = result.config.get("evaluators", {}).get("given")
     cards = {
-        reader.name: {"weights": reader.sha256[:7], **parts} for reader in readers if (parts := traits(reader.job))
+        reader.name: {"weights": reader.sha256[:7], **parts} for reader in readers if (parts := list_traits(reader.job))
     }
     return {
         "trained": shared_job,

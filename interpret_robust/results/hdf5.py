@@ -22,12 +22,12 @@ import h5py
 import numpy as np
 
 from interpret_robust.core.arrays import AnyArray
-from interpret_robust.core.configs import config_sha256
+from interpret_robust.core.configs import hash_config
 from interpret_robust.core.errors import UserError, reason_in_brackets
-from interpret_robust.core.file_names import file_part
+from interpret_robust.core.file_names import make_file_part
 from interpret_robust.core.files import check_present, check_readable, stamp
-from interpret_robust.core.spelling import SCHEMAS, american, british, current_recipes
-from interpret_robust.models.traits import traits
+from interpret_robust.core.spelling import SCHEMAS, american, british, update_recipes
+from interpret_robust.models.traits import list_traits
 from interpret_robust.results import seal
 
 FORMAT = "interpret-robust"
@@ -81,8 +81,8 @@ def model_id(sha256: str, job: Mapping[str, Any]) -> str:
         >>> model_id("b5bb9d80", resnet) == model_id("b5bb9d80", {"card": {"model": "torchvision:resnet18"}})
         False
     """
-    parts = traits(job)
-    return config_sha256({"sha256": sha256, **parts}) if parts else sha256
+    parts = list_traits(job)
+    return hash_config({"sha256": sha256, **parts}) if parts else sha256
 
 
 class ModelEntry(NamedTuple):
@@ -106,7 +106,7 @@ class ModelEntry(NamedTuple):
             'cifar10-../mine'
         """
         title = f"{self.job.get('dataset')}-{self.job.get('variant')}"
-        return title if file_part(title) == self.name else self.name
+        return title if make_file_part(title) == self.name else self.name
 
 
 def evaluators_of(config: Mapping[str, Any]) -> list[ModelEntry]:
@@ -384,7 +384,7 @@ def read(path: Path, schema: str | Sequence[str] | None = None) -> Result:
         if schema is not None:
             _check_schema(path, label, labels_of(schema))
         config = json.loads(file[f"{PROVENANCE}/config_json"].asstr()[()])
-        if config_sha256(config) != file.attrs["config_sha256"] or not (has_seal or _is_intact(file)):
+        if hash_config(config) != file.attrs["config_sha256"] or not (has_seal or _is_intact(file)):
             raise _damage_error(path)
     return Result(path, label, current_config(config), identity)
 
@@ -425,7 +425,7 @@ def attributes(path: Path) -> dict[str, Any]:
 def current_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a configuration with the names of today, from one that a file holds."""
     names = {"analysis": SCHEMAS.get(label, label)} if (label := config.get("analysis")) else {}
-    content: dict[str, Any] = current_recipes(config)
+    content: dict[str, Any] = update_recipes(config)
     return content | names
 
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from interpret_robust.core.parsing import format_count
-from interpret_robust.models.traits import traits
-from interpret_robust.models.variants import is_adversarial, is_external, paper_order
+from interpret_robust.models.traits import list_traits
+from interpret_robust.models.variants import is_adversarial, is_external, order_as_paper
 from interpret_robust.results.hdf5 import ModelEntry, Result
 
 GRADIENT = "gradient"
@@ -134,7 +134,7 @@ def _training_norm(result: Result) -> str:
 
 def order(result: Result) -> tuple[int, str, int]:
     """Return the key that puts models into the paper's order."""
-    return paper_order(variant(result), result.job["seed"])
+    return order_as_paper(variant(result), result.job["seed"])
 
 
 def tell_apart(results: Sequence[Result]) -> list[Result]:
@@ -156,7 +156,7 @@ def distinctions(results: Sequence[Result]) -> dict[str, str]:
     """Return by its id how each model from elsewhere differs from others of its name: that of a file, or a reader."""
     groups: dict[str, dict[str, dict[str, str]]] = {}
     for model in (model for result in results for model in (result.model, *result.evaluators)):
-        if parts := traits(model.job):
+        if parts := list_traits(model.job):
             groups.setdefault(model.name, {})[model.id] = {"weights": model.sha256[:7], **parts}
     texts = {
         identity: ", ".join(f"{name} {value}" for name, value in parts.items() if _differs(name, group.values()))

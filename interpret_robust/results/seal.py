@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from interpret_robust.core.files import file_sha256
+from interpret_robust.core.files import hash_file
 
 _MARK = b"\ninterpret-robust sha256 "
 _LENGTH = len(_MARK) + 2 * hashlib.sha256().digest_size
@@ -29,7 +29,7 @@ def append(path: Path) -> None:
     Example:
         >>> append(Path("analyses/attention-rank-mine.h5"))
     """
-    digest = file_sha256(path)
+    digest = hash_file(path)
     with open(path, "ab") as file:
         file.write(_MARK + digest.encode())
 

@@ -23,7 +23,7 @@ import h5py
 import numpy as np
 
 from interpret_robust.core.arrays import AnyArray
-from interpret_robust.core.configs import config_sha256, differences
+from interpret_robust.core.configs import describe_differences, hash_config
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.files import put_in_place
 from interpret_robust.core.locks import do_if_free
@@ -301,7 +301,7 @@ def _create(partial: Path, schema: Schema, count: int, axes: Axes, config: Mappi
             "schema": schema.label,
             "complete": np.uint8(0),
             "n_done": 0,
-            "config_sha256": config_sha256(config),
+            "config_sha256": hash_config(config),
             "NX_class": "NXroot",
         }
     )
@@ -339,11 +339,11 @@ def is_finished(path: Path, schema: Schema, config: Mapping[str, Any], *, overwr
     if not path.exists() or overwrite:
         return False
     stored_config = read(path, schema.label).config
-    if config_sha256(_without_paths(stored_config)) == config_sha256(_without_paths(config)):
+    if hash_config(_without_paths(stored_config)) == hash_config(_without_paths(config)):
         do_if_free(path, lambda: _remove_leftovers(path, config))
         return True
     raise UserError(
-        f"{path} holds another configuration ({differences(stored_config, config)}): "
+        f"{path} holds another configuration ({describe_differences(stored_config, config)}): "
         "use another --root, or --overwrite to replace it."
     )
 
@@ -362,7 +362,7 @@ def _remove_leftovers(path: Path, config: Mapping[str, Any]) -> None:
     """Remove what a kill left of the same configuration's run, after the file itself was put in place."""
     for leftover in (path.with_name(path.name + ".partial"), *parts_of(path)):
         with suppress(UserError):
-            if is_of(leftover, config_sha256(config)):
+            if is_of(leftover, hash_config(config)):
                 leftover.unlink(missing_ok=True)
 
 
@@ -393,17 +393,17 @@ def _reopen(
     except UNREADABLE:
         return None
     stored_config = json.loads(file[f"{PROVENANCE}/config_json"].asstr()[()])
-    is_same = config_sha256(stored_config) == config_sha256(config) and file.attrs["schema"] == schema.label
+    is_same = hash_config(stored_config) == hash_config(config) and file.attrs["schema"] == schema.label
     if is_same and not overwrite and file.attrs["format_version"] == FORMAT_VERSION:
         cut(file, good_rows(file, schema))
         return file
     file.close()
-    has_old_names = config_sha256(current_config(stored_config)) == config_sha256(config)
+    has_old_names = hash_config(current_config(stored_config)) == hash_config(config)
     if is_same or overwrite or has_old_names or is_outdated(stored_config):
         return None
     raise UserError(
-        f"{partial} is an unfinished analysis of another configuration ({differences(stored_config, config)}): "
-        "use --overwrite to discard it."
+        f"{partial} is an unfinished analysis of another configuration "
+        f"({describe_differences(stored_config, config)}): use --overwrite to discard it."
     )
 
 

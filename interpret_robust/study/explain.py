@@ -18,16 +18,16 @@ from interpret_robust.core import progress
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.device import exact, resolve
 from interpret_robust.core.errors import Say, UserError, unknown
-from interpret_robust.core.file_names import file_part
-from interpret_robust.core.files import file_sha256
+from interpret_robust.core.file_names import make_file_part
+from interpret_robust.core.files import hash_file
 from interpret_robust.datasets.batches import to_numpy, to_pixels
 from interpret_robust.datasets.class_names import find
 from interpret_robust.datasets.framing import Framing
-from interpret_robust.datasets.pictures import Files, picture, pixels_of
+from interpret_robust.datasets.pictures import Files, open_picture, read_pixels
 from interpret_robust.figures import drawing, saving, style
 from interpret_robust.figures.explanation import Explanation, Side, draw
 from interpret_robust.models import Classifier
-from interpret_robust.models.classifier import NO_CLASS, predicted_classes
+from interpret_robust.models.classifier import NO_CLASS, predict_classes
 from interpret_robust.models.external import ExternalModel
 from interpret_robust.models.folding import fold
 from interpret_robust.models.subject import Subject
@@ -70,8 +70,8 @@ def read(path: Path, subject: Subject, device: torch.device) -> Photo:
     Raises UserError for what is no picture or a damaged one.
     """
     try:
-        with picture(Files.list(Path(), [str(path)]), 0) as image:
-            pixels, framing = pixels_of(image, tuple(subject.job["image_shape"]), _framing(subject))
+        with open_picture(Files.list(Path(), [str(path)]), 0) as image:
+            pixels, framing = read_pixels(image, tuple(subject.job["image_shape"]), _framing(subject))
     except UserError as error:
         raise UserError(f"a picture cannot be read: {error}.") from error
     tensor = to_pixels(torch.from_numpy(pixels))
@@ -114,7 +114,7 @@ def measure(
     pgd, settings = attack.resolve(subject.job.get("recipe", {}))
     images = photo.pixels
     with torch.no_grad():
-        predicted = int(predicted_classes(network(images)))
+        predicted = int(predict_classes(network(images)))
     if predicted == NO_CLASS:
         raise UserError(f"{subject.location} answers {photo.name} with logits that are not numbers.")
     labels = torch.tensor([predicted if label is None else label], device=images.device)
@@ -200,7 +200,7 @@ def slides(
     }
     if weight != "auto":  # which drawings from before there was a choice are of
         conditions["weights"] = weight
-    places = [output or folder / f"{file_part(f'explanation-{path.stem}-{subject.name}')}.png" for path in paths]
+    places = [output or folder / f"{make_file_part(f'explanation-{path.stem}-{subject.name}')}.png" for path in paths]
     for number, place in enumerate(places):
         if place in places[:number]:
             raise UserError(
@@ -208,7 +208,7 @@ def slides(
                 "with -o."
             )
     return [
-        Slide(path, place, {path.name: file_sha256(path), **conditions})
+        Slide(path, place, {path.name: hash_file(path), **conditions})
         for path, place in zip(paths, places, strict=True)
     ]
 
@@ -223,5 +223,5 @@ def explain(
     network = subject.model(place)
     if place.type == "cpu":
         network = fold(network)
-    for photo, slide in progress.with_bar([*zip(photos, slides, strict=True)], "explain", "pictures"):
+    for photo, slide in progress.count_items([*zip(photos, slides, strict=True)], "explain", "pictures"):
         yield measure(subject, network, photo, attack, label, weights_name), slide

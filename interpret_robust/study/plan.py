@@ -207,8 +207,8 @@ def study(name: str, scale: str = "quick", seeds: int | None = None, architectur
     number = seeds or (1 if name.startswith("figure") else 2 if name in TWO_SEEDS else 3)
     setup = SCALES[scale].get(name, SCALES[scale]["rest"])
     if architecture is not None:
-        if architecture not in architectures.names():
-            raise unknown("architecture", architecture, architectures.names())
+        if architecture not in architectures.list_names():
+            raise unknown("architecture", architecture, architectures.list_names())
         setup = setup._replace(architecture=architecture)
     questions = tuple(
         Question(ask.analysis, _models(setup.architecture, ask.variants, number), ask.settings, split, limit)

@@ -25,8 +25,8 @@ from interpret_robust.datasets import load
 from interpret_robust.datasets.catalogue import must_be_fetched
 from interpret_robust.models import checkpoint
 from interpret_robust.models.card import Reference
-from interpret_robust.models.external import subject
-from interpret_robust.models.variants import variant
+from interpret_robust.models.external import find_subject
+from interpret_robust.models.variants import find_variant
 from interpret_robust.study.evaluators import evaluators_of, list_candidates, readers_of
 from interpret_robust.training.job import Job
 from interpret_robust.training.log import NO_LOGS, Logs, log_of
@@ -60,7 +60,7 @@ class TrainTask:
 
     def job(self) -> Job:
         """Return what is trained."""
-        return Job(load(self.source), self.architecture, variant(self.variant), self.seed, self.recipe, self.limit)
+        return Job(load(self.source), self.architecture, find_variant(self.variant), self.seed, self.recipe, self.limit)
 
     def is_done(self) -> bool:
         """Return whether its checkpoint is there. Raises UserError where another job's has its name."""
@@ -102,7 +102,7 @@ class TrainTask:
         )
 
     def _images_of_accuracy(self) -> str:
-        return "adversarial" if variant(self.variant).adversarial else "clean"
+        return "adversarial" if find_variant(self.variant).adversarial else "clean"
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class AnalysisTask:
 
     def work(self) -> streaming.Work:
         """Return the analysis with everything that it needs. Raises UserError where these do not fit."""
-        model = subject(self.checkpoint, self.source)
+        model = find_subject(self.checkpoint, self.source)
         source = self.source or model.source
         return streaming.Work(
             analyses.get(self.analysis),
@@ -153,7 +153,7 @@ class AnalysisTask:
             limit=self.limit,
             batch_size=self.batch_size,
             device=resolve(self.device),
-            evaluators=[subject(reference, source) for reference in self.evaluators],
+            evaluators=[find_subject(reference, source) for reference in self.evaluators],
             default_evaluators=self.default_evaluators,
             source=source,
             recalibrate=self.recalibrate,
@@ -225,7 +225,7 @@ def _outcomes(tasks: Sequence[TrainTask | AnalysisTask], device: torch.device) -
     elif trainings and device.type == "cuda":
         yield from round_robin.run(trainings, AT_ONCE, device)
     else:
-        workers = 1 if device.type == "cuda" else min(process_pool.cores(), len(tasks))
+        workers = 1 if device.type == "cuda" else min(process_pool.count_cores(), len(tasks))
         yield from process_pool.run(tasks, workers, _attack)
 
 
@@ -310,7 +310,7 @@ def analysis_tasks(
             candidates = _add_subjects(candidates, subjects)
     choose = list_candidates if matrix else readers_of[analysis.readers]
     readers_by_subject = [
-        evaluators or choose(subject(reference, options.get("source")), candidates) for reference in subjects
+        evaluators or choose(find_subject(reference, options.get("source")), candidates) for reference in subjects
     ]
     options["default_evaluators"] = not (evaluators or matrix)
     return [

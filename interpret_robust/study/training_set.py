@@ -5,7 +5,7 @@ from pathlib import Path
 
 from interpret_robust.core.device import resolve
 from interpret_robust.datasets import load
-from interpret_robust.models.variants import variant
+from interpret_robust.models.variants import find_variant
 from interpret_robust.study import plan
 from interpret_robust.study.plan import Model
 from interpret_robust.study.tasks import TrainTask
@@ -23,7 +23,7 @@ def models_of(variants: Sequence[str], architecture: str | None, first_seed: int
         >>> models_of(["at"], None, first_seed=4, seeds=2)
         [Model(architecture='small', variant='at', seed=4), Model(architecture='small', variant='at', seed=5)]
     """
-    requests = [Model("small", variant(name).name, 0) for name in variants] or plan.QUICK.models
+    requests = [Model("small", find_variant(name).name, 0) for name in variants] or plan.QUICK.models
     models = [
         Model(architecture or model.architecture, model.variant, first_seed + model.seed + copy)
         for model in requests

@@ -6,7 +6,7 @@ from typing import Any
 
 from interpret_robust.core.configs import as_stored
 from interpret_robust.core.errors import UserError
-from interpret_robust.core.file_names import file_part
+from interpret_robust.core.file_names import make_file_part
 from interpret_robust.datasets import Dataset
 from interpret_robust.models.variants import Variant
 from interpret_robust.training.recipe import Recipe
@@ -30,7 +30,7 @@ class Job:
         """Return the checkpoint's name, without its ending. It holds the norm of training unless that is l-infinity."""
         norm = self.recipe.norm if self.variant.adversarial and self.recipe.norm != "linf" else ""
         parts = [self.dataset.name, self.architecture, self.variant.name, norm, f"seed{self.seed}"]
-        return file_part("-".join(part for part in parts if part))
+        return make_file_part("-".join(part for part in parts if part))
 
     def describe(self) -> dict[str, Any]:
         """Return the job as JSON: two jobs with equal descriptions give equal weights on one machine.

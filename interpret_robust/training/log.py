@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from interpret_robust.core.configs import config_sha256, finite
+from interpret_robust.core.configs import hash_config, replace_infinite
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.files import replace_file
 from interpret_robust.training.job import Job, drop_name
@@ -54,7 +54,7 @@ NO_LOGS = Logs()
 
 def identity(job: Job) -> str:
     """Return twelve hexadecimal digits that jobs of other numbers do not share."""
-    return config_sha256(drop_name(job.describe()))[:12]
+    return hash_config(drop_name(job.describe()))[:12]
 
 
 @contextmanager
@@ -110,7 +110,7 @@ def _open_lines(path: Path, job: Job, step: int, history: Iterable[Row], *, over
 def _line(row: Row, time: str | None) -> str:
     """Return a row as a line of JSON, which knows no NaN."""
     values = {"kind": row["kind"], "step": row["step"], "epoch": row["epoch"], "time": time, **row}
-    return json.dumps(finite(values)) + "\n"
+    return json.dumps(replace_infinite(values)) + "\n"
 
 
 def _place(row: Row) -> tuple[int, bool]:

@@ -12,7 +12,7 @@ import torch
 
 from interpret_robust.core import device as devices
 from interpret_robust.core import progress, provenance, ranks
-from interpret_robust.core.configs import differences
+from interpret_robust.core.configs import describe_differences
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.files import remove_leftovers
 from interpret_robust.core.interruption import Stopped
@@ -106,7 +106,7 @@ def _train(
         metadata = {
             "job": job.describe(),
             "source": source,
-            "code": provenance.code_version(),
+            "code": provenance.read_code_version(),
             "environment": _environment(device),
             "precision": _precision(job, device),
             "earlier": earlier,
@@ -150,7 +150,7 @@ def _precision(job: Job, device: torch.device) -> str:
 
 
 def _environment(device: torch.device) -> dict[str, str | int]:
-    return provenance.environment(devices.describe(device), torch.get_num_threads(), ranks.count())
+    return provenance.describe_environment(devices.describe(device), torch.get_num_threads(), ranks.count())
 
 
 def is_finished(job: Job, folder: Path, *, overwrite: bool = False) -> bool:
@@ -161,7 +161,7 @@ def is_finished(job: Job, folder: Path, *, overwrite: bool = False) -> bool:
     path = folder / f"{job.name}.safetensors"
     if overwrite or not path.exists():
         return False
-    difference = differences(drop_name(checkpoint.read(path).job), drop_name(job.describe()))
+    difference = describe_differences(drop_name(checkpoint.read(path).job), drop_name(job.describe()))
     if difference:
         raise UserError(f"{path} was trained with other settings ({difference}): {_WAYS_OUT}")
     return True
@@ -181,7 +181,7 @@ def _run_to_end(
 ) -> Iterator[None]:
     save()  # at once, so that a folder that cannot be written is told before the work, not after it
     saved_at = time.monotonic()
-    bar = progress.bar(
+    bar = progress.open_bar(
         f"{run.job.architecture} {run.job.variant.name} seed {run.job.seed}",
         run.total_steps,
         "steps",
@@ -212,7 +212,7 @@ def _resume(run: Run, state_path: Path, *, overwrite: bool) -> list[dict[str, An
 
     Returns where its steps until now were made: code, environment and precision, up to which step.
     """
-    state = ranks.bytes_from_first(lambda: _read_state(run.job, state_path, overwrite=overwrite))
+    state = ranks.share_bytes(lambda: _read_state(run.job, state_path, overwrite=overwrite))
     if not state:
         return []
     state_checkpoint = checkpoint.parse(state_path, state)
@@ -237,7 +237,7 @@ def _read_state(job: Job, state_path: Path, *, overwrite: bool) -> bytes:
         return b""
     data = state_path.read_bytes()
     try:
-        difference = differences(drop_name(checkpoint.parse(state_path, data).job), drop_name(job.describe()))
+        difference = describe_differences(drop_name(checkpoint.parse(state_path, data).job), drop_name(job.describe()))
     except UserError:
         if overwrite:
             return b""

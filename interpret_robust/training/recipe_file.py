@@ -7,7 +7,7 @@ from pathlib import Path
 from textwrap import fill
 from typing import Any
 
-from interpret_robust.core.errors import UserError, first_line, unknown
+from interpret_robust.core.errors import UserError, take_first_line, unknown
 from interpret_robust.core.files import check_present
 from interpret_robust.core.parsing import number
 from interpret_robust.training.recipe import (
@@ -64,7 +64,7 @@ def read(path: Path, architecture: str = "small") -> Recipe:
     try:
         entries = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is no TOML file ({first_line(error)}).") from None
+        raise UserError(f"{path} is no TOML file ({take_first_line(error)}).") from None
     try:
         return _recipe(path.stem, entries, architecture)
     except UserError as error:

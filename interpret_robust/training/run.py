@@ -81,7 +81,7 @@ class Totals:
 
     def sum_over_ranks(self) -> "Totals":
         """Return a copy, summed over all ranks."""
-        return Totals(ranks.total(self.sums.clone()), ranks.total(self.predictions.clone()))
+        return Totals(ranks.sum_over_ranks(self.sums.clone()), ranks.sum_over_ranks(self.predictions.clone()))
 
     def tensors(self, name: str) -> checkpoint.Tensors:
         """Return the sums as the state of a run holds them."""
@@ -123,7 +123,7 @@ class Run:
         split = job.dataset.train.draw(job.limit)
         _check_fit(recipe, len(split), job.dataset.image_shape)
         self.classes = len(job.dataset.class_names)
-        part = ranks.part(recipe.batch_size)
+        part = ranks.take_part(recipe.batch_size)
         self.batches = TrainingBatches(
             split, recipe.batch_size, job.seed, self.device, pad=recipe.pad, flip=recipe.flip, part=part
         )

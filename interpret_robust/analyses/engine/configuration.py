@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from interpret_robust.core.configs import config_sha256
+from interpret_robust.core.configs import hash_config
 from interpret_robust.datasets import Dataset
 from interpret_robust.datasets.base import Split
 from interpret_robust.models.subject import Subject
@@ -67,7 +67,6 @@ def readers_of(config: Mapping[str, Any]) -> set[tuple[str, str]]:
 def differ_in_readers(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
     """Return whether two configurations are one but for their evaluators."""
     first_rest, second_rest = (
-        config_sha256({key: value for key, value in config.items() if key != "evaluators"})
-        for config in (first, second)
+        hash_config({key: value for key, value in config.items() if key != "evaluators"}) for config in (first, second)
     )
     return first_rest == second_rest and readers_of(first) != readers_of(second)

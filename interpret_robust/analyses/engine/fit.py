@@ -6,7 +6,7 @@ from interpret_robust.core.errors import UserError
 from interpret_robust.datasets import Dataset
 from interpret_robust.datasets.base import Split
 from interpret_robust.models.subject import Subject, check_fit, doubt_about_classes
-from interpret_robust.models.traits import OF_OTHERS_THAN_LOGITS, traits
+from interpret_robust.models.traits import OF_OTHERS_THAN_LOGITS, list_traits
 
 
 def check_models(subject: Subject, evaluators: Sequence[Subject], dataset: Dataset) -> None:
@@ -37,7 +37,7 @@ def check_masks(analysis: str, dataset: str, images: Split) -> None:
 def _answers_alike(first: Subject, second: Subject) -> bool:
     """Return whether two models have the same logits, as far as weights and cards tell."""
     parts_of_both = [
-        {name: text for name, text in traits(model.job).items() if name not in OF_OTHERS_THAN_LOGITS}
+        {name: text for name, text in list_traits(model.job).items() if name not in OF_OTHERS_THAN_LOGITS}
         for model in (first, second)
     ]
     return first.sha256 == second.sha256 and parts_of_both[0] == parts_of_both[1]

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from interpret_robust.analyses.engine.analysis import Analysis
-from interpret_robust.core.file_names import file_part
-from interpret_robust.core.spelling import spellings
+from interpret_robust.core.file_names import make_file_part
+from interpret_robust.core.spelling import list_spellings
 from interpret_robust.datasets.base import Split
 
 
@@ -46,7 +46,7 @@ def file_path(
         conditions = (f"{name}{in_name(value)}" for name, value in differences.items())
         parts = [checkpoint, dataset and f"on-{dataset}", split, *conditions, *suffixes, limit and f"first{limit}"]
         end = "-".join(part for part in parts if part)
-        return (folder / f"{file_part(f'{name}-{end}')}.h5" for name in spellings(analysis.schema.name))
+        return (folder / f"{make_file_part(f'{name}-{end}')}.h5" for name in list_spellings(analysis.schema.name))
 
     choices = [*paths(_shorten), *paths(_whole)]  # names of older files hold a setting of any length
     return next((path for path in choices if path.exists()), choices[0])

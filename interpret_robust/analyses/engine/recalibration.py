@@ -16,7 +16,7 @@ from interpret_robust.attacks.pgd import PGD
 from interpret_robust.attacks.settings import default_step, resolve_ball
 from interpret_robust.core.errors import UserError, unknown
 from interpret_robust.datasets import Split
-from interpret_robust.datasets.batches import batch_places, read_batches
+from interpret_robust.datasets.batches import list_batch_places, read_batches
 from interpret_robust.models import Classifier
 from interpret_robust.models.folding import fold
 from interpret_robust.models.recalibrate import recalibrate
@@ -80,7 +80,7 @@ def recalibrated_network(subject: Subject, device: torch.device, kind: str, trai
 
 def _batches(network: Classifier, kind: str, split: Split, attack: PGD, device: torch.device) -> Iterator[Tensor]:
     target = fold(network)
-    for batch in read_batches(split, batch_places(split), device):
+    for batch in read_batches(split, list_batch_places(split), device):
         if kind in ("clean", "both"):
             yield batch.images
         if kind in ("adversarial", "both"):

@@ -36,7 +36,7 @@ from interpret_robust.core.errors import NotFiniteError, UserError
 from interpret_robust.core.interruption import Stopped, stop_requests
 from interpret_robust.core.locks import Lock
 from interpret_robust.datasets import Dataset
-from interpret_robust.datasets.batches import Batch, default_batch_size, make_batch, read_batches, to_numpy
+from interpret_robust.datasets.batches import Batch, choose_batch_size, make_batch, read_batches, to_numpy
 from interpret_robust.models import Classifier, checkpoint
 from interpret_robust.models.checks.trial import ANSWER_IMAGES
 from interpret_robust.models.checks.watch import watch
@@ -98,7 +98,7 @@ class Work:
         check_models(subject, evaluators, dataset)
         names = tuple(model.name for model in evaluators)
         self.analysis, self.device, self.dataset = analysis, device, dataset
-        self.batch_size = default_batch_size(*dataset.image_shape[1:]) if batch_size is None else batch_size
+        self.batch_size = choose_batch_size(*dataset.image_shape[1:]) if batch_size is None else batch_size
         self._subject, self._evaluators, self._stop = subject, evaluators, threading.Event()
         self._deadline, self._late_doubts = deadline, list[str]()
         self.is_new = False
@@ -161,7 +161,7 @@ class Work:
         if not shares_attack(self.settings):
             return None
         network, job = self.network, self._subject.job
-        sha256 = checkpoint.tensors_sha256(dict(network.state_dict()))
+        sha256 = checkpoint.hash_tensors(dict(network.state_dict()))
         if isinstance(network, WrappedModel):
             # Its weights do not tell what it computes: it is equal to itself alone, as long as it answers alike.
             if network.draws or self._subject.doubts:
@@ -210,7 +210,7 @@ class Work:
                 with self.name_images(batch):
                     numbers_of_batch = measure(batch)
                 totals[batch.indices.start // self.batch_size] = torch.tensor(numbers_of_batch, dtype=torch.float64)
-        return to_numpy(ranks.total(totals))
+        return to_numpy(ranks.sum_over_ranks(totals))
 
     def batches(self, firsts: Iterable[int] | None = None) -> Iterator[Batch]:
         """Yield the batches that begin at these images, by default all; pictures are decoded ahead.
@@ -304,7 +304,9 @@ class Work:
         return self.path
 
     def _open(self, *, overwrite: bool) -> writer.Rows:
-        environment = provenance.environment(devices.describe(self.device), torch.get_num_threads(), ranks.count())
+        environment = provenance.describe_environment(
+            devices.describe(self.device), torch.get_num_threads(), ranks.count()
+        )
         return writer.open_rows(
             self.path,
             self.analysis.schema,
@@ -321,7 +323,7 @@ class Work:
         """Compute the missing rows, or this rank's share of them."""
         total, firsts = len(self.split), missing_images[missing_images % self.batch_size == 0]
         own_firsts = firsts[ranks.index() :: ranks.count()]
-        bar = progress.bar(self.path.stem, total, "images", initial=total - len(missing_images), position=position)
+        bar = progress.open_bar(self.path.stem, total, "images", initial=total - len(missing_images), position=position)
         with (
             stop_requests() as self._stop,
             bar,
@@ -395,7 +397,7 @@ class Work:
         nan_answers = list_nan_answers(self.analysis.schema, columns, models, len(self.split))
         doubts = [*self.doubts, *self._late_doubts, *nan_answers]
         seconds = round(time.monotonic() - began, 1)
-        run = provenance.code_version() | self.origin | self._gap() | {"doubts": doubts, "seconds": seconds}
+        run = provenance.read_code_version() | self.origin | self._gap() | {"doubts": doubts, "seconds": seconds}
         rows.finish(summary, run | self._logits_of_run)
 
     def _gap(self) -> dict[str, float]:

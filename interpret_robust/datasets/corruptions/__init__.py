@@ -18,7 +18,7 @@ import numpy as np
 
 from interpret_robust.core.arrays import Array
 from interpret_robust.core.errors import UserError, unknown
-from interpret_robust.core.random_numbers import streams
+from interpret_robust.core.random_numbers import make_streams
 from interpret_robust.datasets.cifar_c import SEVERITIES
 from interpret_robust.datasets.corruptions import blur, digital, noise, weather
 
@@ -84,5 +84,5 @@ def corrupt_images(images: Array, name: str, severity: int, seed: int, indices: 
     """
     if name not in CORRUPTIONS:
         raise unknown("corruption", name, CORRUPTIONS)
-    generators = streams(seed, indices, PURPOSE + list(CORRUPTIONS).index(name))
+    generators = make_streams(seed, indices, PURPOSE + list(CORRUPTIONS).index(name))
     return np.stack([corrupt(image, name, severity, random) for image, random in zip(images, generators, strict=True)])

@@ -7,7 +7,7 @@ import scipy
 from PIL import Image
 
 from interpret_robust.core.arrays import AnyArray, Array
-from interpret_robust.core.cells import cell_means
+from interpret_robust.core.cells import average_cells
 from interpret_robust.datasets.corruptions.blur import shift_pixels, shorter_side
 
 CONTRAST = 0.7
@@ -45,7 +45,7 @@ def pixelate(image: Array, severity: int, random: np.random.Generator) -> Array:
     """Return an image (H, W, C) of fewer pixels, means over their areas, enlarged to its size by the nearest one."""
     shape = image.shape[:2]
     height, width = (max(1, round(side * (1 - RESOLUTION * severity))) for side in shape)
-    small = cell_means(np.moveaxis(image, 2, 0), (height, width))
+    small = average_cells(np.moveaxis(image, 2, 0), (height, width))
     rows, columns = (
         (2 * np.arange(side) + 1) * cells // (2 * side) for side, cells in zip(shape, (height, width), strict=True)
     )

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from interpret_robust.core.errors import UserError
-from interpret_robust.core.random_numbers import generator_states
+from interpret_robust.core.random_numbers import read_generator_states
 from interpret_robust.models.checks.own_numbers import list_changes, sum_up
-from interpret_robust.models.classifier import Classifier, precisions
+from interpret_robust.models.classifier import Classifier, list_precisions
 
 BATCH, SMALL_BATCH = 64, 8
 """Copies of images in the batch whose answers are compared with those of single images; of large images fewer.
@@ -54,14 +54,14 @@ class Answers(NamedTuple):
 
 def ask(model: Classifier, images: Tensor) -> Answers:
     """Return what a model answers to images (N, C, H, W), asked in four ways."""
-    copies = tried_batch_size(images) // len(images)
+    copies = choose_tried_batch(images) // len(images)
     batch = images.repeat(max(copies, 1), 1, 1, 1)
-    sums, states = sum_up(model.backbone), [generator_states(images.device)]
+    sums, states = sum_up(model.backbone), [read_generator_states(images.device)]
     with torch.no_grad():
         together = model(batch)
-        states.append(generator_states(images.device))
+        states.append(read_generator_states(images.device))
         second = model(batch)
-        states.append(generator_states(images.device))
+        states.append(read_generator_states(images.device))
         alone, alone_second = (torch.cat([model(image[None]) for image in images]) for _ in range(2))
         alike = second if len(images) == 1 else model(images[:1].repeat(len(batch), 1, 1, 1))
     has_drawn = states[1] != states[2]
@@ -70,12 +70,12 @@ def ask(model: Classifier, images: Tensor) -> Answers:
     return Answers(together, second, alone, alone_second, alike, has_drawn, has_seed, changes)
 
 
-def tried_batch_size(images: Tensor) -> int:
+def choose_tried_batch(images: Tensor) -> int:
     """Return how many images (N, C, H, W) of their size are asked at once here."""
     return BATCH if images[0, 0].numel() <= SMALL else SMALL_BATCH
 
 
-def doubts_about_logits(model: Classifier, images: Tensor) -> Iterator[str]:
+def list_logit_doubts(model: Classifier, images: Tensor) -> Iterator[str]:
     """Yield what is doubtful about the logits of images (N, C, H, W).
 
     Raises UserError where none of them is a number.
@@ -108,7 +108,7 @@ def doubts_about_logits(model: Classifier, images: Tensor) -> Iterator[str]:
             )
         if not is_alone(answers):
             yield _dependence_on_batch(answers)
-    is_varied, dtype = bool((logits != logits[0]).any()), half_precision(logits)
+    is_varied, dtype = bool((logits != logits[0]).any()), find_half_precision(logits)
     if is_varied:
         yield from _probabilities(logits)
     if is_varied and dtype and not torch.equal(logits, logits.round()):
@@ -130,7 +130,7 @@ def _count_ties(logits: Tensor) -> int:
     return int(((logits == logits.amax(1, keepdim=True)).sum(1) > 1).sum())
 
 
-def half_precision(logits: Tensor) -> torch.dtype | None:
+def find_half_precision(logits: Tensor) -> torch.dtype | None:
     """Return the half precision in which all of these logits can be written, None where they need more digits."""
     return next((dtype for dtype in HALF_BITS if torch.equal(logits.to(dtype).to(logits), logits)), None)
 
@@ -217,4 +217,4 @@ def _probabilities(logits: Tensor) -> Iterator[str]:
 
 def is_coarse(model: Classifier, logits: Tensor) -> bool:
     """Return whether a model computes in half precision, whose rounding hides small differences."""
-    return half_precision(logits) is not None or bool(precisions(model) & HALF_BITS.keys())
+    return find_half_precision(logits) is not None or bool(list_precisions(model) & HALF_BITS.keys())

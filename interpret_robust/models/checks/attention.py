@@ -13,7 +13,7 @@ from interpret_robust.core.random_numbers import seed_all
 from interpret_robust.models.layers.attention_trace import Trace, are_alike
 from interpret_robust.models.layers.dependence import LEAST_LOCALITY, LEAST_POSITIONS, Dependence, sample_positions
 from interpret_robust.models.layers.hooks import probe_answer, register_hooks, use_part
-from interpret_robust.models.layers.maps import prefix_tokens
+from interpret_robust.models.layers.maps import count_prefix_tokens
 from interpret_robust.models.wrapper import WrappedModel
 
 Change = Callable[[Tensor], Tensor]
@@ -31,7 +31,7 @@ def read_attention(model: WrappedModel, image: Tensor) -> None:
     if weights.ndim != 4 or weights.shape[2] != count or count <= positions:
         return
     is_read = (gradient != 0).flatten(0, 1).any(-1).any(0)
-    prefix = prefix_tokens(model.backbone)
+    prefix = count_prefix_tokens(model.backbone)
     first = prefix if model.first_token is None and prefix is not None else model.first_token
     candidates = range(count - positions, -1, -1) if first is None or first + positions > count else [first]
     shares = {place: _locality(model, image, grid, place) for place in candidates} if len(candidates) > 1 else {}
@@ -48,7 +48,7 @@ def read_attention(model: WrappedModel, image: Tensor) -> None:
     model.attention_tokens = start, (rows / rows.sum()).float()
 
 
-def doubts_about_attention(model: WrappedModel, image: Tensor, label: str) -> Iterator[str]:
+def list_attention_doubts(model: WrappedModel, image: Tensor, label: str) -> Iterator[str]:
     """Yield what is doubtful about the attention layer of a model of a name, as one image (1, C, H, W) tells."""
     name = str(model.attention_layer)
     grid = _grid(model, image)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from interpret_robust.models.checks.judgment import SIGNIFICANT, Judgment
 from interpret_robust.models.weights.content import read_content
-from interpret_robust.models.weights.rest import join, mappings_in
+from interpret_robust.models.weights.rest import join, list_mappings
 
 ACCURACY = re.compile(r"((best|top|val|valid|validation|test|eval)_?)*(acc(uracy)?[@_]?1?|(top|prec)[@_]?1)")
 """What programs call the accuracy on images that were not trained on, in lower case."""
@@ -49,7 +49,7 @@ def find_accuracies(content: Any) -> Iterator[tuple[str, float, float]]:
         >>> list(find_accuracies({"net": {}, "acc": 93.5, "train_acc": 99.9}))
         [('acc', 93.5, 0.935)]
     """
-    for place, mapping in mappings_in(content):
+    for place, mapping in list_mappings(content):
         for name, item in mapping.items():
             if ACCURACY.fullmatch(str(name).lower()) and isinstance(item, int | float | Tensor) and _is_one(item):
                 number = float(item)

@@ -8,7 +8,7 @@ from torch import Tensor
 from interpret_robust.core.random_numbers import preserve_random_numbers, seed_all
 from interpret_robust.models.checks.answers import is_same
 from interpret_robust.models.checks.own_numbers import list_changes, sum_up
-from interpret_robust.models.classifier import predicted_classes
+from interpret_robust.models.classifier import predict_classes
 from interpret_robust.models.wrapper import WrappedModel
 
 
@@ -50,7 +50,7 @@ class FirstAnswers:
         last_answers = self._ask()
         if not self._is_steady or is_same(self._answers, last_answers):
             return None
-        count = int((predicted_classes(self._answers) != predicted_classes(last_answers)).sum())
+        count = int((predict_classes(self._answers) != predict_classes(last_answers)).sum())
         difference = (
             f"answered {len(self._images)} images differently after this analysis than when it was loaded ({count} "
             "decisions changed)"

@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.func import functional_call
 
 from interpret_robust.core.errors import UserError
-from interpret_robust.models.checks.answers import SMALL, is_coarse, is_same, tried_batch_size
+from interpret_robust.models.checks.answers import SMALL, choose_tried_batch, is_coarse, is_same
 from interpret_robust.models.checks.losses import STEPS, attack_briefly
-from interpret_robust.models.classifier import Classifier, precisions, predicted_classes
+from interpret_robust.models.classifier import Classifier, list_precisions, predict_classes
 from interpret_robust.models.losses import loss_gradient
 
 FLOAT32_STEP, FLOAT64_STEP = 1e-4, 1e-6
@@ -71,7 +71,7 @@ def differentiate(model: Classifier, images: Tensor) -> Gradients:
     return Gradients(images, logits, slope)
 
 
-def doubts_about_gradients(model: Classifier, images: Tensor) -> Iterator[str]:
+def list_gradient_doubts(model: Classifier, images: Tensor) -> Iterator[str]:
     """Yield what is doubtful about gradients with respect to the pixels of images (N, C, H, W).
 
     Raises UserError where none reaches them.
@@ -195,7 +195,7 @@ def _doubt_about_modes(model: Classifier, images: Tensor) -> Iterator[str]:
         and is_same(graph_logits, repeated_graph_logits)
         and not is_same(logits, graph_logits)
     ):
-        count = int((predicted_classes(logits) != predicted_classes(graph_logits)).sum())
+        count = int((predict_classes(logits) != predict_classes(graph_logits)).sum())
         yield (
             f"answers an image differently where its gradient is asked for ({count} of {len(images)} decisions "
             "changed): attacks and maps follow another network than the one that answers. Does its forward ask for "
@@ -227,7 +227,7 @@ def _doubt_about_batches(model: Classifier, image: Tensor) -> Iterator[str]:
     """
     if len(image) == 0:
         return
-    single, copies = (differentiate(model, image.repeat(count, 1, 1, 1)) for count in (1, tried_batch_size(image)))
+    single, copies = (differentiate(model, image.repeat(count, 1, 1, 1)) for count in (1, choose_tried_batch(image)))
     if single.slope is None or copies.slope is None or is_coarse(model, single.logits):
         return
     if not is_same(copies.logits, single.logits.expand_as(copies.logits)):
@@ -296,7 +296,7 @@ def _missing_share(model: Classifier, images: Tensor, logits: Tensor) -> float:
     if is_coarse(model, logits):
         return 0.0
     difference = _compare_slopes(model, images if images[0, 0].numel() <= SMALL else images[: len(images) // 2])
-    if torch.float64 not in precisions(model):
+    if torch.float64 not in list_precisions(model):
         first = difference(torch.float32, FLOAT32_STEP)
         share = float(first.nanmedian()) / MEDIAN
         if share < LEAST_MISSING:

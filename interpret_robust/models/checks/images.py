@@ -23,7 +23,7 @@ LEAST_DISTINCT = 0.9
 """Share of images that have to differ from each other."""
 
 
-def doubts_about_images(images: Tensor, labels: Labels, split: Split) -> Iterator[str]:
+def list_image_doubts(images: Tensor, labels: Labels, split: Split) -> Iterator[str]:
     """Yield what is doubtful about images, to be read behind a name and a colon.
 
     Args:
@@ -32,7 +32,7 @@ def doubts_about_images(images: Tensor, labels: Labels, split: Split) -> Iterato
         split: whose images, MOST_COMPARED at most, are compared where they are in memory.
 
     Example:
-        >>> list(doubts_about_images(images, labels, data.test))
+        >>> list(list_image_doubts(images, labels, data.test))
         []
     """
     count, brightest = len(images), round(255 * float(images.max()))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from interpret_robust.core.statistics import mcnemar
 from interpret_robust.datasets.base import Labels
-from interpret_robust.models.classifier import predicted_classes
+from interpret_robust.models.classifier import predict_classes
 from interpret_robust.models.preprocess import Preprocess
 from interpret_robust.models.wrapper import WrappedModel
 
@@ -91,7 +91,7 @@ def count_flat(logits: Tensor, right: Right) -> int:
 
 def classify(logits: Tensor) -> npt.NDArray[np.int64]:
     """Return the class (N,) of the highest of logits (N, classes), negative where they are not numbers."""
-    classes: npt.NDArray[np.int64] = predicted_classes(logits).cpu().numpy()
+    classes: npt.NDArray[np.int64] = predict_classes(logits).cpu().numpy()
     return classes
 
 

@@ -30,13 +30,13 @@ def attack_briefly(model: Classifier, images: Tensor, labels: Tensor, loss: Loss
 
 
 @torch.no_grad()
-def shares_of_way(model: Classifier, images: Tensor, labels: Tensor) -> Tensor:
+def measure_ways(model: Classifier, images: Tensor, labels: Tensor) -> Tensor:
     """Return how far PGD by the cross-entropy moves the margin of each image, in shares of PGD by the margin, (M,).
 
     Images (N, C, H, W) whose margin the second does not move, or moves without end, are left out.
 
     Example:
-        >>> shares_of_way(model, images, labels).median()
+        >>> measure_ways(model, images, labels).median()
         tensor(0.9650, dtype=torch.float64)
     """
     start = margin_loss(model(images), labels)
@@ -63,7 +63,7 @@ def doubt_about_loss(model: Classifier, images: Tensor, labels: Tensor, first: i
 
 def _compare_losses(model: Classifier, images: Tensor, labels: Tensor) -> str | None:
     """Return a doubt where the cross-entropy leads less far than the margin, or None."""
-    shares = shares_of_way(model, images, labels)
+    shares = measure_ways(model, images, labels)
     if len(shares) == 0:
         return None
     lower, median = (float(shares.quantile(share)) for share in (0.25, 0.5))

@@ -16,11 +16,11 @@ MANY_SKIPPED = 3
 """Layers behind the one that is taken from which on a sentence says so: one may be a change of shape."""
 
 
-def doubts_about_positions(model: WrappedModel, images: Tensor, layer: Choice, label: str) -> Iterator[str]:
+def list_position_doubts(model: WrappedModel, images: Tensor, layer: Choice, label: str) -> Iterator[str]:
     """Yield what is doubtful about the positions of a layer, on a few images (N, C, H, W), a sentence each.
 
     Example:
-        >>> list(doubts_about_positions(wrapper, images, choice, "mine"))
+        >>> list(list_position_doubts(wrapper, images, choice, "mine"))
         []
     """
     yield from _check_layer(layer, label)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interpret_robust.core.random_numbers import generator_states
+from interpret_robust.core.random_numbers import read_generator_states
 from interpret_robust.core.statistics import mcnemar
 from interpret_robust.datasets import Dataset
 from interpret_robust.datasets.batches import to_device, to_pixels
@@ -131,7 +131,7 @@ def _is_steady(model: WrappedModel, images: Tensor, logits: Tensor) -> bool:
     states = []
     for _ in range(2):  # equal ones where each call sets the seed
         ask(model, images[:1], model.preprocess)
-        states.append(generator_states(images.device))
+        states.append(read_generator_states(images.device))
     return is_equal and states[0] == states[1]
 
 

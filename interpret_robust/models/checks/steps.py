@@ -21,13 +21,13 @@ LEAST_CHANGE = 1e-4
 
 
 @torch.no_grad()
-def gains_by_promise(model: Classifier, images: Tensor, labels: Tensor) -> Tensor:
+def measure_gains(model: Classifier, images: Tensor, labels: Tensor) -> Tensor:
     """Return how far the margin of each image moves in a step, in shares of what its gradient says, (M,) in float64.
 
     Images (N, C, H, W) whose gradient promises next to nothing are left out.
 
     Example:
-        >>> gains_by_promise(model, images, labels).median()
+        >>> measure_gains(model, images, labels).median()
         tensor(0.9820, dtype=torch.float64)
     """
     gradient = loss_gradient(model, images, labels, margin_loss)
@@ -53,8 +53,8 @@ def doubt_about_steps(model: Classifier, images: Tensor, labels: Tensor, first: 
         logits, repeated_logits = (model(images[:first]) for _ in range(2))
     if not is_same(logits, repeated_logits) or is_coarse(model, logits):
         return None
-    doubt = _judge(gains_by_promise(model, images[:first], labels[:first]))
-    return doubt if len(images) <= first else doubt and _judge(gains_by_promise(model, images, labels))
+    doubt = _judge(measure_gains(model, images[:first], labels[:first]))
+    return doubt if len(images) <= first else doubt and _judge(measure_gains(model, images, labels))
 
 
 def _judge(gains: Tensor) -> str | None:

@@ -16,17 +16,17 @@ from interpret_robust.core.errors import UserError
 from interpret_robust.core.random_numbers import preserve_random_numbers
 from interpret_robust.datasets import Dataset
 from interpret_robust.datasets.batches import to_device, to_pixels
-from interpret_robust.models.checks.answers import SMALL, doubts_about_logits
-from interpret_robust.models.checks.attention import doubts_about_attention
+from interpret_robust.models.checks.answers import SMALL, list_logit_doubts
+from interpret_robust.models.checks.attention import list_attention_doubts
 from interpret_robust.models.checks.file_accuracy import doubt_about_accuracy
 from interpret_robust.models.checks.first_answers import FirstAnswers
-from interpret_robust.models.checks.gradients import FLAT, describe_flat, doubts_about_gradients
-from interpret_robust.models.checks.images import doubts_about_images
+from interpret_robust.models.checks.gradients import FLAT, describe_flat, list_gradient_doubts
+from interpret_robust.models.checks.images import list_image_doubts
 from interpret_robust.models.checks.judgment import Judgment
 from interpret_robust.models.checks.losses import doubt_about_loss
 from interpret_robust.models.checks.memory import Memory
 from interpret_robust.models.checks.norms import doubt_about_norms
-from interpret_robust.models.checks.positions import doubts_about_positions
+from interpret_robust.models.checks.positions import list_position_doubts
 from interpret_robust.models.checks.reading import check_reading
 from interpret_robust.models.checks.steps import doubt_about_steps
 from interpret_robust.models.classifier import Classifier
@@ -95,13 +95,13 @@ def try_out(
     if len(images) == 1:  # one answer tells neither what is the same in all, nor what others change
         images = torch.cat([images, images.flip(2)])
     with preserve_random_numbers(device):
-        doubts = list(doubts_about_answers(model, images, label))
+        doubts = list(list_answer_doubts(model, images, label))
         if memory is not None and (doubt := memory.doubt(model, images)):
             doubts.append(f"{label} {doubt}")
         if layer is not None:
-            doubts += doubts_about_positions(model, images, layer, label)
+            doubts += list_position_doubts(model, images, layer, label)
             if model.attention_layer is not None:
-                doubts += doubts_about_attention(model, images[:1], label)
+                doubts += list_attention_doubts(model, images[:1], label)
         judgment, doubt = check_reading(model, data, normalize, STATISTICS if is_trained else {})
         if judgment.flat_count >= LEAST_FLAT * len(judgment.labels) and not any(FLAT in text for text in doubts):
             doubts.append(f"{label} {describe_flat(judgment.flat_count, len(judgment.labels))}")
@@ -112,7 +112,7 @@ def try_out(
         if doubt is None and is_trained and is_mixed and judgment.is_better_than_guessing():
             doubt = doubt_about_norms(model, judgment)
         doubts += [f"{label} {sentence}" for sentence in (doubt, about_attacks) if sentence is not None]
-        about_images = doubts_about_images(judgment.images, judgment.labels, data.test)
+        about_images = list_image_doubts(judgment.images, judgment.labels, data.test)
         doubts += [f"{label}: {sentence}" for sentence in about_images]
         model.follow_answers = FirstAnswers(model, images).follow
     return Trial(judgment.accuracy, len(judgment.labels), tuple(doubts))
@@ -145,18 +145,18 @@ def _choose_right(judgment: Judgment, count: int) -> tuple[Tensor, Tensor]:
     return judgment.images[torch.from_numpy(places).to(judgment.images.device)], labels.to(judgment.images.device)
 
 
-def doubts_about_answers(model: Classifier, images: Tensor, label: str) -> Iterator[str]:
+def list_answer_doubts(model: Classifier, images: Tensor, label: str) -> Iterator[str]:
     """Yield what is doubtful about the answers of any model to a few images (N, C, H, W), and about their gradients.
 
     Raises UserError as `try_out` does. Random numbers are drawn from seed 0.
 
     Example:
-        >>> list(doubts_about_answers(build("small", "average", (3, 32, 32), 10, seed=0).eval(), images, "mine"))
+        >>> list(list_answer_doubts(build("small", "average", (3, 32, 32), 10, seed=0).eval(), images, "mine"))
         []
     """
     torch.manual_seed(0)
     try:
-        for doubt in (*doubts_about_logits(model, images), *doubts_about_gradients(model, images)):
+        for doubt in (*list_logit_doubts(model, images), *list_gradient_doubts(model, images)):
             yield f"{label} {doubt}"
     except UserError as error:
         raise UserError(f"{label}: {error}") from error

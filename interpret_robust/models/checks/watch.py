@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from interpret_robust.core.random_numbers import preserve_random_numbers
-from interpret_robust.models.checks.answers import half_precision, is_same, tried_batch_size
+from interpret_robust.models.checks.answers import choose_tried_batch, find_half_precision, is_same
 from interpret_robust.models.checks.gradients import count_blind, differentiate, differs_in_slope
-from interpret_robust.models.classifier import Classifier, predicted_classes
+from interpret_robust.models.classifier import Classifier, predict_classes
 
 ROWS = 4
 """Images at either end of a batch that are asked again."""
@@ -47,7 +47,7 @@ class Watch:
         has_gradient = torch.is_grad_enabled() and images.requires_grad
         if has_gradient:
             self._last = images.detach()
-        size_to_beat = self._largest[has_gradient].size if has_gradient in self._largest else tried_batch_size(images)
+        size_to_beat = self._largest[has_gradient].size if has_gradient in self._largest else choose_tried_batch(images)
         if len(images) > size_to_beat:
             self._largest[has_gradient] = _Batch(len(images), _ends(images), _ends(logits))
 
@@ -102,15 +102,16 @@ def _doubt_about_answers(model: Classifier, batch: _Batch, *, has_gradient: bool
         return answers
 
     logits = ask(batch.images)
-    if is_same(logits, batch.logits) or half_precision(logits) or not is_same(logits, ask(batch.images)):
+    if is_same(logits, batch.logits) or find_half_precision(logits) or not is_same(logits, ask(batch.images)):
         return None
     if not is_same(logits, torch.cat([ask(image[None]) for image in batch.images])):
         return None
-    count = int((predicted_classes(logits) != predicted_classes(batch.logits)).sum())
+    count = int((predict_classes(logits) != predict_classes(batch.logits)).sum())
     return (
         f"answers an image differently in a batch of {batch.size} and in one of {len(logits)} ({count} of "
         f"{len(logits)} decisions changed), and alike in smaller ones: numbers depend on --batch-size. Does its "
-        f"forward ask for the number of images? --batch-size {tried_batch_size(batch.images)} is as large as was tried."
+        f"forward ask for the number of images? --batch-size {choose_tried_batch(batch.images)} is as large as was "
+        "tried."
     )
 
 
@@ -119,13 +120,13 @@ def _doubt_about_gradients(model: Classifier, images: Tensor) -> Iterator[str]:
     whole, part = differentiate(model, images), differentiate(model, _ends(images))
     if whole.slope is None or part.slope is None or not is_same(part.logits, _ends(whole.logits)):
         return
-    is_large = len(images) > tried_batch_size(images) and not half_precision(part.logits)
+    is_large = len(images) > choose_tried_batch(images) and not find_half_precision(part.logits)
     if is_large and (count := int(differs_in_slope(_ends(whole.slope), part.slope).sum())):
         yield (
             f"has gradients that depend on the batch: on {count} of {len(part.images)} images they are others in a "
             f"batch of {len(images)} than in one of {len(part.images)}, and the answers are not. Attacks are weaker or "
             "stronger with --batch-size. Does a part of its forward or backward pass ask for the number of images, or "
-            f"leave some without gradients? --batch-size {tried_batch_size(images)} is as large as was tried."
+            f"leave some without gradients? --batch-size {choose_tried_batch(images)} is as large as was tried."
         )
     elif count := count_blind(model, images[~whole.has_slope()]):
         yield (

@@ -11,13 +11,18 @@ from interpret_robust.models.layers.dependence import (
     LEAST_LOCALITY,
     LEAST_OF_FEW,
     Dependence,
-    locality,
     measure_dependence,
+    measure_locality,
     pixel_gradients_of_all,
 )
 from interpret_robust.models.layers.hooks import sees_all, take_output
 from interpret_robust.models.layers.listing import has_images, list_layers
-from interpret_robust.models.layers.maps import first_token, has_two_readings, largest_grid, prefix_tokens
+from interpret_robust.models.layers.maps import (
+    count_prefix_tokens,
+    find_first_token,
+    find_largest_grid,
+    has_two_readings,
+)
 from interpret_robust.models.preprocess import Preprocess
 
 
@@ -151,20 +156,24 @@ def _read_on(network: nn.Module, preprocess: Preprocess, image: Tensor, name: st
         else _stretch_cells(network, preprocess, image, name, dependence, first_layer)
     )
     copy_share = 0.0 if dependence is None else dependence.copy_share()
-    usual = Choice(name, None, locality(dependence), threshold, stretch_cells, copy_share=copy_share, is_last=is_last)
+    usual = Choice(
+        name, None, measure_locality(dependence), threshold, stretch_cells, copy_share=copy_share, is_last=is_last
+    )
     usual = usual._replace(astray_share=_astray_share(dependence))
     if not is_tokens:
         return usual
     count = output.shape[1]
-    usual_first = first_token(count, aspect, prefix_tokens(network), None)
+    usual_first = find_first_token(count, aspect, count_prefix_tokens(network), None)
     usual = usual._replace(other_grid=_find_other_grid(dependence, usual_first, count))
     if not usual.is_doubtful:
         return usual
-    height, width = largest_grid(count, aspect)
+    height, width = find_largest_grid(count, aspect)
     alternatives = []
     for first in range(count - height * width + 1):
         dependence = measure_dependence(network, preprocess, image, name, output, first)
-        choice = usual._replace(first=first, locality=locality(dependence), astray_share=_astray_share(dependence))
+        choice = usual._replace(
+            first=first, locality=measure_locality(dependence), astray_share=_astray_share(dependence)
+        )
         alternatives.append(choice._replace(other_grid=_find_other_grid(dependence, first, count)))
     best = max(alternatives, key=lambda choice: choice.locality)
     return usual if best.is_doubtful else best
@@ -231,6 +240,6 @@ def _depend_as_read(
     if other is None:
         return usual, False
     # The share in place of few positions is NaN unless some clearly lie elsewhere.
-    fit, other_fit = (1.0 if math.isnan(share := locality(order)) else share for order in (usual, other))
+    fit, other_fit = (1.0 if math.isnan(share := measure_locality(order)) else share for order in (usual, other))
     threshold = LEAST_OF_FEW if usual.is_repeated else LEAST_LOCALITY
     return (other, True) if other_fit > fit and other_fit >= threshold else (usual, False)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from interpret_robust.models.layers.hooks import take_output
-from interpret_robust.models.layers.maps import as_map, prefix_tokens
+from interpret_robust.models.layers.maps import as_map, count_prefix_tokens
 from interpret_robust.models.preprocess import Preprocess
 
 LEAST_LOCALITY = 0.75
@@ -170,7 +170,7 @@ def measure_dependence(
     measured several times, each time on a copy with noise of its own. `output` is what the layer gave for the image.
     """
     pixels = preprocess(image)
-    aspect, prefix = pixels.shape[2] / pixels.shape[3], prefix_tokens(network)
+    aspect, prefix = pixels.shape[2] / pixels.shape[3], count_prefix_tokens(network)
     local_map = as_map(output, aspect, prefix, first, is_last=is_last)
     if local_map is None or (places := local_map.local[0, 0].numel()) < 2:
         return None
@@ -280,6 +280,6 @@ def sample_positions(height: int, width: int) -> Tensor:
     return numbers
 
 
-def locality(dependence: Dependence | None) -> float:
+def measure_locality(dependence: Dependence | None) -> float:
     """Return the locality of a layer, see `Choice`; NaN where nothing tells."""
     return float("nan") if dependence is None else dependence.locality()

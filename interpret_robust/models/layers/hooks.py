@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from interpret_robust.core.errors import UserError, find_nearest
-from interpret_robust.models.logits import select, tensors_of
+from interpret_robust.models.logits import list_tensors, select_part
 from interpret_robust.models.preprocess import Preprocess
 from interpret_robust.models.recomputation import disable_recomputation
 
@@ -98,7 +98,7 @@ def _cut(_: nn.Module, __: Any, output: Any) -> Any:
 
 def is_inside(output: Any) -> bool:
     """Return whether a layer ran inside a transform such as torch.func.vmap, which its output must not leave."""
-    return any(map(torch._C._functorch.is_functorch_wrapped_tensor, tensors_of(output)))
+    return any(map(torch._C._functorch.is_functorch_wrapped_tensor, list_tensors(output)))
 
 
 def check_outside(name: str, output: Any) -> None:
@@ -117,7 +117,7 @@ def use_part(network: nn.Module, part: str | None) -> AbstractContextManager[Non
         >>> with use_part(network, "1"), probe_answer(network) as answers:
         ...     network(pixels)
     """
-    return register_hooks([] if part is None else [(network, lambda _, __, answer: select(answer, part))])
+    return register_hooks([] if part is None else [(network, lambda _, __, answer: select_part(answer, part))])
 
 
 @contextmanager
@@ -136,7 +136,7 @@ def probe_answer(network: nn.Module) -> Iterator[list[Tensor]]:
             linear_passes.append((output, inputs[0].square().sum()))
 
     def record_answer(_: nn.Module, __: Any, answer: Any) -> None:
-        tensors = tensors_of(answer)
+        tensors = list_tensors(answer)
         logits = [tensor for tensor in tensors if tensor.ndim == 2] or tensors
         own_numbers = [number for output, number in linear_passes if any(output is tensor for tensor in logits)]
         if not own_numbers:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from interpret_robust.models.layers.hooks import is_inside, probe_answer, register_hooks
-from interpret_robust.models.layers.maps import as_map, prefix_tokens
+from interpret_robust.models.layers.maps import as_map, count_prefix_tokens
 from interpret_robust.models.preprocess import Preprocess
 
 
@@ -47,7 +47,7 @@ def list_layers(network: nn.Module, preprocess: Preprocess, image: Tensor) -> li
         probe_answer(network) as answers,
     ):
         network(pixels.clone())  # a network may work in their place
-    aspect, prefix = pixels.shape[2] / pixels.shape[3], prefix_tokens(network)
+    aspect, prefix = pixels.shape[2] / pixels.shape[3], count_prefix_tokens(network)
     maps = {
         name: as_map(passes[-1], aspect, prefix) if has_images(passes[-1], len(image)) else None
         for name, passes in outputs.items()

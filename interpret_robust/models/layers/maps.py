@@ -37,7 +37,9 @@ def as_map(
     if output.ndim == 4:
         return _from_grid(output, aspect, is_last=is_last)
     return (
-        _from_tokens(output, first_token(output.shape[1], aspect, prefix, first), aspect) if output.ndim == 3 else None
+        _from_tokens(output, find_first_token(output.shape[1], aspect, prefix, first), aspect)
+        if output.ndim == 3
+        else None
     )
 
 
@@ -58,21 +60,21 @@ def has_two_readings(output: Any, aspect: float) -> bool:
     return _fits(rows, columns, aspect) and _fits(columns, last, aspect)
 
 
-def first_token(count: int, aspect: float, prefix: int | None, first: int | None) -> int:
+def find_first_token(count: int, aspect: float, prefix: int | None, first: int | None) -> int:
     """Return the number of the first token of the image among `count` tokens, `count` where there is none."""
     if first is not None:
         return first
     if prefix is None:
-        height, width = largest_grid(count, aspect)
+        height, width = find_largest_grid(count, aspect)
         return count - height * width
     for prefix_length in (prefix, 0):
-        height, width = largest_grid(count - prefix_length, aspect)
+        height, width = find_largest_grid(count - prefix_length, aspect)
         if prefix_length + height * width == count:
             return prefix_length
     return count
 
 
-def largest_grid(tokens: int, aspect: float) -> tuple[int, int]:
+def find_largest_grid(tokens: int, aspect: float) -> tuple[int, int]:
     """Return height and width of the largest grid of the images' shape that so many tokens fill; zeros for none."""
     height = int((max(tokens, 0) * aspect) ** 0.5 + 1e-6)
     width = round(height / aspect)
@@ -85,7 +87,7 @@ def _fits(height: int, width: int, aspect: float) -> bool:
 
 
 def _from_tokens(output: Tensor, first: int, aspect: float) -> Map | None:
-    height, width = largest_grid(output.shape[1] - first, aspect)
+    height, width = find_largest_grid(output.shape[1] - first, aspect)
     end = first + height * width
     if end == first:
         return None
@@ -96,7 +98,7 @@ def _from_tokens(output: Tensor, first: int, aspect: float) -> Map | None:
     return Map(output[:, first:end].transpose(1, 2).reshape(*output.shape[::2], height, width), put_back)
 
 
-def prefix_tokens(network: nn.Module) -> int | None:
+def count_prefix_tokens(network: nn.Module) -> int | None:
     """Return how many tokens come before those of the image, where the network says so, as timm's do."""
     count = getattr(network, "num_prefix_tokens", None)
     return count if isinstance(count, int) else None

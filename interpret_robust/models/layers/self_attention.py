@@ -21,7 +21,7 @@ from interpret_robust.models.classifier import Classifier
 from interpret_robust.models.layers.attention_trace import Trace, Use, are_alike
 from interpret_robust.models.layers.dependence import LEAST_LOCALITY, sample_positions
 from interpret_robust.models.layers.hooks import register_hooks
-from interpret_robust.models.layers.maps import prefix_tokens
+from interpret_robust.models.layers.maps import count_prefix_tokens
 from interpret_robust.models.recomputation import disable_recomputation
 
 SOFTMAX = (torch.softmax, torch.Tensor.softmax, F.softmax)
@@ -143,14 +143,14 @@ _CACHE: WeakKeyDictionary[Classifier, dict[tuple[tuple[int, ...], torch.device],
 """What was seen of models whose weights stay as they are, by the shape of an image and where it lies."""
 
 
-def tokens(model: Classifier, image: Tensor) -> Tokens:
+def read_tokens(model: Classifier, image: Tensor) -> Tokens:
     """Return the tokens of a model, seen in a pass of one image (1, C, H, W).
 
     Raises UserError for a model without self-attention, or whose attention is not over all tokens of the image, such as
     that in windows.
 
     Example:
-        >>> tokens(model, image).heads
+        >>> read_tokens(model, image).heads
         (3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3)
     """
     if model.draws is not None:
@@ -305,7 +305,7 @@ def _first(model: Classifier, count: int, positions: int) -> int:
     """Return the number of the image's first token among `count`. Raises UserError where they do not fit."""
     first = getattr(model, "first_token", None)
     if first is None:
-        prefix = prefix_tokens(model.backbone)
+        prefix = count_prefix_tokens(model.backbone)
         first = count - positions if prefix is None or count == positions else prefix
         if first + positions == count:
             return int(first)

@@ -8,16 +8,18 @@ from typing import Any
 from torch import nn
 
 from interpret_robust.datasets.class_names import Outputs, find, parse
-from interpret_robust.models.weights.rest import join, mappings_in, words_of
+from interpret_robust.models.weights.rest import join, list_mappings, split_words
 
-CLASSES = words_of("class classes label labels category categories target targets names")
+CLASSES = split_words("class classes label labels category categories target targets names")
 """Words of names under which programs keep those of their classes, such as `class_to_idx` or `id2label`."""
 
-BYWORDS = CLASSES | words_of("name idx index indices id ids int str to map mapping list dict order train dataset data")
+BYWORDS = CLASSES | split_words(
+    "name idx index indices id ids int str to map mapping list dict order train dataset data"
+)
 """Words that may stand beside these."""
 
 
-def doubts_about_order(
+def list_order_doubts(
     class_lists: Iterable[tuple[str, Outputs]], class_names: Sequence[str], owner: str
 ) -> Iterator[str]:
     """Yield a sentence, without its subject, for each list of names of classes in another order than the labels.
@@ -29,7 +31,7 @@ def doubts_about_order(
         owner: of the lists, as sentences call it.
 
     Example:
-        >>> list(doubts_about_order([("classes", [["dog"], ["cat"]])], ["cat", "dog"], "net.pt"))[0][:55]
+        >>> list(list_order_doubts([("classes", [["dog"], ["cat"]])], ["cat", "dog"], "net.pt"))[0][:55]
         "has 'cat' as its class 1 by 'classes' of net.pt, and th"
     """
     for path, outputs in class_lists:
@@ -45,7 +47,7 @@ def doubts_about_order(
             )
 
 
-def lists_of_network(network: nn.Module) -> Iterator[tuple[str, Outputs]]:
+def list_class_names(network: nn.Module) -> Iterator[tuple[str, Outputs]]:
     """Yield path and names of classes that a network keeps, or its configuration, such as those of `transformers`."""
     yield from find_class_names(vars(network))
     config = vars(network).get("config")
@@ -60,14 +62,14 @@ def find_class_names(content: Any) -> Iterator[tuple[str, Outputs]]:
         >>> list(find_class_names({"meta": {"class_to_idx": {"dog": 0, "cat": 1}}}))
         [('meta.class_to_idx', [['dog'], ['cat']])]
     """
-    for place, mapping in mappings_in(content):
+    for place, mapping in list_mappings(content):
         for name, item in mapping.items():
             if _is_called_so(str(name)) and (outputs := _read(item)):
                 yield join(place, str(name)), outputs
 
 
 def _is_called_so(name: str) -> bool:
-    words = words_of(name)
+    words = split_words(name)
     return not words.isdisjoint(CLASSES) and words <= BYWORDS
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from interpret_robust.models.weights.rest import CURVES, DEEPEST, WORD, items_of, join, words_of
+from interpret_robust.models.weights.rest import CURVES, DEEPEST, WORD, join, list_items, split_words
 
 MEANS, DEVIATIONS = {"mean", "means"}, {"std", "stds", "stdev", "stddev"}
 """Words of the normalization of colors."""
@@ -19,13 +19,13 @@ OTHER_MEANS, OTHER_DEVIATIONS = (
 )
 """Words that are of colors only where both lie beside each other."""
 
-COLORS = words_of(
+COLORS = split_words(
     "new rgb bgr color colors channel channels pixel pixels image images img input inputs data dataset train norm "
     "normalize normalization normalizer imagenet r g b value values preprocess default"
 )
 """Words that may stand beside these in a name."""
 
-RESULTS = CURVES | words_of(
+RESULTS = CURVES | split_words(
     "optimizer optimizers optim result results summary stats init noise test val valid weight weights reward"
 )
 """Words of paths whose means are not of colors."""
@@ -68,7 +68,7 @@ class Figure(NamedTuple):
 
     def is_called(self, *words: Collection[str]) -> bool:
         """Return whether it is called by one of some words, and by no other than words of colors."""
-        own_words, expected = words_of(self.name), set().union(*words)
+        own_words, expected = split_words(self.name), set().union(*words)
         return not own_words.isdisjoint(expected) and own_words - expected <= COLORS
 
 
@@ -105,7 +105,7 @@ def _leaves(content: Any, place: str = "", depth: int = 0) -> Iterator[tuple[str
     if not isinstance(content, Mapping | list | tuple) or _numbers(content):
         yield place, content
     elif depth < DEEPEST:
-        for name, item in items_of(content):
+        for name, item in list_items(content):
             yield from _leaves(item, join(place, str(name)), depth + 1)
 
 
@@ -152,7 +152,7 @@ def _colors_among(place: str, figures: Sequence[Figure]) -> Iterator[str]:
     """Yield the paths of those figures of one mapping that look like a normalization of colors."""
     means = [figure for figure in figures if figure.is_called(MEANS, OTHER_MEANS)]
     deviations = [figure for figure in figures if figure.is_called(DEVIATIONS, OTHER_DEVIATIONS)]
-    is_of_results = not words_of(place).isdisjoint(RESULTS)
+    is_of_results = not split_words(place).isdisjoint(RESULTS)
     for mean, deviation in product(means, deviations):
         sizes = {len(mean.numbers), len(deviation.numbers)}
         is_plain = mean.is_called(MEANS) and deviation.is_called(DEVIATIONS, {"var", "sd"})

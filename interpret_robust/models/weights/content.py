@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from interpret_robust.core.errors import UserError
-from interpret_robust.core.plugins import first_words
+from interpret_robust.core.plugins import quote_error
 from interpret_robust.datasets.npz import CHUNK
 from interpret_robust.models.card import check_weights
 
@@ -33,7 +33,7 @@ def read_content(path: Path) -> Any:
             raise UserError(f"{path} {reason}") from None
         if isinstance(error, SafetensorError | OSError | RuntimeError | ValueError | EOFError | KeyError):
             raise UserError(
-                f"{path} is damaged or holds no weights ({first_words(error)}): save model.state_dict() anew."
+                f"{path} is damaged or holds no weights ({quote_error(error)}): save model.state_dict() anew."
             ) from None
         raise UserError(
             f"{path} is no state dict that torch reads with weights_only, and nothing else is unpickled: save "
@@ -71,7 +71,7 @@ def check_archive(path: Path) -> None:
                         while member.read(CHUNK):  # zipfile checks the CRC-32 at the end
                             pass
     except Exception as error:  # zipfile raises what it likes for a directory that is damaged
-        raise UserError(f"{path} is damaged, at {part} ({first_words(error)}): save or download it anew.") from error
+        raise UserError(f"{path} is damaged, at {part} ({quote_error(error)}): save or download it anew.") from error
 
 
 def read_tensors(path: Path | IO[bytes], *, mmap: bool = False) -> Any:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from interpret_robust.core.errors import UserError
-from interpret_robust.core.plugins import first_words
+from interpret_robust.core.plugins import quote_error
 from interpret_robust.datasets.class_names import Outputs
 from interpret_robust.models.normalization import Statistics
 from interpret_robust.models.weights.classes import find_class_names
@@ -24,26 +24,26 @@ from interpret_robust.models.weights.rest import (
     EXTRA,
     find_copies,
     find_mappings_of_parts,
+    find_tensors,
     is_average,
     is_between_steps,
     is_of_other_layer,
     is_progress,
-    tensors_in,
-    words_of,
+    split_words,
 )
 from interpret_robust.models.weights.sets import (
     Target,
     WeightSet,
     are_equal,
+    choose_sets,
+    describe_target,
     drop_repetitions,
     find_sets,
     fits,
     is_alike,
     is_equal,
+    list_mismatches,
     loses_numbers,
-    mismatched_names,
-    sets_at,
-    target_of,
 )
 
 
@@ -85,7 +85,7 @@ def load_weights(
         >>> load_weights(network, "torchvision:resnet18", Path("last.ckpt"), "model_ema")
     """
     content, state, tied_names = read_content(path), network.state_dict(), _tied_names(network)
-    target = target_of(state)
+    target = describe_target(state)
     sets = [(place, _fill_in(weights, tied_names)) for place, weights in find_sets(content, target)]
     matches = [(place, weights) for place, weights in sets if fits(weights, target.tensors)]
     are_renamed = not matches
@@ -93,7 +93,7 @@ def load_weights(
         matches = [(place, weights) for place, weights in sets if _loads(network, weights, target.tensors)]
     place, weights = _choose(path, label, key, matches, sets, target.tensors)
     used_paths = {used for _, match in matches for used in _used_paths(match, None if are_renamed else target)}
-    other_tensors = {path: tensor for path, tensor in tensors_in(content) if path not in used_paths}
+    other_tensors = {path: tensor for path, tensor in find_tensors(content) if path not in used_paths}
     if key is None:
         _check_choice(path, label, content, other_tensors, target, place)
     _check_tied(path, label, weights.tensors, tied_names)
@@ -119,10 +119,10 @@ def count_rows(network: nn.Module, path: Path, key: str | None, count: int) -> i
         >>> count_rows(torchvision.models.resnet18(num_classes=1000), Path("ten_classes.pt"), None, 1000)
         10
     """
-    target = target_of(network.state_dict())
+    target = describe_target(network.state_dict())
     sets = [*find_sets(read_content(path), target)]
-    for _, weights in sets if key is None else sets_at(key, sets):
-        names = mismatched_names(weights.tensors, target.tensors)
+    for _, weights in sets if key is None else choose_sets(key, sets):
+        names = list_mismatches(weights.tensors, target.tensors)
         if not (weights.tensors.keys() & target.tensors.keys()).issuperset(names):
             continue
         pairs = [(weights.tensors[name], target.tensors[name]) for name in names]
@@ -145,7 +145,7 @@ def _choose(
     Raises UserError where none of the sets matches, or where several do that differ.
     """
     places = drop_repetitions(matches, expected)
-    candidates = places if key is None else drop_repetitions(sets_at(key, matches), expected)
+    candidates = places if key is None else drop_repetitions(choose_sets(key, matches), expected)
     if not candidates:
         tensors_by_place: dict[str, Mapping[str, Any]] = {}
         for place, weights in (*places, *sets):
@@ -217,7 +217,7 @@ def _check_choice(
     path: Path, label: str, content: Any, other_tensors: Mapping[str, Tensor], target: Target, place: str
 ) -> None:
     """Raise UserError where a file may hold better weights than those at a place, in a form that is not read."""
-    own_words = {word for name in target.tensors for word in words_of(name)}
+    own_words = {word for name in target.tensors for word in split_words(name)}
     for average, tensor in other_tensors.items():
         if not is_average(average, tensor, own_words):
             continue
@@ -251,7 +251,7 @@ def _load(network: nn.Module, path: Path, label: str, weights: WeightSet, base: 
         network.load_state_dict(content)
     except Exception as error:  # of a layer that reads its own part of a file
         raise UserError(
-            f"{path} does not load into {label}, though all shapes fit ({first_words(error)}): load it where the "
+            f"{path} does not load into {label}, though all shapes fit ({quote_error(error)}): load it where the "
             "network is built, as --model package.module:callable."
         ) from error
     if omission := _find_omission(network, earlier_state, weights.tensors):
@@ -345,7 +345,7 @@ def _describe_mismatch(
     if not candidates:
         places = ", ".join(repr(place) for place in sets if place) or "none"
         return UserError(f"{path} holds no weights of {label} at --weights-key {key}; places that do: {places}.")
-    differences = {place: mismatched_names(tensors, expected) for place, tensors in candidates.items()}
+    differences = {place: list_mismatches(tensors, expected) for place, tensors in candidates.items()}
     place = min(differences, key=lambda place: (len(expected.keys() & differences[place]), len(differences[place])))
     tensors, mismatches = candidates[place], differences[place]
     name = mismatches[0]

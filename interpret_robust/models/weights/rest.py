@@ -27,22 +27,22 @@ MOMENT = re.compile(r"exp_avg(_sq)?|max_exp_avg_sq|momentum_buffer|step")
 """What optimizers keep of each weight."""
 
 
-def words_of(name: str) -> set[str]:
+def split_words(name: str) -> set[str]:
     """Return the words of a name, in lower case.
 
     Example:
-        >>> sorted(words_of("state_dict.EMAModel.emaWeights"))
+        >>> sorted(split_words("state_dict.EMAModel.emaWeights"))
         ['dict', 'ema', 'model', 'state', 'weights']
     """
     return {word.lower() for word in WORD.findall(name)}
 
 
-CURVES = words_of(
+CURVES = split_words(
     "loss losses grad grads acc accuracy history precision recall confidence time metric metrics report score scores"
 )
 """Words of averages that are not of weights."""
 
-PROGRESS = CURVES | words_of(
+PROGRESS = CURVES | split_words(
     "epoch epochs step steps iter iteration lr best top hist curve seed rng train val valid test confusion count "
     "counts idx index indices perm labels error n"
 )
@@ -76,7 +76,7 @@ def is_average(path: str, tensor: Tensor, own_words: Collection[str] = ()) -> bo
         >>> is_average("ema.shadow_params.0", torch.zeros(3)), is_average("grad.ema.0", torch.zeros(3), {"ema"})
         (True, False)
     """
-    words = words_of(path)
+    words = split_words(path)
     is_named = not AVERAGES.isdisjoint(words.difference(own_words)) or bool(AVERAGE.search(path))
     is_moment = MOMENT.fullmatch(path.rpartition(".")[2]) is not None
     return is_named and not is_moment and words.isdisjoint(CURVES) and tensor.numel() > 1
@@ -89,10 +89,10 @@ def is_of_training(path: str) -> bool:
         >>> is_of_training("optimizer.state.0.exp_avg"), is_of_training("state_dict.scaler.weight")
         (True, False)
     """
-    if not words_of(path).isdisjoint({"optimizer", "optimizers"}):
+    if not split_words(path).isdisjoint({"optimizer", "optimizers"}):
         return True
-    outermost = [word for word in words_of(path.split(".", maxsplit=1)[0]) if not BYWORDS.fullmatch(word)]
-    return bool(outermost) and all(map(TRAINING.fullmatch, outermost)) and words_of(path).isdisjoint(PARTS)
+    outermost = [word for word in split_words(path.split(".", maxsplit=1)[0]) if not BYWORDS.fullmatch(word)]
+    return bool(outermost) and all(map(TRAINING.fullmatch, outermost)) and split_words(path).isdisjoint(PARTS)
 
 
 def is_of_other_layer(path: str, tensor: Tensor, shapes: Mapping[str, torch.Size]) -> bool:
@@ -105,7 +105,7 @@ def is_of_other_layer(path: str, tensor: Tensor, shapes: Mapping[str, torch.Size
         >>> is_of_other_layer("lora.A", torch.zeros(7, 2), {})
         True
     """
-    words = words_of(path)
+    words = split_words(path)
     if path.endswith((COUNTER, EXTRA)) or (tensor.numel() <= 1 and words.isdisjoint(PARTS)):
         return False
     parts = path.split(".")
@@ -123,7 +123,7 @@ def is_progress(path: str, tensor: Any) -> bool:
         >>> is_progress("best_acc", torch.tensor(0.9)), is_progress("gain", torch.tensor(0.9))
         (True, False)
     """
-    words = words_of(path.rpartition(".")[2])
+    words = split_words(path.rpartition(".")[2])
     is_number = isinstance(tensor, Tensor) and tensor.numel() == 1
     return is_number and (not tensor.is_floating_point() or not words.isdisjoint(PROGRESS))
 
@@ -135,9 +135,9 @@ def find_mappings_of_parts(content: Any) -> Iterator[str]:
         >>> list(find_mappings_of_parts({"model": {}, "scales": {"fc.weight": 0.01}, "lora_rank": 4}))
         ['scales']
     """
-    for path, mapping in mappings_in(content):
-        is_called_so = not words_of(path.rpartition(".")[2]).isdisjoint(PARTS | {"pruned", "pruning"})
-        if is_called_so and mapping and not is_of_training(path) and next(tensors_in(mapping), None) is None:
+    for path, mapping in list_mappings(content):
+        is_called_so = not split_words(path.rpartition(".")[2]).isdisjoint(PARTS | {"pruned", "pruning"})
+        if is_called_so and mapping and not is_of_training(path) and next(find_tensors(mapping), None) is None:
             yield path
 
 
@@ -170,7 +170,7 @@ def is_between_steps(content: Any) -> bool:
     """
     return any(
         _is_true(mapping.get("train_mode", "weight_sum" in mapping))
-        for _, mapping in mappings_in(content)
+        for _, mapping in list_mappings(content)
         if not OPTIMIZER_NAMES.isdisjoint(mapping)
     )
 
@@ -179,44 +179,44 @@ def _is_true(item: Any) -> bool:
     return isinstance(item, bool | Tensor) and bool(item)
 
 
-def mappings_in(content: Any, place: str = "", depth: int = 0) -> Iterator[tuple[str, Mapping[Any, Any]]]:
+def list_mappings(content: Any, place: str = "", depth: int = 0) -> Iterator[tuple[str, Mapping[Any, Any]]]:
     """Yield the path of each mapping in mappings and lists, and the mapping, those outside first.
 
     Example:
-        >>> [path for path, _ in mappings_in([{"model": {}}])]
+        >>> [path for path, _ in list_mappings([{"model": {}}])]
         ['0', '0.model']
     """
     if depth > DEEPEST:
         return
     if isinstance(content, Mapping):
         yield place, content
-    for name, item in items_of(content):
+    for name, item in list_items(content):
         if isinstance(item, Mapping | list | tuple):
-            yield from mappings_in(item, join(place, str(name)), depth + 1)
+            yield from list_mappings(item, join(place, str(name)), depth + 1)
 
 
-def tensors_in(content: Any, place: str = "", depth: int = 0) -> Iterator[tuple[str, Tensor]]:
+def find_tensors(content: Any, place: str = "", depth: int = 0) -> Iterator[tuple[str, Tensor]]:
     """Yield the path of each tensor in mappings and lists, and the tensor.
 
     Example:
-        >>> [path for path, _ in tensors_in({"ema": [torch.zeros(3)]})]
+        >>> [path for path, _ in find_tensors({"ema": [torch.zeros(3)]})]
         ['ema.0']
     """
     if depth > DEEPEST:
         return
-    for name, item in items_of(content):
+    for name, item in list_items(content):
         path = join(place, str(name))
         if isinstance(item, Tensor):
             yield path, item
         else:
-            yield from tensors_in(item, path, depth + 1)
+            yield from find_tensors(item, path, depth + 1)
 
 
-def items_of(content: Any) -> Iterable[tuple[Any, Any]]:
+def list_items(content: Any) -> Iterable[tuple[Any, Any]]:
     """Return names and items of a mapping, places and items of a list, none of anything else.
 
     Example:
-        >>> list(items_of(["a", "b"]))
+        >>> list(list_items(["a", "b"]))
         [(0, 'a'), (1, 'b')]
     """
     if isinstance(content, Mapping):

@@ -42,11 +42,11 @@ class Target(NamedTuple):
     extra_names: tuple[str, ...]
 
 
-def target_of(state: Mapping[str, Any]) -> Target:
+def describe_target(state: Mapping[str, Any]) -> Target:
     """Return what a network has by its state dict.
 
     Example:
-        >>> target_of({"fc.bias": torch.zeros(2)}).last_words
+        >>> describe_target({"fc.bias": torch.zeros(2)}).last_words
         frozenset({'bias'})
     """
     tensors = {name: item for name, item in state.items() if isinstance(item, Tensor)}
@@ -60,7 +60,7 @@ def find_sets(content: Any, target: Target) -> Iterator[tuple[str, WeightSet]]:
     Names are read with and without what wrappers of layers put into them.
 
     Example:
-        >>> target = target_of({"bias": torch.zeros(2)})
+        >>> target = describe_target({"bias": torch.zeros(2)})
         >>> [place for place, _ in find_sets({"net": {"module.bias": torch.zeros(2)}}, target)]
         ['net.module', 'net']
     """
@@ -146,7 +146,7 @@ def _prefixes(tensors: Collection[str], expected: Collection[str]) -> list[str]:
     return prefixes or [""]
 
 
-def sets_at(key: str, sets: Collection[tuple[str, WeightSet]]) -> list[tuple[str, WeightSet]]:
+def choose_sets(key: str, sets: Collection[tuple[str, WeightSet]]) -> list[tuple[str, WeightSet]]:
     """Return the sets of tensors at a key of a file, or below it where there are none."""
     place = key.rstrip(".")
     at_key = [pair for pair in sets if pair[0].rstrip(".") == place]
@@ -171,10 +171,10 @@ def fits(weights: WeightSet, expected: Mapping[str, Tensor]) -> bool:
     """
     if any(name not in weights.tensors for name in expected if not name.endswith((COUNTER, EXTRA))):
         return False  # at once: a file may hold thousands of mappings
-    return not mismatched_names(weights.tensors, expected)
+    return not list_mismatches(weights.tensors, expected)
 
 
-def mismatched_names(tensors: Mapping[str, Any], expected: Mapping[str, Tensor]) -> list[str]:
+def list_mismatches(tensors: Mapping[str, Any], expected: Mapping[str, Tensor]) -> list[str]:
     """Return the names that differ in shape, that only the network has, and that only the file has of layers like its.
 
     Like its are those that have its name up to numbers: the file may be that of a deeper network.

@@ -12,7 +12,7 @@ from interpret_robust.core.errors import UserError
 from interpret_robust.datasets import Dataset
 from interpret_robust.datasets.batches import make_batch, to_pixels
 from interpret_robust.datasets.framing import Framing
-from interpret_robust.datasets.pictures import UNREADABLE, is_too_deep, pixels_of
+from interpret_robust.datasets.pictures import UNREADABLE, is_too_deep, read_pixels
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 """Kinds of files that are decoded."""
@@ -82,7 +82,7 @@ def _decode(content: bytes, shape: tuple[int, int, int], framing: Framing | None
                 raise UserError(f"the picture has more than {MOST_PIXELS:,} pixels: give a smaller one.")
             if is_too_deep(picture):
                 raise UserError("the picture has more than eight bits a channel: save it with eight.")
-            pixels, _ = pixels_of(picture, shape, framing)
+            pixels, _ = read_pixels(picture, shape, framing)
             return pixels
     except UserError:
         raise

@@ -13,7 +13,7 @@ from interpret_robust.attacks.settings import EXAMPLE_RADII, NORM_TEXTS, Norm, r
 from interpret_robust.core.device import exact
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.parsing import number
-from interpret_robust.core.provenance import package_version
+from interpret_robust.core.provenance import read_package_version
 from interpret_robust.results.names import FEW_POSITIONS, NORMS
 from interpret_robust.study.explorer import measure
 from interpret_robust.study.explorer.album import Album
@@ -60,7 +60,7 @@ class Explorer:
         """Return what the page needs before it shows anything."""
         album, cards = self.album, [exhibit.card() for exhibit in self.exhibits]
         return {
-            "version": package_version(),
+            "version": read_package_version(),
             "dataset": album.dataset.name,
             "split": album.split_name,
             "shuffled": not album.split.is_in_class_order,

@@ -14,10 +14,10 @@ from interpret_robust.attacks.adversarial import check_adversarial
 from interpret_robust.attribution.gradients import position_weights
 from interpret_robust.attribution.scale_rules import Rule, as_image
 from interpret_robust.core.arrays import AnyArray
-from interpret_robust.core.configs import finite
+from interpret_robust.core.configs import replace_infinite
 from interpret_robust.core.statistics import rank_rows, row_spearman
 from interpret_robust.datasets.batches import to_numpy
-from interpret_robust.models.classifier import position_norm, predicted_classes
+from interpret_robust.models.classifier import measure_positions, predict_classes
 from interpret_robust.models.losses import loss_gradient
 from interpret_robust.study.explorer.album import Entry
 from interpret_robust.study.explorer.models import Exhibit
@@ -79,13 +79,13 @@ def cell(
     change = view.eps if view.norm == "linf" else float(perturbation.abs().max())
     unit = perturbation / change if change else perturbation
     return {
-        "prediction": int(predicted_classes(logits)),
+        "prediction": int(predict_classes(logits)),
         **_answers(logits, view.label),
         **(_positions(exhibit, images, adversarial) if exhibit.weight else {}),
         "perturbation": encode(_picture(0.5 + 0.5 * unit)),
         "change": change,
         "gradient": {rule: encode(_picture(as_image(gradient, rule, 0.0))) for rule in rules},
-        "largest": finite(float(gradient.abs().max())),
+        "largest": replace_infinite(float(gradient.abs().max())),
     }
 
 
@@ -93,8 +93,10 @@ def _answers(logits: Tensor, label: int) -> dict[str, Any]:
     probabilities = logits.float().softmax(1)[0]
     values, places = probabilities.topk(min(MOST_ANSWERS, len(probabilities)))
     return {
-        "answers": [[place, finite(value)] for place, value in zip(places.tolist(), values.tolist(), strict=True)],
-        "truth": finite(float(probabilities[label])),
+        "answers": [
+            [place, replace_infinite(value)] for place, value in zip(places.tolist(), values.tolist(), strict=True)
+        ],
+        "truth": replace_infinite(float(probabilities[label])),
     }
 
 
@@ -102,7 +104,7 @@ def _positions(exhibit: Exhibit, images: Tensor, adversarial: Tensor) -> dict[st
     assert exhibit.weight is not None
     with torch.no_grad():
         clean, attacked = (exhibit.network.features(pixels) for pixels in (images, adversarial))
-    distance = to_numpy(position_norm(attacked.local - clean.local))
+    distance = to_numpy(measure_positions(attacked.local - clean.local))
     clean_weights, adversarial_weights = (
         to_numpy(position_weights(exhibit.network, pixels, exhibit.weight, features))
         for pixels, features in ((images, clean), (adversarial, attacked))
@@ -110,9 +112,9 @@ def _positions(exhibit: Exhibit, images: Tensor, adversarial: Tensor) -> dict[st
     is_ranked = bool((distance != distance[:, :1]).any())
     return {
         "attention": _numbers(adversarial_weights[0]),
-        "moved": finite(float(total_variation_distance(clean_weights, adversarial_weights)[0])),
+        "moved": replace_infinite(float(total_variation_distance(clean_weights, adversarial_weights)[0])),
         "ranks": (rank_rows(distance)[0] - 1).tolist() if is_ranked else None,
-        "spearman": finite(float(row_spearman(clean_weights, -distance)[0])) if is_ranked else None,
+        "spearman": replace_infinite(float(row_spearman(clean_weights, -distance)[0])) if is_ranked else None,
     }
 
 
@@ -132,7 +134,7 @@ def deletions(exhibit: Exhibit, adversarial: Tensor, label: int, positions: rang
             images, features = adversarial.expand(count, -1, -1, -1), local.expand(count, -1, -1, -1)
             logits = logits_without(network, images, features, mask, exhibit.fill)
             truth = logits.float().softmax(1)[:, label]
-            answers += zip(predicted_classes(logits).tolist(), map(finite, truth.tolist()), strict=True)
+            answers += zip(predict_classes(logits).tolist(), map(replace_infinite, truth.tolist()), strict=True)
     return answers
 
 

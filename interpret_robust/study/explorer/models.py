@@ -13,14 +13,14 @@ from torch import Tensor
 from interpret_robust.analyses.feature_deletion import mean_feature, position_mean, reference_batches
 from interpret_robust.attribution.gradients import choose_weight
 from interpret_robust.datasets import Dataset
-from interpret_robust.datasets.batches import default_batch_size
+from interpret_robust.datasets.batches import choose_batch_size
 from interpret_robust.figures import style
 from interpret_robust.models import Classifier
 from interpret_robust.models.card import Card, Reference
-from interpret_robust.models.external import subject
+from interpret_robust.models.external import find_subject
 from interpret_robust.models.folding import fold
 from interpret_robust.models.subject import Subject, check_fit, doubt_about_classes
-from interpret_robust.models.variants import meaning_of, paper_order
+from interpret_robust.models.variants import explain_variant, order_as_paper
 from interpret_robust.results.names import WEIGHTS
 
 MOST_BY_DEFAULT = 8
@@ -54,7 +54,7 @@ class Exhibit:
     @cached_property
     def fill(self) -> Tensor:
         """Return the mean local feature (C,) of training images, as feature-deletion takes it."""
-        batches = reference_batches(self.dataset, default_batch_size(*self.dataset.image_shape[1:]), self.device)
+        batches = reference_batches(self.dataset, choose_batch_size(*self.dataset.image_shape[1:]), self.device)
         with torch.no_grad():
             return mean_feature([position_mean(self.network.features(batch.images)) for batch in batches])
 
@@ -64,7 +64,7 @@ class Exhibit:
         doubt = doubt_about_classes(self.subject, self.dataset)
         return {
             "name": job["variant"] if job["seed"] is None else f"{job['variant']} seed {job['seed']}",
-            "meaning": meaning_of(job["variant"]),
+            "meaning": explain_variant(job["variant"]),
             "color": style.color(job["variant"]),
             "words": self.words,
             "weights": WEIGHTS.get(self.weight, self.weight) if self.weight else None,
@@ -110,11 +110,11 @@ def default_models(paths: Iterable[Path], source: str | None) -> list[Path]:
     """
     groups: dict[tuple[str, str], dict[str, tuple[int, Path]]] = {}
     for path in paths:
-        model = subject(path)
+        model = find_subject(path)
         job = model.job
         if source in (None, model.source):
             seeds = groups.setdefault((model.source, job["architecture"]), {})
             seeds[job["variant"]] = min(seeds.get(job["variant"], (job["seed"], path)), (job["seed"], path))
     largest = max(groups.values(), key=len, default={})
-    variants = sorted(largest, key=lambda variant: paper_order(variant, None))
+    variants = sorted(largest, key=lambda variant: order_as_paper(variant, None))
     return [largest[variant][1] for variant in variants[-MOST_BY_DEFAULT:]]

@@ -9,7 +9,7 @@ from interpret_robust.core.errors import UserError
 from interpret_robust.core.files import check_present
 from interpret_robust.datasets import load
 from interpret_robust.models.card import Reference
-from interpret_robust.models.external import subject
+from interpret_robust.models.external import find_subject
 from interpret_robust.study.explorer.album import Album
 from interpret_robust.study.explorer.explorer import Explorer
 from interpret_robust.study.explorer.models import default_models, exhibit
@@ -39,7 +39,7 @@ def explorer(
         raise UserError(f"no checkpoint was trained on {source}: name those to be shown.")
     chosen_norm = None if norm is None else check_norm(norm)
     place = resolve(device)
-    subjects = [subject(reference, source) for reference in references]
+    subjects = [find_subject(reference, source) for reference in references]
     dataset = subjects[0].view(load(source or subjects[0].source))
     exhibits = [
         exhibit(model, reference, dataset, place, weight) for model, reference in zip(subjects, references, strict=True)

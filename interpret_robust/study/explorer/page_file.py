@@ -83,7 +83,7 @@ def _content(explorer: Explorer, images: int) -> dict[str, Any]:
             "files": {eps: _files(explorer, setup, eps) for eps in radii},
             "cells": {
                 key: {eps: _cells(explorer, setup, key, eps) for eps in radii}
-                for key in progress.with_bar(keys, "explore", "images")
+                for key in progress.count_items(keys, "explore", "images")
             },
         }
 

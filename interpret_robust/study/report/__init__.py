@@ -43,7 +43,7 @@ def write(folders: Folders, page: Path, say: Say) -> Path:
     if not files:
         raise UserError(f"there are no analyses in {folders.analyses}: `irt analyze` makes them.")
     _stamp_of(page)  # says so where it is no report, before files are read
-    results = names.newest_first(list(map(hdf5.read, progress.with_bar(files, "reading", "files"))))
+    results = names.newest_first(list(map(hdf5.read, progress.count_items(files, "reading", "files"))))
     explorer = assets.USUAL_NAME if assets.is_page(page.with_name(assets.USUAL_NAME)) else None
     stamp = _stamp(results, explorer)
     if _stamp_of(page) != stamp:
@@ -103,8 +103,8 @@ def _draw(results: list[Result], folder: Path, say: Say) -> dict[str, dict[Path,
     pictures: dict[str, dict[Path, PictureData]] = {task.figure: {} for task in tasks}
     to_draw = [task for task in tasks if task.files]
     worth_starting = len(to_draw) if process_pool.is_forked() else 1 + len(results) // FILES_A_WORKER
-    workers = min(process_pool.cores(), len(to_draw), worth_starting)
-    with progress.bar("report", len(to_draw), "figures") as counter:
+    workers = min(process_pool.count_cores(), len(to_draw), worth_starting)
+    with progress.open_bar("report", len(to_draw), "figures") as counter:
         for task, outcome in process_pool.run(to_draw, workers, meanwhile=partial(_load, results)):
             if isinstance(outcome, Exception):
                 raise outcome

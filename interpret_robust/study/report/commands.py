@@ -7,7 +7,7 @@ from itertools import chain
 from typing import Any
 
 from interpret_robust import analyses
-from interpret_robust.datasets.batches import default_batch_size
+from interpret_robust.datasets.batches import choose_batch_size
 from interpret_robust.models.card import Card
 from interpret_robust.models.variants import is_external
 from interpret_robust.results.hdf5 import Result
@@ -105,7 +105,7 @@ def _models(result: Result) -> list[tuple[dict[str, Any], str]]:
 def _batch_size(result: Result) -> int | None:
     """Return how many images were computed at once; None where that follows from their size."""
     size: int = result.config["batch_size"]
-    return size if size != default_batch_size(*result.job["image_shape"][1:]) else None
+    return size if size != choose_batch_size(*result.job["image_shape"][1:]) else None
 
 
 def _options(result: Result) -> list[str]:

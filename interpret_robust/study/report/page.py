@@ -16,7 +16,7 @@ from interpret_robust.analyses.engine import printing
 from interpret_robust.core import configs
 from interpret_robust.core.parsing import format_count
 from interpret_robust.figures import drawing
-from interpret_robust.models.variants import is_external, meaning_of
+from interpret_robust.models.variants import explain_variant, is_external
 from interpret_robust.results import hdf5
 from interpret_robust.results.conditions import FREE, conditions
 from interpret_robust.results.hdf5 import Result
@@ -142,7 +142,7 @@ def _facts(results: Sequence[Result]) -> dict[str, list[str]]:
 def _meanings(results: Sequence[Result]) -> list[str]:
     """Return what the variants of the paper are, for a reader who sees their names for the first time."""
     variants = dict.fromkeys(result.job["variant"] for result in sorted(results, key=order))
-    return [f"{name}: {meaning_of(name)}" for name in variants if meaning_of(name)]
+    return [f"{name}: {explain_variant(name)}" for name in variants if explain_variant(name)]
 
 
 def _kind(model_job: Mapping[str, Any]) -> str:
@@ -237,7 +237,7 @@ def _origin(result: Result) -> dict[str, Any]:
         "commit": content["run"].get("commit", "unknown"),
         "seed": result.config["settings"].get("seed", "none"),
         "command": commands.command_of(result),
-        "stored": configs.lines(content),
+        "stored": configs.format_lines(content),
     }
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from itertools import product
 
-from interpret_robust.models.variants import variant
+from interpret_robust.models.variants import find_variant
 from interpret_robust.results.attack_outcomes import right
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.study.paper import Claim, row
@@ -37,7 +37,7 @@ def weights_in_range(claim: Claim, models: tuple[str, ...], results: Sequence[Re
 
 def _weight(result: Result) -> float:
     """Return the lambda of Eq. 7 that a regularized model was trained with."""
-    attentive = variant(result.job["variant"]).has_attention
+    attentive = find_variant(result.job["variant"]).has_attention
     return float(result.job["recipe"][WEIGHTS[attentive]])
 
 
