@@ -48,7 +48,7 @@ from interpret_robust import analyses
 from interpret_robust.core.files import replace_file
 from interpret_robust.core.statistics import CONFIDENCE, Interval
 from interpret_robust.datasets.batches import BATCH_SIZE
-from interpret_robust.figures.style import OTHER_COLORS, RC, new_figure
+from interpret_robust.figures.style import OTHER_COLORS, RC, make_figure
 from interpret_robust.models import build
 from interpret_robust.models.variants import find_variant
 from interpret_robust.results import hdf5, writer
@@ -513,7 +513,7 @@ def draw(simulations: Sequence[Mapping[str, Any]], costs: Costs, batches: Mappin
     lines = compute_points(costs, np.geomspace(INTERVALS[0], INTERVALS[-1], 100).tolist(), ())
     bars: dict[str, Any] = {"fmt": "o", "markersize": 3.5, "elinewidth": 1}
     with mpl.rc_context(RC):
-        figure = new_figure(3.4)
+        figure = make_figure(3.4)
         axes = figure.subplots()
         for mean, shade in zip(MEANS, OTHER_COLORS, strict=False):
             line, marks = ([point for point in source if point["mean, h"] == mean] for source in (lines, simulations))

@@ -278,7 +278,7 @@ def make_training(folder: Path) -> Path:
 def read_analysis(path: Path) -> str:
     """Return what a finished analysis holds and says of itself."""
     result = hdf5.read(path, find_schema().label)
-    problems = validation.problems(path)
+    problems = validation.list_problems(path)
     if problems:
         raise UserError(problems[0])
     values = [result[name] for name, _, _ in hdf5.tree(path)]

@@ -149,7 +149,7 @@ def _compute_table(kind: str, pattern: str, part: int) -> Table:
         raise ValueError(f"no file is called {pattern}")
     if kind == "readers":
         return Table(_compare_readers(results), "", f"{results[0].count} {results[0].config['data']['split']} images.")
-    table = audit.verdicts(audit.audits(results)[part]) if kind == "audit" else printing.rows_of(results)[part]
+    table = audit.verdicts(audit.audits(results)[part]) if kind == "audit" else printing.make_tables(results)[part]
     return Table(list(table), table.title, table.note)
 
 

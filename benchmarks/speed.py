@@ -36,7 +36,7 @@ from interpret_robust.core import provenance
 from interpret_robust.core.files import replace_file
 from interpret_robust.core.process_pool import count_cores
 from interpret_robust.core.statistics import Interval
-from interpret_robust.figures.style import RC, color, new_figure
+from interpret_robust.figures.style import RC, choose_color, make_figure
 from interpret_robust.results.tables import render
 
 CASES = {**COMPARED_CASES, **KNOWN_CASES}
@@ -168,17 +168,17 @@ def draw(measurements: Sequence[Measurement]) -> Figure:
     """Draw a panel for each case: every round of each contender, over the median of ours."""
     heights = [len(measurement.seconds) for measurement in measurements]
     with mpl.rc_context(RC):
-        figure = new_figure(0.6 + 0.2 * sum(heights) + 0.35 * len(heights))
+        figure = make_figure(0.6 + 0.2 * sum(heights) + 0.35 * len(heights))
         panels = figure.subplots(len(measurements), sharex=True, squeeze=False, height_ratios=heights)[:, 0]
         for axes, measurement in zip(panels, measurements, strict=True):
             unit = measurement.median(OUR_NAME)
             for row, (name, times) in enumerate(measurement.seconds.items()):
-                shade = color("at-att-reg") if name == OUR_NAME else "0.35"
+                shade = choose_color("at-att-reg") if name == OUR_NAME else "0.35"
                 axes.plot(np.array(times) / unit, [row] * len(times), ".", color=shade, alpha=0.4, markersize=4)
                 axes.plot(measurement.median(name) / unit, row, "|", color=shade, markersize=9, markeredgewidth=2)
             axes.set_yticks(range(len(measurement.seconds)), list(measurement.seconds))
             axes.set_ylim(len(measurement.seconds) - 0.5, -0.5)
-            axes.axvline(1, color=color("at-att-reg"), linewidth=0.8)
+            axes.axvline(1, color=choose_color("at-att-reg"), linewidth=0.8)
             axes.set_title(f"{measurement.name} (ours {format_seconds(unit)})", loc="left")
             axes.set_xscale("log")
         ticks = [1, 1.5, 2, 3, 5, 10, 20]

@@ -40,7 +40,7 @@ from interpret_robust.analyses.engine.work import Work
 from interpret_robust.attacks.apgd import APGD
 from interpret_robust.attacks.noise import per_image_noise
 from interpret_robust.attacks.pgd import PGD
-from interpret_robust.attribution.gradients import gradient_map
+from interpret_robust.attribution.gradients import compute_map
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.statistics import bootstrap_mean, holm, mcnemar
 from interpret_robust.datasets import load
@@ -328,7 +328,7 @@ def compare_gradients(context: Context) -> list[Case]:
         def run() -> AnyArray:
             return np.concatenate(
                 [
-                    gradient_map("gradient", work.model, batch.images, batch.labels, batch.indices).numpy()
+                    compute_map("gradient", work.model, batch.images, batch.labels, batch.indices).numpy()
                     for batch in work.batches()
                 ]
             )

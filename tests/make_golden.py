@@ -69,7 +69,7 @@ def main() -> None:
             "evaluators": [train_checkpoint(dataset, "natural", seed, folder) for seed in (1, 2)],
             "copies": [train_checkpoint(dataset, "at-att", 1, folder)],
         }
-        for analysis in map(analyses.get, analyses.names()):
+        for analysis in map(analyses.get, analyses.list_names()):
             path = file_of(analysis.schema)
             if path.exists():
                 continue

@@ -126,9 +126,9 @@ ANALYSIS = Analysis(
 
 def register(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let `irt` have it as `odd`, as if its module lay with the others."""
-    get, names, describe = analyses.get, analyses.names, analyses.about
+    get, names, describe = analyses.get, analyses.list_names, analyses.about
     monkeypatch.setattr(analyses, "get", lambda name: ANALYSIS if name == "odd" else get(name))
-    monkeypatch.setattr(analyses, "names", lambda: [*names(), "odd"])
+    monkeypatch.setattr(analyses, "list_names", lambda: [*names(), "odd"])
     monkeypatch.setattr(analyses, "about", lambda name: "What is odd?" if name == "odd" else describe(name))
 
 

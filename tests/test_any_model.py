@@ -135,7 +135,7 @@ def test_every_question_can_be_asked_of_any_model(question_files: tuple[str, dic
     losses = F.cross_entropy(logits, labels, reduction="none")
     (gradient,) = torch.autograd.grad(losses.sum(), pixels)
     for path in files.values():
-        assert validation.problems(path) == []
+        assert validation.list_problems(path) == []
         config = hdf5.read(path).config
         assert config["checkpoint"]["name"] == f"tiny-{name}"
         assert config["local_grid"] == list(GRIDS[name][1:])
@@ -198,7 +198,7 @@ def test_regions_and_deletions_of_a_model_from_elsewhere(
         code, out, err = irt("analyze", question, *settings, *location)
         assert code == 0, err
         (path,) = place.glob(f"analyses/{question}-tiny-{name}*.h5")
-        assert validation.problems(path) == []
+        assert validation.list_problems(path) == []
         assert f"tiny-{name}" in out
 
 
@@ -214,7 +214,7 @@ def test_other_questions_of_a_model_from_elsewhere(question: str, place: Path, r
     code, _, err = irt("analyze", question, *settings[question], *MODELS["torchvision-resnet18-random"], *location)
     assert code == 0, err
     (path,) = place.glob(f"analyses/{question}-tiny-two*.h5")
-    assert validation.problems(path) == []
+    assert validation.list_problems(path) == []
 
 
 @pytest.mark.long

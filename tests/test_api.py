@@ -30,7 +30,7 @@ import interpret_robust as ir
 from interpret_robust import analyses, cli
 from interpret_robust.analyses.engine import validation
 from interpret_robust.api.answers import Answer
-from interpret_robust.api.help import settings_of_analyses
+from interpret_robust.api.help import list_settings
 from interpret_robust.core.statistics import Interval
 from interpret_robust.datasets import Dataset
 from interpret_robust.figures.drawing import compose
@@ -123,7 +123,7 @@ def test_an_answer_gives_arrays_by_name_and_says_which_there_are_not(answer: Ans
 
 def test_an_answer_is_kept_where_it_is_told_and_not_over_another(answer: Answer, tmp_path: Path) -> None:
     path = answer.save(str(tmp_path / "kept.h5"))
-    assert path == tmp_path / "kept.h5" and validation.problems(path) == []
+    assert path == tmp_path / "kept.h5" and validation.list_problems(path) == []
     with pytest.raises(ir.UserError, match=r"kept\.h5 is there already: overwrite=True replaces it\."):
         answer.save(path)
     assert answer.save(path, overwrite=True) == path
@@ -753,7 +753,7 @@ def test_help_lists_the_settings_of_each_question_as_they_are() -> None:
     text = pydoc.plain(pydoc.render_doc(ir.analyze))
     sections = re.split(r"\n {4}(?=[a-z0-9-]+: )", text.partition("Questions, and the settings")[2])[1:]
     by_name = {section.partition(":")[0]: section for section in sections}
-    assert list(by_name) == analyses.names()
+    assert list(by_name) == analyses.list_names()
     for name in analyses.own_names():
         entries = re.findall(r"^ {8}(\w+)=(.+?): ", by_name[name], flags=re.MULTILINE)
         settings = fields(analyses.get(name).settings)
@@ -775,9 +775,9 @@ def test_help_lists_the_fields_of_a_recipe_and_of_a_card() -> None:
 
 
 def test_help_names_an_analysis_of_another_package_without_importing_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(analyses, "names", lambda: ["alignment", "tint"])
+    monkeypatch.setattr(analyses, "list_names", lambda: ["alignment", "tint"])
     monkeypatch.setattr(analyses, "about", "What is {}?".format)
-    assert settings_of_analyses().endswith("tint: What is tint?\n    `irt analyze tint --help` lists its settings.")
+    assert list_settings().endswith("tint: What is tint?\n    `irt analyze tint --help` lists its settings.")
     assert "tint" not in sys.modules
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from interpret_robust.analyses.engine.settings import AttackSettings
 from interpret_robust.attacks.adversarial import check_adversarial
-from interpret_robust.attacks.network import batch_norm_mode
+from interpret_robust.attacks.network import switch_batch_norm
 from interpret_robust.attacks.noise import Noise, generator_noise, per_image_noise
 from interpret_robust.attacks.pgd import PGD
 from interpret_robust.attacks.settings import LossName, Norm
@@ -407,7 +407,7 @@ def test_training_mode_is_taken_back_and_only_running_statistics_change(fails: b
 def test_every_module_is_in_the_asked_mode_meanwhile(mode: Any) -> None:
     model = Squiggle()
     model.norm.eval()
-    with batch_norm_mode(model, mode):
+    with switch_batch_norm(model, mode):
         assert {module.training for module in model.modules()} == {mode == "train"}
 
 

@@ -432,11 +432,11 @@ def test_where_nothing_moved_no_difference_has_a_color(
 
 def test_nearly_uniform_weights_have_a_scale_of_their_own_and_their_numbers_do_not_touch() -> None:
     even, peaks = 1 / 16 + np.linspace(-1e-3, 1e-3, 32).reshape(2, 4, 4), np.linspace(0.01, 0.3, 32).reshape(2, 4, 4)
-    assert overlays.weight_scale([peaks]).get_clim() == pytest.approx((0, np.percentile(peaks, 99)))
-    scale = overlays.weight_scale([even, np.full((1, 4, 4), np.nan)])
+    assert overlays.make_weight_scale([peaks]).get_clim() == pytest.approx((0, np.percentile(peaks, 99)))
+    scale = overlays.make_weight_scale([even, np.full((1, 4, 4), np.nan)])
     assert scale.get_clim() == pytest.approx((1 / 16 - 1e-3, np.percentile(even, 99)))
-    assert overlays.caption_end([scale]) == overlays.NEARLY_UNIFORM and not overlays.caption_end(
-        [overlays.weight_scale([peaks])]
+    assert overlays.end_caption([scale]) == overlays.NEARLY_UNIFORM and not overlays.end_caption(
+        [overlays.make_weight_scale([peaks])]
     )
     figure = Figure((3.2, 2), dpi=200)
     FigureCanvasAgg(figure)
@@ -447,7 +447,7 @@ def test_nearly_uniform_weights_have_a_scale_of_their_own_and_their_numbers_do_n
     assert opacity == pytest.approx(overlays.FAINTEST + (1 - overlays.FAINTEST) * shares)
     change = ScalarMappable(Normalize(-1.7e-4, 1.7e-4), "RdBu_r")
     for axes, colors in zip(bars, (scale, change), strict=True):
-        overlays.few_ticks(figure.colorbar(colors, cax=axes, orientation="horizontal"))
+        overlays.thin_ticks(figure.colorbar(colors, cax=axes, orientation="horizontal"))
     figure.canvas.draw()
     for axes in bars:
         edges = [text.get_window_extent() for text in axes.get_xticklabels() if text.get_text()]
@@ -461,7 +461,7 @@ def test_numbers_under_four_bars_abreast_leave_room_between_them(limits: tuple[f
     axes = figure.add_axes((0.05, 0.6, 0.9, 0.2))
     with rc_context(style.RC):
         bar = figure.colorbar(ScalarMappable(Normalize(*limits), "RdBu_r"), cax=axes, orientation="horizontal")
-        overlays.few_ticks(bar)
+        overlays.thin_ticks(bar)
         figure.canvas.draw()
     low, high = limits
     texts = [text for text in axes.get_xticklabels() if low <= text.get_position()[0] <= high]

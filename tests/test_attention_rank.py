@@ -17,12 +17,12 @@ from interpret_robust import figures
 from interpret_robust.analyses import attention_rank
 from interpret_robust.analyses.attention_rank import (
     RankSettings,
-    attention_by_rank,
-    relative,
+    add_noise,
+    divide_by_norm,
     rows,
-    shuffled_attention,
+    shuffle_attention,
+    sort_attention,
     summarize,
-    with_noise,
 )
 from interpret_robust.analyses.engine.work import Work
 from interpret_robust.attacks.noise import per_image_noise
@@ -138,23 +138,23 @@ def test_position_norm_is_over_channels_with_positions_row_major() -> None:
 
 def test_relative_distance_is_the_distance_where_there_is_no_norm() -> None:
     distance, norm = np.array([[3.0, 0.0, 2.0, 0.0]]), np.array([[2.0, 4.0, 0.0, 0.0]])
-    np.testing.assert_array_equal(relative(distance, norm), [[1.5, 0.0, 2.0, 0.0]])
+    np.testing.assert_array_equal(divide_by_norm(distance, norm), [[1.5, 0.0, 2.0, 0.0]])
 
 
 def test_rank_zero_is_the_smallest_distance_and_ties_share_their_ranks() -> None:
     attention = np.array([[0.1, 0.2, 0.3, 0.4], [0.5, 0.25, 0.125, 0.375]])
     distance = np.array([[9.0, 1.0, 5.0, 0.0], [2.0, 1.0, 2.0, 1.0]])
     means = [[0.4, 0.2, 0.3, 0.1], [0.3125, 0.3125, 0.3125, 0.3125]]
-    np.testing.assert_array_equal(attention_by_rank(attention, distance), means)
+    np.testing.assert_array_equal(sort_attention(attention, distance), means)
     rng = np.random.default_rng(0)
     attention, distance = rng.random((N, 64)).astype(np.float32), rng.integers(0, 9, (N, 64))
-    curves = attention_by_rank(attention, distance)
+    curves = sort_attention(attention, distance)
     slow = [[a[d == step].mean(dtype=float) for step in sorted(d)] for a, d in zip(attention, distance, strict=True)]
     np.testing.assert_array_equal(curves, np.array(slow, np.float32))
     assert curves.dtype == np.float32
     distinct = rng.random((N, 64))  # no ties: the very numbers, in order
     slow = [[a[p] for p in sorted(range(64), key=d.__getitem__)] for a, d in zip(attention, distinct, strict=True)]
-    np.testing.assert_array_equal(attention_by_rank(attention, distinct), np.array(slow))
+    np.testing.assert_array_equal(sort_attention(attention, distinct), np.array(slow))
 
 
 def test_ranks_shared_by_a_tie_are_the_mean_over_its_orders() -> None:
@@ -162,8 +162,8 @@ def test_ranks_shared_by_a_tie_are_the_mean_over_its_orders() -> None:
     rng = np.random.default_rng(0)
     attention, distance = rng.random((1, 6)), np.array([[1.0, 0.0, 1.0, 2.0, 0.0, 1.0]])
     orders = list(permutations(range(6)))
-    mean = np.mean([attention_by_rank(attention[:, o], distance[:, o] + 1e-9 * np.arange(6)) for o in orders], 0)
-    np.testing.assert_allclose(attention_by_rank(attention, distance), mean, rtol=1e-12)
+    mean = np.mean([sort_attention(attention[:, o], distance[:, o] + 1e-9 * np.arange(6)) for o in orders], 0)
+    np.testing.assert_allclose(sort_attention(attention, distance), mean, rtol=1e-12)
 
 
 def test_where_no_feature_moves_there_is_nothing_to_rank(tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_where_no_feature_moves_there_is_nothing_to_rank(tmp_path: Path) -> None
     arrays = {name: values.copy() for name, values in rows(known_model(2.0, -1.0), batch(30), NUDGE).items()}
     zeros = {name: np.zeros_like(arrays[f"per_image/{name}"]) for name in ("distance", "noise_distance")}
     columns = {name: arrays[f"per_image/{name}"] for name in ("attention", "attention_shuffled", "feature_norm")}
-    scores = attention_rank.per_image_scores(columns | zeros)
+    scores = attention_rank.score_images(columns | zeros)
     statistics = summary(arrays | {f"per_image/{name}": values for name, values in (zeros | scores).items()})
     assert np.isnan(statistics["test/slope_ratio"]).all() and np.isnan(statistics["test/spearman"]).all()
     assert (statistics["test/page_more_robust"], statistics["test/page_less_robust"]) == (0.5, 0.5)
@@ -190,21 +190,21 @@ def test_on_a_small_grid_half_of_the_ranks_are_an_end(positions: int, ends: int)
     """Attention grows with the rank by the same factor for each image."""
     distance = np.random.default_rng(0).permuted(np.tile(np.arange(positions), (9, 1)), axis=1).astype(float)
     attention = 1.0 + distance
-    by_rank = attention_by_rank(attention, distance)
+    by_rank = sort_attention(attention, distance)
     ratio = attention_rank._trend(attention, distance, by_rank)["test/slope_ratio"]
     assert ratio.value == pytest.approx((ends + 1) / (2 * positions - ends + 1))
 
 
 def test_noise_is_uniform_inside_the_ball_and_a_function_of_seed_and_index() -> None:
     images = torch.full((40, C, H, W), 0.5)
-    noise = numbers(with_noise(images, Linf(EPS), SEED, range(40)) - images)
+    noise = numbers(add_noise(images, Linf(EPS), SEED, range(40)) - images)
     assert np.abs(noise).max() <= EPS + 1e-7
     assert stats.kstest(noise.ravel() / EPS, stats.uniform(-1, 2).cdf).pvalue > 1e-3
-    dark = with_noise(torch.zeros_like(images), Linf(EPS), SEED, range(40))
+    dark = add_noise(torch.zeros_like(images), Linf(EPS), SEED, range(40))
     np.testing.assert_allclose(dark, np.clip(noise, 0, None), atol=1e-7)
-    part = numbers(with_noise(images[:3], Linf(EPS), SEED, [7, 2, 30]) - images[:3])
+    part = numbers(add_noise(images[:3], Linf(EPS), SEED, [7, 2, 30]) - images[:3])
     np.testing.assert_array_equal(part, noise[[7, 2, 30]])
-    assert not np.allclose(part, with_noise(images[:3], Linf(EPS), SEED + 1, [7, 2, 30]) - images[:3])
+    assert not np.allclose(part, add_noise(images[:3], Linf(EPS), SEED + 1, [7, 2, 30]) - images[:3])
     start = EPS * numbers(per_image_noise(SEED, range(40))(images))
     assert np.abs(np.corrcoef(start.reshape(40, -1), noise.reshape(40, -1))).max() > 0.99  # each with itself
     assert np.abs(np.corrcoef(start.ravel(), noise.ravel())[0, 1]) < 0.1
@@ -212,14 +212,14 @@ def test_noise_is_uniform_inside_the_ball_and_a_function_of_seed_and_index() -> 
 
 def test_shuffled_weights_are_the_same_weights_and_a_function_of_seed_and_index() -> None:
     weights = np.random.default_rng(0).random((N, 64))
-    permutation = shuffled_attention(weights, SEED, range(N))
+    permutation = shuffle_attention(weights, SEED, range(N))
     np.testing.assert_array_equal(np.sort(permutation), np.sort(weights))
     assert (permutation != weights).mean() > 0.9
-    order = shuffled_attention(np.tile(np.arange(64), (N, 1)), SEED, range(N))
+    order = shuffle_attention(np.tile(np.arange(64), (N, 1)), SEED, range(N))
     np.testing.assert_array_equal(permutation, np.take_along_axis(weights, order, axis=1))
-    np.testing.assert_array_equal(shuffled_attention(weights[[4, 1]], SEED, [4, 1]), permutation[[4, 1]])
+    np.testing.assert_array_equal(shuffle_attention(weights[[4, 1]], SEED, [4, 1]), permutation[[4, 1]])
     assert len(np.unique(order, axis=0)) == N
-    assert (shuffled_attention(weights, SEED + 1, range(N)) != permutation).mean() > 0.9
+    assert (shuffle_attention(weights, SEED + 1, range(N)) != permutation).mean() > 0.9
 
 
 def test_rows_are_those_of_a_slow_loop() -> None:
@@ -441,7 +441,7 @@ def test_a_direction_is_named_where_all_measures_agree(
         f"test/{k}": v for k, v in changes.items()
     }
     statistics: Any = intervals | {"test/page_more_robust": page[0], "test/page_less_robust": page[1]}
-    assert attention_rank.reading(statistics) == direction
+    assert attention_rank.judge_direction(statistics) == direction
 
 
 def write_result(path: Path, arrays: dict[str, AnyArray]) -> hdf5.Result:
@@ -603,7 +603,7 @@ def test_a_stopped_run_goes_on_to_the_same_file(
 
 def test_grad_cam_is_drawn_beside_attention_on_scales_of_its_own(result_paths: dict[str, Path]) -> None:
     attentive, other = (hdf5.read(result_paths[name]) for name in ("at-att", "at"))
-    plots = {name: draw([other, attentive]).figure for name, draw in figures.plots("attention-rank").items()}
+    plots = {name: draw([other, attentive]).figure for name, draw in figures.list_plots("attention-rank").items()}
     assert list(plots) == ["curve", "correlations", "outcomes", "maps"]
     (attention, grad_cam), spread = plots["curve"].axes, plots["correlations"].axes[0]
     for axes, result, name in ((attention, attentive, "at-att seed 0"), (grad_cam, other, "at seed 0, Grad-CAM")):

@@ -20,10 +20,10 @@ from interpret_robust.attribution.gradients import (
     SAMPLES,
     SIGMA,
     SOURCES,
-    gradient_map,
-    position_weights,
-    random_targets,
-    resolved_weight,
+    compute_map,
+    compute_position_weights,
+    draw_targets,
+    resolve_weight,
 )
 from interpret_robust.core.errors import UserError
 from interpret_robust.models import Classifier, build
@@ -82,7 +82,7 @@ def large(count: int = N) -> Tensor:
 
 
 def test_a_gradient_is_the_closed_form_of_a_linear_network() -> None:
-    gradient = gradient_map("gradient", linear(), images(), LABELS, INDICES)
+    gradient = compute_map("gradient", linear(), images(), LABELS, INDICES)
     np.testing.assert_allclose(gradient, closed_form(linear(), images(), LABELS), rtol=1e-4, atol=1e-7)
     assert (gradient < 0).any() and (gradient > 0).any()
 
@@ -122,13 +122,13 @@ def test_a_gradient_leaves_the_images_as_they_are() -> None:
 @pytest.mark.parametrize("source", SOURCES)
 def test_a_map_does_not_depend_on_its_batch(source: str) -> None:
     model = trained_like("nonlinear")
-    whole = gradient_map(source, model, large(), LABELS, INDICES)
+    whole = compute_map(source, model, large(), LABELS, INDICES)
     for image in range(N):
         part = slice(image, image + 1)
-        alone = gradient_map(source, model, large()[part], LABELS[part], INDICES[part])
+        alone = compute_map(source, model, large()[part], LABELS[part], INDICES[part])
         torch.testing.assert_close(alone, whole[part], rtol=1e-3, atol=1e-5 * float(whole.abs().max()))
     order = [3, 0, 4, 1, 2]
-    permutation = gradient_map(source, model, large()[order], LABELS[order], [INDICES[place] for place in order])
+    permutation = compute_map(source, model, large()[order], LABELS[order], [INDICES[place] for place in order])
     torch.testing.assert_close(permutation, whole[order], rtol=1e-3, atol=1e-5 * float(whole.abs().max()))
 
 
@@ -169,11 +169,11 @@ def test_the_model_the_images_and_the_random_state_are_left_as_found(is_frozen: 
     inputs, labels = large(), LABELS.clone()
     for source in SOURCES:
         with torch.set_grad_enabled(not no_grad), assert_unchanged(model, inputs, labels):
-            gradient = gradient_map(source, model, inputs, labels, INDICES)
+            gradient = compute_map(source, model, inputs, labels, INDICES)
         assert not gradient.requires_grad
     for weight in ("attention", "grad-cam"):
         with torch.set_grad_enabled(not no_grad), assert_unchanged(model, inputs):
-            weights = position_weights(model, inputs, weight)
+            weights = compute_position_weights(model, inputs, weight)
         assert not weights.requires_grad
 
 
@@ -185,7 +185,7 @@ def noise_of(index: int, seed: int) -> Iterator[Array]:
 
 @pytest.mark.parametrize("seed", [0, 9])
 def test_a_smooth_gradient_is_the_mean_over_noisy_copies(seed: int) -> None:
-    maps = gradient_map("smooth-gradient", linear(), images(), LABELS, INDICES, seed)
+    maps = compute_map("smooth-gradient", linear(), images(), LABELS, INDICES, seed)
     for image, label, index, gradient in zip(images(), LABELS, INDICES, maps, strict=True):
         noise = noise_of(index, seed)
         copies = [torch.from_numpy(array(image) + SIGMA * next(noise)) for _ in range(SAMPLES)]
@@ -203,7 +203,7 @@ def test_a_smooth_gradient_of_a_quadratic_score_is_its_gradient_at_the_mean_copy
 
     monkeypatch.setattr(attribution, "loss_gradient", partial(loss_gradient, loss=label_logit))
     model, labels = Quadratic(), LABELS % 2
-    maps = gradient_map("smooth-gradient", model, images(), labels, INDICES)
+    maps = compute_map("smooth-gradient", model, images(), labels, INDICES)
     form = array(model.form)
     for image, label, index, smooth in zip(images(), labels, INDICES, maps, strict=True):
         noise = noise_of(index, 0)
@@ -214,7 +214,7 @@ def test_a_smooth_gradient_of_a_quadratic_score_is_its_gradient_at_the_mean_copy
 
 def test_without_noise_a_smooth_gradient_is_the_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attribution, "SIGMA", 0.0)
-    smooth, plain = (gradient_map(source, linear(), images(), LABELS, INDICES) for source in SOURCES[1::-1])
+    smooth, plain = (compute_map(source, linear(), images(), LABELS, INDICES) for source in SOURCES[1::-1])
     torch.testing.assert_close(smooth, plain)
 
 
@@ -226,7 +226,7 @@ def start_of(index: int, seed: int) -> Array:
 @pytest.mark.parametrize("seed", [0, 9])
 def test_an_integrated_gradient_is_a_slow_gauss_legendre_sum(seed: int) -> None:
     nodes, parts = np.polynomial.legendre.leggauss(SAMPLES)
-    maps = gradient_map("integrated-gradients", linear(), images(), LABELS, INDICES, seed)
+    maps = compute_map("integrated-gradients", linear(), images(), LABELS, INDICES, seed)
     for image, label, index, integral in zip(images(), LABELS, INDICES, maps, strict=True):
         start = start_of(index, seed)
         way = array(image) - start
@@ -240,7 +240,7 @@ def test_an_integrated_gradient_is_a_slow_gauss_legendre_sum(seed: int) -> None:
 @pytest.mark.parametrize("model", [linear(), Quadratic()])
 def test_an_integrated_gradient_sums_to_the_difference_of_the_losses(model: nn.Module) -> None:
     labels = LABELS % 2
-    maps = array(gradient_map("integrated-gradients", InDouble(copy.deepcopy(model)), images(), labels, INDICES))
+    maps = array(compute_map("integrated-gradients", InDouble(copy.deepcopy(model)), images(), labels, INDICES))
     start = torch.from_numpy(np.stack([start_of(index, 0) for index in INDICES])).float()
     with torch.no_grad():
         losses = F.cross_entropy(model(images()), labels, reduction="none")
@@ -252,7 +252,7 @@ def test_an_integrated_gradient_sums_to_the_difference_of_the_losses(model: nn.M
 def test_a_network_that_standardizes_its_images_has_complete_integrated_gradients() -> None:
     """From black, where such a network's answer jumps, the maps would sum to zero instead."""
     model = trained_like()
-    maps = gradient_map("integrated-gradients", model, large(), LABELS, INDICES)
+    maps = compute_map("integrated-gradients", model, large(), LABELS, INDICES)
     streams = [np.random.Generator(np.random.Philox(np.random.SeedSequence([0, index]))) for index in INDICES]
     start = torch.from_numpy(np.stack([stream.random((C, 16, 20), dtype=np.float32) for stream in streams]))
     with torch.no_grad():
@@ -268,7 +268,7 @@ def test_a_diverged_model_is_the_users_error(source: str) -> None:
     with torch.no_grad():
         model.layer.weight[2, 3] = torch.nan
     with pytest.raises(UserError, match="answers or their gradients are not finite numbers"):
-        gradient_map(source, model, images(), LABELS, INDICES)
+        compute_map(source, model, images(), LABELS, INDICES)
 
 
 @pytest.mark.parametrize("rule", ["attention", "grad-cam"])
@@ -279,12 +279,12 @@ def test_weights_of_a_diverged_model_are_the_users_error(rule: str) -> None:
         if rule == "attention":
             model.head.get_parameter("score.weight").fill_(torch.nan)
     with pytest.raises(UserError, match="not finite numbers"):
-        position_weights(model, large(), rule)
+        compute_position_weights(model, large(), rule)
 
 
 def test_random_targets_are_every_class_but_the_true_one() -> None:
     labels = torch.arange(6000) % K
-    targets = random_targets(labels, range(6000), K, seed=4)
+    targets = draw_targets(labels, range(6000), K, seed=4)
     counts = torch.zeros(K, K)
     for label, target in zip(labels, targets, strict=True):
         counts[label, target] += 1
@@ -296,11 +296,11 @@ def test_random_targets_are_every_class_but_the_true_one() -> None:
 
 def test_random_targets_are_a_function_of_seed_and_index() -> None:
     labels = torch.zeros(50, dtype=torch.long)
-    targets = random_targets(labels, range(100, 150), K, seed=4)
-    assert torch.equal(targets[20:30], random_targets(labels[:10], range(120, 130), K, seed=4))
-    assert not torch.equal(targets, random_targets(labels, range(100, 150), K, seed=5))
-    assert not torch.equal(targets, random_targets(labels, range(101, 151), K, seed=4))
-    assert torch.equal(random_targets(torch.tensor([0, 1, 1, 0]), range(4), 2, seed=0), torch.tensor([1, 0, 0, 1]))
+    targets = draw_targets(labels, range(100, 150), K, seed=4)
+    assert torch.equal(targets[20:30], draw_targets(labels[:10], range(120, 130), K, seed=4))
+    assert not torch.equal(targets, draw_targets(labels, range(100, 150), K, seed=5))
+    assert not torch.equal(targets, draw_targets(labels, range(101, 151), K, seed=4))
+    assert torch.equal(draw_targets(torch.tensor([0, 1, 1, 0]), range(4), 2, seed=0), torch.tensor([1, 0, 0, 1]))
 
 
 class Average(nn.Module):
@@ -318,7 +318,7 @@ def pooled_images(head: nn.Module) -> Classifier:
 
 
 def test_attention_is_the_heads() -> None:
-    weights = position_weights(pooled_images(Average()), images(), "attention")
+    weights = compute_position_weights(pooled_images(Average()), images(), "attention")
     expected = images()[:, 0].flatten(1) / images()[:, 0].sum((1, 2))[:, None]
     torch.testing.assert_close(weights, expected)
 
@@ -330,7 +330,7 @@ def test_grad_cam_of_an_average_pooling_head_is_the_class_activation_map() -> No
     with torch.no_grad():
         predicted = model(inputs).argmax(1)
         cam = torch.einsum("nc,nchw->nhw", model.classifier.weight[predicted], inputs).clamp_min(0).flatten(1)
-    weights = position_weights(model, inputs, "grad-cam")
+    weights = compute_position_weights(model, inputs, "grad-cam")
     assert len(set(predicted.tolist())) > 1
     assert 0.1 < (cam == 0).float().mean() < 0.9
     torch.testing.assert_close(weights, cam / cam.sum(1, keepdim=True))
@@ -339,7 +339,7 @@ def test_grad_cam_of_an_average_pooling_head_is_the_class_activation_map() -> No
 @pytest.mark.parametrize(("head", "architecture"), [("average", "small"), ("nonlinear", "small"), ("average", "cnn")])
 def test_grad_cam_is_a_slow_loop(head: Head, architecture: str) -> None:
     model = trained_like(head, architecture)
-    weights = position_weights(model, large(), "grad-cam")
+    weights = compute_position_weights(model, large(), "grad-cam")
     for image, row in zip(large(), weights, strict=True):
         local = model.backbone(image[None]).detach().requires_grad_()
         logits = model.classifier(model.head(local)[1])[0]
@@ -358,7 +358,10 @@ def test_grad_cam_is_that_of_captum(head: Head, architecture: str) -> None:
     cam = LayerGradCam(model, model.backbone).attribute(large(), target=predicted, relu_attributions=True)
     expected = cam.detach().flatten(1)
     torch.testing.assert_close(
-        position_weights(model, large(), "grad-cam"), expected / expected.sum(1, keepdim=True), rtol=1e-4, atol=1e-6
+        compute_position_weights(model, large(), "grad-cam"),
+        expected / expected.sum(1, keepdim=True),
+        rtol=1e-4,
+        atol=1e-6,
     )
 
 
@@ -369,7 +372,7 @@ def test_an_image_without_support_for_its_class_has_no_grad_cam() -> None:
         model.classifier.bias.zero_()
     inputs = images()
     inputs[2] *= -1  # only here a position's weighted sum of channels is positive
-    weights = position_weights(model, inputs, "grad-cam")
+    weights = compute_position_weights(model, inputs, "grad-cam")
     assert weights.isnan().all(1).tolist() == [True, True, False, True, True]
     assert float(weights[2].sum()) == pytest.approx(1, abs=1e-6)
 
@@ -386,9 +389,9 @@ def test_an_image_without_support_for_its_class_has_no_grad_cam() -> None:
     ],
 )
 def test_weights_follow_the_choice_and_the_variant(choice: str, variant: str, weight: str) -> None:
-    assert resolved_weight(choice, {"variant": variant}) == weight
+    assert resolve_weight(choice, {"variant": variant}) == weight
 
 
 def test_attention_of_a_model_without_is_the_users_error() -> None:
     with pytest.raises(UserError, match=r"'at-reg' has no attention: use --spatial-weight grad-cam\."):
-        resolved_weight("attention", {"variant": "at-reg"})
+        resolve_weight("attention", {"variant": "at-reg"})

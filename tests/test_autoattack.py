@@ -353,7 +353,7 @@ def test_in_l2_it_is_set_beside_our_worst_case_in_l2(folder: Callable[..., Resul
     assert best is not None and best.path == table.path
     pair = weaker_than_ours(library, table)
     assert pair.only_autoattack <= 1 and pair.only_ours <= 1
-    ((_, (row,)),) = [printing.rows_of([library])]
+    ((_, (row,)),) = [printing.make_tables([library])]
     assert row["only ours breaks"] == str(pair.only_ours)
     drawing = figures.get("autoattack").draw([library])
     assert "AutoAttack at L2 eps 0.25" in drawing.caption
@@ -384,14 +384,14 @@ def test_the_most_attacks_stand_beside_it_whoever_reads_them(tmp_path: Path) -> 
 def test_the_table_sets_it_beside_the_strongest_attack_table_of_its_folder(folder: Callable[..., Result]) -> None:
     library = folder("autoattack", 16, attacks="apgd-ce", eps=2 / 255)
     assert ours_beside(library) is None
-    assert len(printing.rows_of([library])) == 1
+    assert len(printing.make_tables([library])) == 1
     folder("robustness", 12, eps=2 / 255, pgd="4", cw="6")  # too few images
     folder("robustness", 16, pgd="3", cw="4")  # another radius
     folder("robustness", 16, eps=2 / 255, pgd="2", cw="none")
     best = folder("robustness", 20, eps=2 / 255, pgd="2", cw="3")
     strongest = ours_beside(library)
     assert strongest is not None and strongest.path == best.path
-    ((_, (row,)),) = [printing.rows_of([library])]
+    ((_, (row,)),) = [printing.make_tables([library])]
     assert row["images"] == "16"
     right = (best["per_image/prediction"][:16, :, :, 0] == best["per_image/label"][:16, None, None]).all((1, 2))
     right &= best["per_image/prediction_natural"][:16, 0] == best["per_image/label"][:16]

@@ -269,7 +269,7 @@ def test_what_is_read_is_a_copy() -> None:
         yield 1, inputs[1].clone()
 
     counts = torch.zeros(3, dtype=torch.int64)
-    with cache.shared_attacks(model, "identity"):
+    with cache.share_attacks(model, "identity"):
         for number in range(3):
             ((step, iterate),) = cache.read(model, "attack", inputs, [1], compute, counts, is_exact=False)
             assert step == 1 and torch.equal(iterate, inputs[1])

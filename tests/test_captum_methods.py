@@ -11,8 +11,8 @@ from networks import Array, Linear, array, pixels, settle
 from torch import Tensor, nn
 
 from interpret_robust.attribution import captum_methods
-from interpret_robust.attribution.captum_methods import BASELINES, OF_ACTIVATIONS, names
-from interpret_robust.attribution.gradients import checked_source, gradient_map
+from interpret_robust.attribution.captum_methods import BASELINES, OF_ACTIVATIONS, list_names
+from interpret_robust.attribution.gradients import check_source, compute_map
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.random_numbers import make_streams
 from interpret_robust.models.losses import loss_gradient
@@ -41,7 +41,7 @@ def network(*, inplace: bool = False) -> WrappedModel:
 def maps(name: str, model: nn.Module, part: Any = slice(None), seed: int = 0) -> Tensor:
     inputs = images()[part]
     indices = np.array(INDICES)[part].tolist()
-    return gradient_map(f"captum:{name}", model, inputs, LABELS[part], indices, seed)
+    return compute_map(f"captum:{name}", model, inputs, LABELS[part], indices, seed)
 
 
 def losses(model: nn.Module, inputs: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ def few_cells(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_methods_are_those_of_captum_that_attribute_to_pixels() -> None:
-    assert set(names()) == {
+    assert set(list_names()) == {
         *("Saliency", "InputXGradient", "IntegratedGradients", "GradientShap", "Occlusion", "FeatureAblation"),
         *("DeepLift", "DeepLiftShap", "GuidedBackprop", "Deconvolution", "GuidedGradCam"),
         *("ShapleyValueSampling", "Lime", "KernelShap"),
@@ -74,7 +74,7 @@ def test_the_methods_are_those_of_captum_that_attribute_to_pixels() -> None:
 
 @pytest.mark.long
 @pytest.mark.usefixtures("few_cells")
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", list_names())
 def test_a_map_has_numbers_and_does_not_depend_on_its_batch(name: str) -> None:
     model = network()
     whole = maps(name, model)
@@ -89,17 +89,17 @@ def test_a_map_has_numbers_and_does_not_depend_on_its_batch(name: str) -> None:
 
 
 @pytest.mark.usefixtures("few_cells")
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", list_names())
 def test_the_model_the_images_and_the_random_state_are_left_as_found(name: str) -> None:
     model, inputs, labels = network(), images(2), LABELS[:2].clone()
     for grad in (False, True):
         with torch.set_grad_enabled(grad), assert_unchanged(model, inputs, labels):
-            attribution = gradient_map(f"captum:{name}", model, inputs, labels, INDICES[:2])
+            attribution = compute_map(f"captum:{name}", model, inputs, labels, INDICES[:2])
         assert not attribution.requires_grad
 
 
 @pytest.mark.usefixtures("few_cells")
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", list_names())
 def test_a_map_is_a_function_of_its_seed(name: str) -> None:
     model, first_image = network(), slice(0, 1)
     first = maps(name, model, first_image, 3)
@@ -249,7 +249,7 @@ class Faulty(nn.Module):
         raise RuntimeError("out of order.\nat all")
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", list_names())
 def test_a_method_that_fails_is_told_in_one_sentence_and_leaves_no_hooks(name: str) -> None:
     model = WrappedModel(Faulty().eval(), PLAIN, "rectify")
     with (
@@ -273,9 +273,9 @@ def test_a_method_that_fails_is_told_in_one_sentence_and_leaves_no_hooks(name: s
 )
 def test_an_unknown_method_is_the_users_error(source: str, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
-        checked_source(source)
+        check_source(source)
 
 
 def test_known_methods_are_sources() -> None:
-    for name in names():
-        assert checked_source(f"captum:{name}") == f"captum:{name}"
+    for name in list_names():
+        assert check_source(f"captum:{name}") == f"captum:{name}"

@@ -117,7 +117,7 @@ def test_help_show_and_figure_answer_without_torch(study: Path, tmp_path: Path) 
     for folder in ("checkpoints", "analyses"):
         (tmp_path / folder).mkdir()
     shutil.copy(study / "checkpoints/tiny-small-at-seed0.safetensors", tmp_path / "checkpoints")
-    files = [make_golden.file_of(analyses.get(name).schema) for name in analyses.names()]
+    files = [make_golden.file_of(analyses.get(name).schema) for name in analyses.list_names()]
     golden = [shutil.copy(file, tmp_path / "analyses") for file in files]
     command = [sys.executable, "-W", "error", "-c", WITHOUT_TORCH, str(tmp_path)]
     process = subprocess.run(command, check=True, capture_output=True, text=True)
@@ -130,8 +130,8 @@ def test_help_show_and_figure_answer_without_torch(study: Path, tmp_path: Path) 
     ]
     line, count = process.stderr.splitlines()
     assert line == f"{modules} {['h5py', 'matplotlib', 'numpy']}"
-    assert int(count) > len(commands) + len(analyses.names())
-    panels = [panel for name in analyses.names() for panel in figures.plots(name)]
+    assert int(count) > len(commands) + len(analyses.list_names())
+    panels = [panel for name in analyses.list_names() for panel in figures.list_plots(name)]
     assert len(list((tmp_path / "figures").glob("*.png"))) == len(panels)
 
 
@@ -270,9 +270,9 @@ def test_tables_come_in_each_form_with_nothing_else_on_stdout(irt: Irt, study: P
     for form in FORMS:
         code, out, err = irt(*command.split(), "--form", form, "--root", study)
         assert (code, err.count("is there already")) == (0, 2)
-        assert out == printing.text_of(files, form=form) + "\n"
+        assert out == printing.render_answers(files, form=form) + "\n"
     code, out, _ = irt(*command.split(), "--root", study)
-    assert out == printing.text_of(files) + "\n"
+    assert out == printing.render_answers(files) + "\n"
 
 
 def test_a_statistic_that_was_changed_on_disk_is_never_printed(irt: Irt, study: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from networks import array, pixels
 from scipy import ndimage
 from torch import Tensor
 
-from interpret_robust.attribution.controls import Streams, magnitude, phase_random, pixel_shuffle, sobel
+from interpret_robust.attribution.controls import Streams, magnitude, randomize_phases, shuffle_pixels, sobel
 
 Array = npt.NDArray[np.float64]
 
@@ -60,7 +60,7 @@ def test_edges_of_a_ramp_and_of_a_plain_image() -> None:
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_shuffled_pixels_are_the_same_pixels_elsewhere(layout: torch.memory_format) -> None:
     whole = maps(5, 7, 4).contiguous(memory_format=layout)
-    permutation = pixel_shuffle(whole, streams(*range(5)))
+    permutation = shuffle_pixels(whole, streams(*range(5)))
     assert permutation.shape == whole.shape
     orders = []
     for image, shuffle in zip(array(whole), array(permutation), strict=True):
@@ -74,7 +74,7 @@ def test_shuffled_pixels_are_the_same_pixels_elsewhere(layout: torch.memory_form
 @pytest.mark.parametrize(("height", "width"), [(6, 8), (7, 8), (6, 9), (7, 9), (1, 4)])
 def test_random_phases_keep_power_mean_and_the_relation_of_colors(height: int, width: int) -> None:
     whole = maps(4, height, width)
-    scramble = phase_random(whole, streams(*range(4)))
+    scramble = randomize_phases(whole, streams(*range(4)))
     assert scramble.shape == whole.shape
     assert scramble.dtype == torch.float32
     spectrum_before, spectrum_after = spectrum(whole), spectrum(scramble)
@@ -89,7 +89,7 @@ def test_random_phases_keep_power_mean_and_the_relation_of_colors(height: int, w
 @pytest.mark.parametrize(("height", "width"), [(6, 8), (7, 9)])
 def test_random_phases_are_spread_evenly(height: int, width: int) -> None:
     whole = maps(1, height, width).expand(600, -1, -1, -1)
-    phases = spectrum(phase_random(whole, streams(*range(600))))[:, 0] / spectrum(whole)[:, 0]
+    phases = spectrum(randomize_phases(whole, streams(*range(600))))[:, 0] / spectrum(whole)[:, 0]
     # A frequency that is its own negative has a real coefficient: only its sign is free.
     real = np.logical_and.outer(2 * np.arange(height) % height == 0, 2 * np.arange(width) % width == 0)
     for moment in (1, 2):
@@ -100,7 +100,7 @@ def test_random_phases_are_spread_evenly(height: int, width: int) -> None:
     assert np.abs(signs.mean(0)).max(initial=0) < 5 / np.sqrt(600)
 
 
-@pytest.mark.parametrize("scramble", [pixel_shuffle, phase_random])
+@pytest.mark.parametrize("scramble", [shuffle_pixels, randomize_phases])
 def test_a_scramble_depends_on_its_stream_alone(scramble: Callable[[Tensor, Streams], Tensor]) -> None:
     whole, state = maps(5, 6, 8), torch.get_rng_state()
     together = scramble(whole, streams(0, 1, 2, 3, 4))
@@ -111,6 +111,6 @@ def test_a_scramble_depends_on_its_stream_alone(scramble: Callable[[Tensor, Stre
     assert torch.equal(torch.get_rng_state(), state)
 
 
-@pytest.mark.parametrize("scramble", [pixel_shuffle, phase_random])
+@pytest.mark.parametrize("scramble", [shuffle_pixels, randomize_phases])
 def test_a_zero_map_stays_zero(scramble: Callable[[Tensor, Streams], Tensor]) -> None:
     assert not scramble(torch.zeros(2, 3, 6, 8), streams(0, 1)).any()

@@ -243,7 +243,7 @@ def test_curves_drawn_are_those_stored(answers: dict[str, Result]) -> None:
 
 
 def test_examples_drawn_are_those_stored(answers: dict[str, Result]) -> None:
-    drawing = figures.plots("corruptions", "examples")["examples"]([answers["at"]])
+    drawing = figures.list_plots("corruptions", "examples")["examples"]([answers["at"]])
     axes = [axes for axes in drawing.figure.axes if axes.images]
     assert [panel.get_title() for panel in axes] == ["natural", "gaussian noise", "fog", "contrast"]
     pictures = [answers["at"]["examples/natural"], *answers["at"]["examples/corrupted"]]

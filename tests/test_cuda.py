@@ -81,7 +81,7 @@ def _in_turn(steps: list[Generator[None, None, tuple[Path, bool]]]) -> list[Path
     return [paths[place] for place in range(len(steps))]
 
 
-@pytest.mark.parametrize("name", analyses.names())
+@pytest.mark.parametrize("name", analyses.list_names())
 def test_an_analysis_agrees_with_the_cpu(
     tmp_path: Path, digits: Dataset, make_checkpoint: Callable[..., Path], name: str
 ) -> None:

@@ -254,7 +254,7 @@ def test_removal_in_order_is_removal_of_positions(explorer: Explorer) -> None:
         local = network.features(images).local
         mask = torch.zeros(1, 64, dtype=torch.bool)
         mask[0, [2, 40]] = True
-        logits = feature_deletion.logits_without(network, images, local, mask, torch.zeros(local.shape[1]))
+        logits = feature_deletion.compute_logits_without(network, images, local, mask, torch.zeros(local.shape[1]))
         local[0, :, 0, 2] = local[0, :, 5, 0] = 0
         assert torch.equal(logits, network.rest(images, local))
 

@@ -179,7 +179,7 @@ def test_a_damaged_file_gives_no_tables(file: Path, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [copy]
 
 
-@pytest.mark.parametrize("name", analyses.names())
+@pytest.mark.parametrize("name", analyses.list_names())
 def test_every_number_of_an_analysis_is_in_a_table_once(name: str, tmp_path: Path) -> None:
     schema: Schema = analyses.get(name).schema
     files = to_csv(file_of(schema), tmp_path)

@@ -18,13 +18,13 @@ from interpret_robust.analyses.feature_deletion import (
     ORDERS,
     DeletionSettings,
     Reference,
-    answers_without,
-    removal_counts,
-    removal_ranks,
+    choose_counts,
+    predict_without,
+    rank_positions,
     rows,
     summarize,
 )
-from interpret_robust.attribution.gradients import position_weights
+from interpret_robust.attribution.gradients import compute_position_weights
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.statistics import area_under
@@ -94,14 +94,14 @@ def split(count: int) -> Split:
     ],
 )
 def test_counts_go_from_nothing_to_everything(positions: int, counts: tuple[int, ...]) -> None:
-    assert removal_counts(positions) == counts
+    assert choose_counts(positions) == counts
 
 
 def test_ranks_are_those_of_sorting_each_image() -> None:
     rng = np.random.default_rng(0)
     weights, distance, prior = rng.integers(0, 4, (N, P)) / 10, rng.random((N, P)), rng.random(P)
     weights[2] = np.nan
-    ranks = removal_ranks(weights, distance, prior, 7, range(3, 3 + N))
+    ranks = rank_positions(weights, distance, prior, 7, range(3, 3 + N))
     for n in range(N):
         stream = np.random.Generator(np.random.Philox(np.random.SeedSequence([7, 3 + n, 1])))
         chance = stream.random(P).tolist()
@@ -120,9 +120,9 @@ def test_ranks_are_those_of_sorting_each_image() -> None:
     # Without weights, or with equal ones, attention says nothing: the order is the random one.
     np.testing.assert_array_equal(ranks[ORDERS.index("attended"), 2], ranks[ORDERS.index("random"), 2])
     np.testing.assert_array_equal(
-        removal_ranks(weights[4:], distance[4:], prior, 7, range(7, 3 + N)), ranks[:, 4:], "not of the batch"
+        rank_positions(weights[4:], distance[4:], prior, 7, range(7, 3 + N)), ranks[:, 4:], "not of the batch"
     )
-    other = removal_ranks(weights, distance, prior, 8, range(3, 3 + N))
+    other = rank_positions(weights, distance, prior, 8, range(3, 3 + N))
     random = ORDERS.index("random")
     assert (other[random] != ranks[random]).mean() > 0.8
     assert all((ranks[random, n] != ranks[random, m]).any() for n in range(N) for m in range(n))
@@ -131,8 +131,8 @@ def test_ranks_are_those_of_sorting_each_image() -> None:
 def test_answers_are_those_of_a_slow_loop() -> None:
     model, local, fill = known_model(), images(), torch.tensor([0.3, 0.1, 0.9])
     ranks = np.argsort(np.random.default_rng(1).random((2, N, P)), axis=2)
-    answers = answers_without(model, local, local, torch.from_numpy(ranks), fill)
-    counts = removal_counts(P)
+    answers = predict_without(model, local, local, torch.from_numpy(ranks), fill)
+    counts = choose_counts(P)
     assert answers.shape == (N, 2, len(counts))
     distinct = set()
     for n in range(N):
@@ -159,10 +159,10 @@ def test_rows_take_orders_from_the_clean_image_and_answers_from_both() -> None:
     np.testing.assert_allclose(columns["per_image/weights"], weights, rtol=1e-6)
     np.testing.assert_allclose(columns["per_image/distance"], distance, atol=1e-7)
     ranks = torch.from_numpy(
-        removal_ranks(columns["per_image/weights"], columns["per_image/distance"], replacement.prior, 0, clean.indices)
+        rank_positions(columns["per_image/weights"], columns["per_image/distance"], replacement.prior, 0, clean.indices)
     )
     for condition, local in enumerate((clean.images, adversarial)):
-        right = answers_without(model, local, local, ranks, replacement.fill) == clean.labels[:, None, None]
+        right = predict_without(model, local, local, ranks, replacement.fill) == clean.labels[:, None, None]
         np.testing.assert_array_equal(columns["per_image/correct"][:, condition], right)
     with torch.no_grad():
         np.testing.assert_array_equal(columns["per_image/prediction_clean"], model(clean.images).argmax(1))
@@ -183,9 +183,9 @@ def one_position(count: int, position: AnyArray, position_of_robustness: AnyArra
     indices = range(count)
     weights, distance = np.full((count, P), 0.01), np.tile(np.arange(1.0, P + 1), (count, 1))
     weights[indices, position], distance[indices, position_of_robustness] = 1, 0
-    ranks = removal_ranks(weights, distance, np.arange(P), 0, indices)
+    ranks = rank_positions(weights, distance, np.arange(P), 0, indices)
     of_needed = ranks[:, indices, position].T  # (N, order)
-    correct = of_needed[:, :, None] >= np.array(removal_counts(P))
+    correct = of_needed[:, :, None] >= np.array(choose_counts(P))
     return {
         "per_image/correct": np.stack([correct, np.zeros_like(correct)], 1).astype(np.uint8),
         "per_image/weights": weights,
@@ -217,7 +217,7 @@ def test_intervals_between_are_of_the_paired_differences() -> None:
     count, rng = 300, np.random.default_rng(1)
     found_rows = one_position(count, rng.integers(0, P, count), rng.integers(0, P, count))
     statistics = summarize(Columns(found_rows), split(count))
-    areas = area_under(found_rows["per_image/correct"], removal_counts(P))
+    areas = area_under(found_rows["per_image/correct"], choose_counts(P))
     for number, (first, second) in enumerate(CONTRASTS):
         difference = areas[:, 0, ORDERS.index(second)] - areas[:, 0, ORDERS.index(first)]
         value, low, high = statistics["area/between"][0, number]
@@ -286,7 +286,7 @@ def test_what_replaces_a_feature_is_the_mean_of_training_images(
     images = torch.tensor(digits.train.images / 255, dtype=torch.float32).permute(0, 3, 1, 2)
     with torch.no_grad():
         local = job.model.features(images).local
-    weights = position_weights(job.model, images, job.settings.spatial_weight).nan_to_num()
+    weights = compute_position_weights(job.model, images, job.settings.spatial_weight).nan_to_num()
     np.testing.assert_allclose(replacement.fill, local.mean((0, 2, 3)), rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(replacement.prior, weights.mean(0), rtol=1e-3, atol=1e-6)
     zero = feature_deletion.prepare(work(checkpoint_paths[name], digits, tmp_path, settings={"fill": "zero"}))

@@ -62,7 +62,7 @@ def test_a_picture_is_as_wide_as_asked_and_its_text_stays_readable(tmp_path: Pat
     figure("attention-rank", RANK, "-o", path, "--width", inches)
     with Image.open(path) as picture:
         assert picture.width == pytest.approx(200 * inches, abs=1)
-    with style.wide(inches):
+    with style.use_width(inches):
         plot = drawing.compose("attention-rank", [hdf5.read(RANK)]).figure
     if inches > style.WIDTH:
         saving.enlarge(plot, inches / style.WIDTH)
@@ -78,7 +78,7 @@ def test_a_picture_is_as_wide_as_asked_and_its_text_stays_readable(tmp_path: Pat
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["rank.json", "rank.png"]
 
 
-PANELS = [(name, panel) for name in figures.names() for panel in figures.plots(name)]
+PANELS = [(name, panel) for name in figures.list_names() for panel in figures.list_plots(name)]
 
 
 @pytest.mark.long
@@ -87,7 +87,7 @@ PANELS = [(name, panel) for name in figures.names() for panel in figures.plots(n
 def test_text_is_neither_cut_nor_over_other_text(name: str, panel: str, inches: float) -> None:
     """All text of a figure of one column and of two lies in the figure, and apart; numbers of one axis too."""
     results = [analyses.read(make_golden.file_of(analyses.get(name).schema))]
-    with style.wide(inches):
+    with style.use_width(inches):
         plot = drawing.compose(name, results, panel).figure
     plot.draw_without_rendering()
     unseen = unseen_texts(plot)
@@ -110,7 +110,7 @@ def test_the_caption_says_where_the_panels_of_a_narrow_picture_stand(tmp_path: P
     for inches in (3.3, 6.75):
         figure("attention-rank", RANK, "--panel", "correlations", "-o", tmp_path / "a.png", "--width", inches)
         captions.append(json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))["caption"])
-        with style.wide(inches):
+        with style.use_width(inches):
             first, second = drawing.compose("attention-rank", [hdf5.read(RANK)], "correlations").figure.axes
         assert (first.get_position().y0 > second.get_position().y1) == (inches < 4)
     assert captions[1].replace("Left", "Above").replace("Right", "Below") == captions[0] != captions[1]
@@ -180,17 +180,17 @@ def test_seeds_of_one_variant_share_a_color_and_differ_in_dash_and_mark() -> Non
         def __init__(self, seed: int) -> None:
             self.job, self.distinction = {"variant": "at", "seed": seed}, ""
 
-    strokes = [style.stroke(Seed(seed)) for seed in range(3)]  # type: ignore[arg-type]
+    strokes = [style.choose_stroke(Seed(seed)) for seed in range(3)]  # type: ignore[arg-type]
     assert {stroke["color"] for stroke in strokes} == {style.COLORS["at"]}
     assert len({str(stroke["linestyle"]) for stroke in strokes}) == 3
-    assert len({style.marker(Seed(seed)) for seed in range(3)}) == 3  # type: ignore[arg-type]
+    assert len({style.choose_marker(Seed(seed)) for seed in range(3)}) == 3  # type: ignore[arg-type]
 
 
 def test_every_panel_is_a_picture_of_its_own(tmp_path: Path) -> None:
     paths = drawing.draw("attention-rank", [RANK], tmp_path, lambda _: None, with_pdf=False)
     stem = paths[0].stem
     assert [path.stem.removeprefix(stem) for path in paths] == ["", "-correlations", "-outcomes", "-maps"]
-    assert list(figures.plots("attention-rank")) == ["curve", "correlations", "outcomes", "maps"]
+    assert list(figures.list_plots("attention-rank")) == ["curve", "correlations", "outcomes", "maps"]
     assert all(path.exists() for path in paths)
 
 
@@ -231,7 +231,7 @@ def test_a_figure_that_was_cut_off_is_drawn_anew(
 
 def test_a_matplotlibrc_of_ones_own_changes_no_picture(tmp_path: Path) -> None:
     def draw(name: str) -> bytes:
-        plot = style.new_figure(1.5)
+        plot = style.make_figure(1.5)
         plot.add_subplot(xlabel="distance", ylabel="attention")
         return saving.save(style.Drawing(plot, "", {}), tmp_path, name, {}, "1").read_bytes()
 
@@ -241,8 +241,8 @@ def test_a_matplotlibrc_of_ones_own_changes_no_picture(tmp_path: Path) -> None:
 
 
 def test_text_without_a_place_to_break_stays_whole_in_a_narrow_figure() -> None:
-    with style.wide(3.3):
+    with style.use_width(3.3):
         assert style.break_label("accuracy") == "accuracy"
-        plot = style.new_figure(1)
+        plot = style.make_figure(1)
         style.set_title(plot, "a" * 200)
     assert plot.get_suptitle() == "a" * 200

@@ -174,7 +174,7 @@ def test_a_pdf_is_drawn_only_where_it_is_asked_for_or_there(
 def test_the_caption_holds_the_numbers_of_the_files(analyses_folder: Path, pictures: Path, name: str) -> None:
     paths = files(analyses_folder, name)
     captions = [json.loads(text.read_text()) for text in sorted(pictures.glob(f"{name}-*.json"))]
-    assert len(captions) == len(figures.plots(name))
+    assert len(captions) == len(figures.list_plots(name))
     for caption in captions:
         assert caption["inputs"] == {path.name: hdf5.attributes(path)["content_sha256"] for path in paths}
         assert caption["numbers"].keys() == {f"{variant} seed 0" for variant in VARIANTS}
@@ -218,7 +218,7 @@ def edges(band: Any) -> set[float]:
 
 def test_correlations_drawn_are_those_stored(analyses_folder: Path) -> None:
     results = [hdf5.read(path) for path in files(analyses_folder, "attention-rank")]
-    spread, controls = figures.plots("attention-rank")["correlations"](results).figure.axes
+    spread, controls = figures.list_plots("attention-rank")["correlations"](results).figure.axes
     assert marks(spread) == [(row, *result["test/spearman"]) for row, result in enumerate(results)]
     assert [text.get_text() for text in spread.get_yticklabels()] == [f"{variant} seed 0" for variant in VARIANTS]
     names = [f"test/spearman{end}" for end in ("", "_relative", "_partial", "_noise", "_position")]
@@ -243,7 +243,7 @@ def marks(axes: Axes) -> list[tuple[Any, ...]]:
 
 def test_curves_by_outcome_are_drawn_where_there_are_enough_images(analyses_folder: Path) -> None:
     results = [hdf5.read(path) for path in files(analyses_folder, "attention-rank")]
-    panels = figures.plots("attention-rank")["outcomes"](results).figure.axes
+    panels = figures.list_plots("attention-rank")["outcomes"](results).figure.axes
     count = 0
     for axes, result in zip(panels, results, strict=True):
         outcomes = ("attack_failed", "attack_succeeded")
@@ -263,14 +263,14 @@ def test_a_panel_without_enough_images_of_any_outcome_says_so(
 ) -> None:
     results = [hdf5.read(path) for path in files(analyses_folder, "attention-rank")]
     monkeypatch.setattr(attention_rank, "FEWEST", 1000)
-    for axes in figures.plots("attention-rank")["outcomes"](results).figure.axes:
+    for axes in figures.list_plots("attention-rank")["outcomes"](results).figure.axes:
         assert [text.get_text() for text in axes.texts] == ["fewer than 1000\nimages of each"]
         assert len(axes.lines) == 1
 
 
 def test_example_maps_are_those_stored_on_one_color_scale(analyses_folder: Path, digits: Dataset) -> None:
     results = [hdf5.read(path) for path in files(analyses_folder, "attention-rank")]
-    plot = figures.plots("attention-rank")["maps"](results).figure
+    plot = figures.list_plots("attention-rank")["maps"](results).figure
     images = [axes.images[-1] for axes in plot.axes if axes.images]
     assert len(images) == 1 + 2
     index = [digits.train.labels.tolist().index(label) for label in range(10)]
@@ -316,7 +316,7 @@ def test_a_strip_draws_maps_to_the_size_of_the_pictures_where_their_grid_does_no
     ],
 )
 def test_a_logarithmic_axis_has_few_plain_labels(low: float, high: float, labels: str) -> None:
-    figure = style.new_figure(0.9)
+    figure = style.make_figure(0.9)
     with mpl.rc_context(style.RC):
         axes = figure.subplots()
         axes.set_ylim(low, high)
@@ -336,7 +336,7 @@ def test_accuracies_drawn_are_those_stored(tmp_path: Path) -> None:
     expected = []
     for row, (result, other) in enumerate(zip(results, transfers, strict=True)):
         color = style.COLORS[result.job["variant"]]
-        shape = style.marker(result)
+        shape = style.choose_marker(result)
         rows = {
             (row, shape, "white"): result["accuracy/natural"][0],
             (row, shape, color): result["accuracy/adversarial"][1, 0],
@@ -466,8 +466,8 @@ def test_one_file_of_weights_behind_two_normalizations_is_drawn_as_two_models(tm
 
 
 def test_the_mark_of_doubt_lies_below_a_label_of_all_panels() -> None:
-    with style.wide(3.3):
-        figure = style.new_figure(2)
+    with style.use_width(3.3):
+        figure = style.make_figure(2)
         axes = figure.subplots(1, 2)
         figure.supxlabel("read as the true class, %", fontsize=8)
         style.mark_doubtful(figure)
@@ -489,6 +489,6 @@ def test_a_contact_sheet_of_many_classes_says_how_many_are_not_drawn(classes: in
 
 def test_models_from_elsewhere_have_colors_that_follow_from_their_names() -> None:
     names = [f"net{number}" for number in range(40)]
-    assert [style.color(name) for name in names] == [style.color(name) for name in names]
-    assert {style.color(name) for name in names} == set(style.OTHER_COLORS)
-    assert style.color("at") == style.COLORS["at"] not in style.OTHER_COLORS
+    assert [style.choose_color(name) for name in names] == [style.choose_color(name) for name in names]
+    assert {style.choose_color(name) for name in names} == set(style.OTHER_COLORS)
+    assert style.choose_color("at") == style.COLORS["at"] not in style.OTHER_COLORS

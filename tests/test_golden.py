@@ -10,13 +10,13 @@ import xarray as xr
 from make_golden import DATA, FOLDER, file_of
 
 from interpret_robust import analyses, figures
-from interpret_robust.analyses.engine.validation import problems
+from interpret_robust.analyses.engine.validation import list_problems
 from interpret_robust.datasets import Split, load
 from interpret_robust.results import hdf5
 from interpret_robust.results.hdf5 import Columns, Result
 from interpret_robust.results.schema import Schema
 
-NAMES = analyses.names()
+NAMES = analyses.list_names()
 LARGEST = 200_000
 
 
@@ -37,7 +37,7 @@ def images() -> Split:
 @pytest.mark.parametrize("name", NAMES)
 def test_there_is_one_of_each_schema_and_it_is_good(name: str) -> None:
     assert file_of(schema_of(name)).exists(), "run: python tests/make_golden.py"
-    assert problems(file_of(schema_of(name))) == []
+    assert list_problems(file_of(schema_of(name))) == []
     assert golden(name).count == 8
     assert file_of(schema_of(name)).stat().st_size < LARGEST
 
@@ -48,7 +48,7 @@ def test_the_images_are_those_that_were_analyzed(images: Split) -> None:
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.h5")), ids=lambda path: path.stem)
 def test_files_of_every_version_are_good(path: Path) -> None:
-    assert problems(path) == []
+    assert list_problems(path) == []
 
 
 @pytest.mark.parametrize("name", NAMES)

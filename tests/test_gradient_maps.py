@@ -22,13 +22,13 @@ from interpret_robust.analyses.gradient_maps import (
     Context,
     MapSettings,
     Target,
+    compute_signed_maps,
     examples,
     rows,
-    signed_maps,
     summarize,
     table_row,
 )
-from interpret_robust.attribution.gradients import SOURCES, gradient_map, random_targets
+from interpret_robust.attribution.gradients import SOURCES, compute_map, draw_targets
 from interpret_robust.attribution.scale_rules import RULES
 from interpret_robust.cli.analysis import analysis_command
 from interpret_robust.core.arrays import AnyArray
@@ -89,7 +89,7 @@ def write_result(path: Path, model: nn.Module, data: Split, settings: MapSetting
 
 
 def set_deviation(model: nn.Module, data: Split, settings: MapSettings) -> float:
-    return float(signed_maps(model, batch(data), settings).maps.double().numpy().std())  # type: ignore[arg-type]
+    return float(compute_signed_maps(model, batch(data), settings).maps.double().numpy().std())  # type: ignore[arg-type]
 
 
 def slow_view(gradient: AnyArray, rule: str, common: float) -> AnyArray:
@@ -145,11 +145,11 @@ def test_a_map_times_its_scale_is_the_gradient_to_the_precision_that_is_stated()
 def test_the_target_is_the_class_that_was_asked_for(target: Target) -> None:
     model, data = linear(), split()
     settings = MapSettings(target=target, seed=5)
-    gradients = signed_maps(model, batch(data, 4, 20), settings)
+    gradients = compute_signed_maps(model, batch(data, 4, 20), settings)
     with torch.no_grad():
         predicted = model(batch(data, 4, 20).images).argmax(1)
     labels = torch.from_numpy(data.labels[4:20])
-    expected = {"true": labels, "predicted": predicted, "random": random_targets(labels, range(4, 20), K, 5)}[target]
+    expected = {"true": labels, "predicted": predicted, "random": draw_targets(labels, range(4, 20), K, 5)}[target]
     assert torch.equal(gradients.targets, expected)
     assert not torch.equal(predicted, labels)
     np.testing.assert_allclose(
@@ -160,8 +160,8 @@ def test_the_target_is_the_class_that_was_asked_for(target: Target) -> None:
 @pytest.mark.parametrize("source", SOURCES)
 def test_maps_are_of_the_source_that_was_asked_for(source: str) -> None:
     model, part = linear(), batch(split(), 4, 20)
-    maps = signed_maps(model, part, MapSettings(source=source, seed=5)).maps
-    assert torch.equal(maps, gradient_map(source, model, part.images, part.labels, part.indices, 5))
+    maps = compute_signed_maps(model, part, MapSettings(source=source, seed=5)).maps
+    assert torch.equal(maps, compute_map(source, model, part.images, part.labels, part.indices, 5))
 
 
 class Blind(nn.Module):
@@ -370,7 +370,7 @@ def test_a_wrong_setting_is_refused_before_the_first_batch(
     sentence: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(gradient_maps, "signed_maps", None)
+    monkeypatch.setattr(gradient_maps, "compute_signed_maps", None)
     with pytest.raises(UserError, match=sentence):
         work(checkpoint_path, digits, tmp_path, settings).run()
 

@@ -34,11 +34,11 @@ from interpret_robust.analyses.gradmap_score import (
     TARGETS,
     Readers,
     ScoreSettings,
+    choose_targets,
     prepare,
     rows,
     score,
     summarize,
-    target_classes,
 )
 from interpret_robust.attribution import probe, scale_rules
 from interpret_robust.attribution.scale_rules import RULES
@@ -438,7 +438,7 @@ def test_random_targets_are_all_other_classes_alike_and_a_function_of_seed_and_i
     labels = [index % CLASSES for index in range(count)]
 
     def targets(seed: int, first: int, last: int) -> list[int]:
-        classes = target_classes(model, batch_of(images[first:last], labels[first:last], first), seed)
+        classes = choose_targets(model, batch_of(images[first:last], labels[first:last], first), seed)
         assert classes[0].tolist() == labels[first:last]
         assert set(classes[1].tolist()) == {int(model(images[:1]).argmax())}
         random_classes: list[int] = classes[2].tolist()
@@ -653,7 +653,7 @@ def test_the_probe_learns_from_the_other_split(
     readers = prepare(work)
     assert arguments == [work.model, digits.test if split == "train" else digits.train, 10, 3]
     batch = next(work.batches())
-    targets = target_classes(work.model, batch, 3)
+    targets = choose_targets(work.model, batch, 3)
     assert readers.probe is not None
     with torch.no_grad():
         answers = [
@@ -957,9 +957,9 @@ def test_every_mark_is_where_its_number_is(two_results: list[Result]) -> None:
     assert all(
         high < place < low for is_filled in (True, False) for _, place in marks(figure.axes[0], is_filled=is_filled)
     )
-    shapes = {style.marker(result) for result in two_results}
+    shapes = {style.choose_marker(result) for result in two_results}
     colors = {to_hex(str(line.get_color())) for line in figure.axes[0].lines if line.get_marker() in shapes}
-    assert colors == {style.color(variant).lower() for variant in ("at", "at-att")}
+    assert colors == {style.choose_color(variant).lower() for variant in ("at", "at-att")}
 
 
 def test_the_caption_holds_the_numbers_and_names_rules_and_readers(two_results: list[Result], tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ from networks import array, pixels
 from torch import Tensor, nn
 
 from interpret_robust.attribution import captum_methods
-from interpret_robust.attribution.captum_methods import BASELINES, COMPLETE, names
-from interpret_robust.attribution.gradients import gradient_map
+from interpret_robust.attribution.captum_methods import BASELINES, COMPLETE, list_names
+from interpret_robust.attribution.gradients import compute_map
 from interpret_robust.attribution.layer_rules import OF_CHANGES, OF_RELU
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.random_numbers import make_streams
@@ -33,7 +33,7 @@ def maps(name: str, network: nn.Module, part: slice = slice(None), layer: str | 
     model = WrappedModel(network, PLAIN, layer)
     indices = list(range(40, 40 + N))[part]
     with assert_unchanged(model):
-        return gradient_map(f"captum:{name}", model, images()[part], LABELS[part], indices)
+        return compute_map(f"captum:{name}", model, images()[part], LABELS[part], indices)
 
 
 def losses(network: nn.Module, inputs: Tensor, labels: Tensor = LABELS) -> Tensor:
@@ -272,7 +272,7 @@ def test_overlapping_pools_are_refused() -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", list_names())
 def test_a_map_does_not_depend_on_its_batch_with_a_softmax_inside(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(captum_methods, "CELLS", 2)  # methods take as many passes as there are squares
     model = network(nn.ReLU(), nn.Softmax(1), 100)
@@ -307,4 +307,4 @@ def test_guided_grad_cam_is_refused_where_channels_come_last() -> None:
 
 
 def test_complete_methods_are_methods() -> None:
-    assert set(COMPLETE) <= set(names())
+    assert set(COMPLETE) <= set(list_names())

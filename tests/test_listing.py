@@ -52,7 +52,7 @@ def test_models_are_listed_with_the_accuracies_of_their_largest_file_of_test_ima
     attack(folders, digits)
     largest = attack(folders, digits, limit=30)
     attack(folders, digits, split="train", limit=40)
-    robust, natural = listing.rows(folders)
+    robust, natural = listing.list_rows(folders)
     assert [row["checkpoint"] for row in (robust, natural)] == [
         "cluttered-digits-small-at-seed0",
         "cluttered-digits-small-natural-seed1",
@@ -71,13 +71,13 @@ def test_a_retrained_model_has_not_the_accuracies_of_the_old_one(
     (tmp_path / "other").mkdir()
     other = make_checkpoint(tmp_path / "other", "at", 7)
     other.replace(folders.checkpoints / "cluttered-digits-small-at-seed0.safetensors")
-    assert "natural" not in listing.rows(folders)[0]
+    assert "natural" not in listing.list_rows(folders)[0]
 
 
 def test_an_empty_folder_and_a_damaged_checkpoint_are_told(folders: Folders, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there are no checkpoints in"):
-        listing.rows(Folders(tmp_path / "nowhere"))
+        listing.list_rows(Folders(tmp_path / "nowhere"))
     (path,) = folders.checkpoints.glob("*-natural-seed1.safetensors")
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(UserError, match=r"natural-seed1\.safetensors is damaged"):
-        listing.rows(folders)
+        listing.list_rows(folders)

@@ -21,11 +21,11 @@ from interpret_robust.analyses.localization import (
     LocalizationSettings,
     Patterns,
     Search,
-    class_averaged,
+    average_classes,
     rows,
     summarize,
 )
-from interpret_robust.attribution.regions import center_prior, central, object_positions
+from interpret_robust.attribution.regions import find_center, find_object_positions, make_center_prior
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.statistics import bootstrap_mean, rate, wilson
@@ -141,7 +141,7 @@ def test_shares_hits_and_baselines_are_those_of_a_slow_loop() -> None:
     columns, gradients = rows_of(model, split), gradient_of(model, split)
     images = batch(split).images.double().numpy()
     assert split.masks is not None
-    positions = object_positions(split.masks, GRID)
+    positions = find_object_positions(split.masks, GRID)
     for n in range(N):
         bright = [
             images[n, 0, CELL[0] * i : CELL[0] * (i + 1), CELL[1] * j : CELL[1] * (j + 1)].mean()
@@ -153,7 +153,7 @@ def test_shares_hits_and_baselines_are_those_of_a_slow_loop() -> None:
         for index, (values, is_inside, grid) in enumerate(
             [(bright, positions[n], GRID), (energy, split.masks[n].ravel(), (H, W))]
         ):
-            prior, middle = center_prior(*grid).ravel(), np.flatnonzero(central(*grid).ravel())
+            prior, middle = make_center_prior(*grid).ravel(), np.flatnonzero(find_center(*grid).ravel())
             expected = {
                 "share": sum(v for v, is_on in zip(values, is_inside, strict=True) if is_on) / sum(values),
                 "hit": float(is_inside[values.index(max(values))]),
@@ -174,7 +174,7 @@ def test_shares_hits_and_baselines_are_those_of_a_slow_loop() -> None:
 
 def test_attention_that_knows_nothing_has_the_share_of_its_baseline() -> None:
     split, model = data(), attentive()
-    for name, values in (("area", np.ones((1, *GRID))), ("center", center_prior(*GRID)[None])):
+    for name, values in (("area", np.ones((1, *GRID))), ("center", make_center_prior(*GRID)[None])):
         cells = torch.from_numpy(np.broadcast_to(values, (N, C, *GRID)).copy()).float()
         images = cells.repeat_interleave(CELL[0], 2).repeat_interleave(CELL[1], 3)
         columns = rows(model, batch(split, images), Search("attention", GRID, None))
@@ -309,14 +309,14 @@ def test_class_averaged_hits_weigh_classes_alike_and_their_interval_is_stratifie
     hits = np.concatenate([np.arange(n) < rate * n for rate, n in zip(rates, counts, strict=True)]).astype(float)
     labels = np.repeat([0, 2], counts)
     holes = np.full(9, np.nan)
-    value, low, high = class_averaged(np.concatenate([holes, hits]), np.concatenate([3 * np.ones(9, int), labels]))
+    value, low, high = average_classes(np.concatenate([holes, hits]), np.concatenate([3 * np.ones(9, int), labels]))
     assert value == pytest.approx((63 / 70 + 12 / 30) / 2)
     rng, means = np.random.default_rng(1), []
     for _ in range(2000):
         draws = [rng.choice(hits[labels == label], count) for label, count in zip((0, 2), counts, strict=True)]
         means.append(sum(draw.mean() for draw in draws) / 2)
     np.testing.assert_allclose((low, high), np.quantile(means, [0.025, 0.975]), atol=0.012)
-    assert np.isnan(class_averaged(np.array([np.nan]), np.array([0]))).all()
+    assert np.isnan(average_classes(np.array([np.nan]), np.array([0]))).all()
 
 
 def test_hit_rates_have_wilson_s_interval_over_what_is_defined() -> None:

@@ -18,12 +18,12 @@ from interpret_robust.analyses.map_quality import (
     SQUARES,
     QualitySettings,
     forecast,
+    make_square_masks,
     rows,
-    square_masks,
     summarize,
 )
 from interpret_robust.attribution import captum_methods, gradients
-from interpret_robust.attribution.gradients import gradient_map
+from interpret_robust.attribution.gradients import compute_map
 from interpret_robust.core.errors import NotFiniteError, UserError
 from interpret_robust.core.random_numbers import make_streams
 from interpret_robust.core.statistics import bootstrap_mean
@@ -87,7 +87,7 @@ def test_contributions_foretell_the_change_to_black_and_not_that_to_the_mean() -
     weight = array(linear().backbone.get_parameter("layer.weight"))
     for place, (image, label) in enumerate(zip(array(images()), LABELS.tolist(), strict=True)):
         (stream,) = make_streams(0, [START + place], SQUARES)
-        masks = array(square_masks(stream, SAMPLES, H, W))[:, 0]
+        masks = array(make_square_masks(stream, SAMPLES, H, W))[:, 0]
         slope, mean = weight[label].reshape(C, H, W), image.mean((1, 2), keepdims=True)
         foretold = np.array([(mask * slope * image).sum() for mask in masks])
         change = np.array([(mask * slope * (image - mean)).sum() for mask in masks])
@@ -105,12 +105,12 @@ def loss_of(network: nn.Module, image: Tensor, label: int) -> float:
 def test_infidelity_is_a_slow_loop_over_squares(source: str, seed: int) -> None:
     columns, network = measure(model(), settings(source, seed)), model()
     for place, (image, label) in enumerate(zip(images(), LABELS.tolist(), strict=True)):
-        signed_map = gradient_map(source, network, image[None], LABELS[place : place + 1], [START + place], seed)[0]
+        signed_map = compute_map(source, network, image[None], LABELS[place : place + 1], [START + place], seed)[0]
         (order,) = make_streams(seed, [START + place], SHUFFLE)
         places = order.permutation(H * W)
         shuffled_map = torch.stack([plane.ravel()[torch.from_numpy(places)].reshape(H, W) for plane in signed_map])
         (stream,) = make_streams(seed, [START + place], SQUARES)
-        masks = square_masks(stream, SAMPLES, H, W)
+        masks = make_square_masks(stream, SAMPLES, H, W)
         for name, explanation in (
             ("infidelity", signed_map),
             ("infidelity_shuffled", shuffled_map),
@@ -133,13 +133,13 @@ def test_sensitivity_is_the_largest_change_of_a_slow_loop_over_moves() -> None:
     columns, network = measure(model(), settings(seed=3)), model()
     for place, image in enumerate(images()):
         label, index = LABELS[place : place + 1], [START + place]
-        reference = array(gradient_map("gradient", network, image[None], label, index, 3))
+        reference = array(compute_map("gradient", network, image[None], label, index, 3))
         (moves,) = make_streams(3, index, MOVES)
         changes = []
         for move in moves.uniform(-0.1, 0.1, (SAMPLES, C, H, W)):
             neighbor = image + torch.from_numpy(move.astype(np.float32))
             changes.append(
-                np.linalg.norm(array(gradient_map("gradient", network, neighbor[None], label, index, 3)) - reference)
+                np.linalg.norm(array(compute_map("gradient", network, neighbor[None], label, index, 3)) - reference)
             )
         np.testing.assert_allclose(columns["sensitivity"][place], max(changes) / np.linalg.norm(reference), rtol=1e-3)
 
@@ -178,7 +178,7 @@ def test_an_image_without_a_map_has_no_sensitivity() -> None:
 
 
 def test_squares_are_a_quarter_of_each_side_at_random_places() -> None:
-    masks = array(square_masks(np.random.default_rng(0), 400, 10, 18))
+    masks = array(make_square_masks(np.random.default_rng(0), 400, 10, 18))
     generator = np.random.default_rng(0)
     tops, lefts = generator.integers(0, 10 - 2 + 1, 400), generator.integers(0, 18 - 4 + 1, 400)
     for mask, top, left in zip(masks, tops, lefts, strict=True):
@@ -191,7 +191,7 @@ def test_squares_are_a_quarter_of_each_side_at_random_places() -> None:
 
 
 def test_squares_of_tiny_images_have_a_pixel() -> None:
-    assert array(square_masks(np.random.default_rng(0), 9, 3, 2)).sum((1, 2, 3)).tolist() == [1.0] * 9
+    assert array(make_square_masks(np.random.default_rng(0), 9, 3, 2)).sum((1, 2, 3)).tolist() == [1.0] * 9
 
 
 @pytest.mark.parametrize("source", ["gradient", "captum:InputXGradient"])
@@ -199,7 +199,7 @@ def test_the_sign_of_the_best_factor_tells_a_map_from_minus_the_map(
     source: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plus = measure(model(), settings(source))
-    monkeypatch.setattr(map_quality, "gradient_map", lambda *arguments: -gradient_map(*arguments))
+    monkeypatch.setattr(map_quality, "compute_map", lambda *arguments: -compute_map(*arguments))
     minus = measure(model(), settings(source))
     np.testing.assert_allclose(minus["factor"], -plus["factor"], rtol=1e-4)
     assert (plus["factor"] != 0).all()
@@ -259,7 +259,7 @@ def test_completeness_is_the_sum_of_a_map_minus_the_change_of_the_loss(source: s
             [loss_of(network, torch.from_numpy(start), label) for start in starts]
         )
         np.testing.assert_allclose(columns["promise"][place], change, rtol=1e-3, atol=1e-5)
-        signed_map = gradient_map(source, network, image[None], LABELS[place : place + 1], [START + place], 3)
+        signed_map = compute_map(source, network, image[None], LABELS[place : place + 1], [START + place], 3)
         np.testing.assert_allclose(columns["gap"][place], float(signed_map.sum()) - change, atol=1e-4)
     assert np.abs(columns["gap"]).sum() < largest * np.abs(columns["promise"]).sum()
 
@@ -278,7 +278,7 @@ def test_a_map_of_one_value_is_counted_and_one_of_zeros_is_another_thing(monkeyp
             inputs, constants.setdefault(indices[0], next(values) if indices[0] not in constants else 0.0)
         )
 
-    monkeypatch.setattr(map_quality, "gradient_map", flat)
+    monkeypatch.setattr(map_quality, "compute_map", flat)
     columns = measure(model(), settings())
     assert columns["constant"].tolist() == [True, False, True, False, False]
     assert np.isnan(columns["sensitivity"]).tolist() == [False, True, False, True, True]

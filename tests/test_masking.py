@@ -18,7 +18,7 @@ from interpret_robust.analyses.masking import ANALYSIS, MaskingSettings, rows, s
 from interpret_robust.attacks.noise import per_image_noise
 from interpret_robust.attacks.norms import make_ball
 from interpret_robust.attacks.pgd import PGD
-from interpret_robust.attacks.settings import Norm, default_step
+from interpret_robust.attacks.settings import Norm, choose_step
 from interpret_robust.attacks.square import RandomSearch
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
@@ -182,7 +182,7 @@ def test_in_other_norms_no_ball_covers_all_images(norm: Norm, eps: float, factor
     """Of a hundred numbers two images are 10 apart in L2 and 100 in L1 at most."""
     settings = MaskingSettings().resolve({"recipe": {"eps": eps, "norm": norm}})
     assert settings.factors(100) == factors
-    assert settings.pgd(factors[-1]) == PGD(factors[-1] * eps, factors[-1] * default_step(eps, norm), 20, norm=norm)
+    assert settings.pgd(factors[-1]) == PGD(factors[-1] * eps, factors[-1] * choose_step(eps, norm), 20, norm=norm)
 
 
 def test_a_search_without_queries_is_refused() -> None:

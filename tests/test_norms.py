@@ -18,7 +18,7 @@ from trainer import train
 from interpret_robust import analyses, cli
 from interpret_robust.analyses import get
 from interpret_robust.analyses.autoattack import AutoAttackSettings
-from interpret_robust.analyses.engine.naming import file_path
+from interpret_robust.analyses.engine.naming import name_file
 from interpret_robust.analyses.engine.settings import AttackSettings
 from interpret_robust.analyses.masking import MaskingSettings
 from interpret_robust.analyses.robustness import TableSettings
@@ -314,7 +314,7 @@ def test_cycles_are_not_looked_for_in_round_balls_and_the_cache_tells_norms_apar
     images, labels = pixels(36, 3, 20, 16), torch.arange(36) % 5
     model = fold(build("small", find_variant("at-att").head, (3, 20, 16), 5, seed=0).eval())
     readings = {}
-    with cache.shared_attacks(model, "model"):
+    with cache.share_attacks(model, "model"):
         for norm in NORMS:
             counts = torch.zeros(36, dtype=torch.int64)
             attack = PGD(0.01, 0.01, 24, norm=norm)
@@ -423,7 +423,7 @@ def test_the_command_of_a_file_names_a_ball_that_is_not_that_of_training() -> No
 def test_files_of_two_norms_have_two_names(tmp_path: Path) -> None:
     job = {"recipe": {"eps": 0.1}}
     choices = [TableSettings(), *(TableSettings(eps=0.5, norm=norm) for norm in NORMS)]
-    paths = [file_path(tmp_path, get("robustness"), "m", job, "test", settings, None) for settings in choices]
+    paths = [name_file(tmp_path, get("robustness"), "m", job, "test", settings, None) for settings in choices]
     assert len({path.name for path in paths}) == 4
     assert "l2" in paths[2].name and "l1" in paths[3].name and "linf" not in paths[1].name
 
@@ -449,7 +449,7 @@ def test_the_how_to_lists_which_norms_each_analysis_takes() -> None:
         except UserError:
             return "no"
 
-    attackers = {name: get(name).settings for name in analyses.names() if hasattr(get(name).settings(), "norm")}
+    attackers = {name: get(name).settings for name in analyses.list_names() if hasattr(get(name).settings(), "norm")}
     assert table == {name: {norm: is_taken(kind, norm) for norm in columns} for name, kind in attackers.items()}
     assert columns == ["linf", "l2", "l1"]
 

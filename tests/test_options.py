@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from interpret_robust import analyses, cli
-from interpret_robust.analyses.engine.options import FILE, describe, options_of
+from interpret_robust.analyses.engine.options import FILE, describe, read_options
 from interpret_robust.cli.analysis import SECTIONS, analysis_command
 from interpret_robust.cli.groups import COMMANDS, SHORTCUTS
 
@@ -18,7 +18,7 @@ from interpret_robust.cli.groups import COMMANDS, SHORTCUTS
 def test_the_file_holds_what_the_analyses_take() -> None:
     assert FILE.read_text(encoding="utf-8") == make_options.text(), "run: python tests/make_options.py"
     for name in analyses.own_names():
-        assert options_of(name) == describe(analyses.get(name))
+        assert read_options(name) == describe(analyses.get(name))
 
 
 def test_each_option_of_an_analysis_stands_in_one_section_of_its_help() -> None:

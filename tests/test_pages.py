@@ -167,5 +167,5 @@ def test_shipped_pictures_are_drawn_from_the_shipped_answers(monkeypatch: pytest
     names: list[str] = []
     monkeypatch.setattr(drawing, "compose", lambda *_: None)
     monkeypatch.setattr(saving, "save", lambda _, __, name, *___, **____: names.append(name))
-    pictures = drawing.draw_folder(figures.names(), Folders(tmp_path), lambda _: None)
+    pictures = drawing.draw_folder(figures.list_names(), Folders(tmp_path), lambda _: None)
     assert names == [] and len(pictures) > 25

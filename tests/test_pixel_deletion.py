@@ -22,15 +22,15 @@ from interpret_robust.analyses.pixel_deletion import (
     TIES,
     PixelSettings,
     Reference,
-    advantages,
-    pixel_ranks,
+    compare_orders,
     prepare,
-    replaced_pixels,
+    rank_pixels,
+    replace_pixels,
     rows,
     summarize,
 )
 from interpret_robust.attribution.controls import sobel
-from interpret_robust.attribution.imputation import impute_pixels, neighbor_weights
+from interpret_robust.attribution.imputation import impute_pixels, weigh_neighbors
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.random_numbers import make_streams
@@ -111,7 +111,7 @@ def test_a_linear_image_is_imputed_as_it_was_inside_and_nothing_is_left_of_a_los
     np.testing.assert_allclose(impute_pixels(plane, mask.ravel(), COLOR[:1], np.zeros(plane.shape)), plane, atol=1e-12)
     blank = impute_pixels(plane, np.ones(54, bool), COLOR[:1], np.zeros(plane.shape))
     np.testing.assert_allclose(blank, np.full(plane.shape, COLOR[0]))
-    weights = neighbor_weights(6, 9).toarray()
+    weights = weigh_neighbors(6, 9).toarray()
     np.testing.assert_array_equal(weights, weights.T)
     np.testing.assert_allclose(weights.sum(1).reshape(6, 9)[[0, 0, 3], [0, 4, 4]], [5 / 12, 2 / 3, 1])
 
@@ -219,7 +219,7 @@ def test_the_map_of_a_network_that_sees_one_pixel_decides_with_it(scale: float) 
         flips = np.array([rank < round(percent / 100 * H * W) for percent in PERCENTS])
         assert columns["correct"][place, 2, 0].tolist() == (~flips).tolist()
         assert columns["correct"][place, 2, 1].tolist() == flips.tolist()
-    better = advantages(columns["area_accuracy"])
+    better = compare_orders(columns["area_accuracy"])
     assert (better[:, :, 1] >= 0).all() and better[:, :, 1].mean() > 0.2
     assert not columns["constant"].any()
 
@@ -250,7 +250,7 @@ def test_pixels_of_equal_magnitude_go_in_random_order() -> None:
     chance = np.stack([stream.random(10) for stream in make_streams(0, range(count), TIES)])
 
     def find_changes(rule: str, percent: int) -> AnyArray:
-        return replaced_pixels(pixel_ranks(scores, chance, rule), rule, percent)
+        return replace_pixels(rank_pixels(scores, chance, rule), rule, percent)
 
     at_forty = find_changes("deletion", 40)
     np.testing.assert_allclose(at_forty.mean(0), [1, *6 * [0.5], 0, 0, 0], atol=0.04)

@@ -255,15 +255,15 @@ def test_help_lists_an_installed_analysis_without_importing_it(packages: Path) -
 
 @pytest.mark.usefixtures("plugin_folder")
 def test_installed_names_come_after_ours_and_do_not_replace_them() -> None:
-    assert analyses.names()[-1] == "brightness" and analyses.names().count("robustness") == 1
+    assert analyses.list_names()[-1] == "brightness" and analyses.list_names().count("robustness") == 1
     assert analyses.get("robustness").schema.name == "robustness"
     assert analyses.about("robustness") != analyses.about("brightness")
-    assert figures.names()[-1] == "brightness"
+    assert figures.list_names()[-1] == "brightness"
     assert find_variant("at").adversarial and find_variant("at").head == "average"
 
 
 def test_without_the_package_nothing_of_it_is_known() -> None:
-    assert "brightness" not in [*analyses.names(), *figures.names()]
+    assert "brightness" not in [*analyses.list_names(), *figures.list_names()]
     with pytest.raises(UserError, match="unknown variant 'bright'"):
         find_variant("bright")
 
@@ -283,7 +283,7 @@ def test_an_installed_analysis_runs_is_drawn_and_reported(
     (result,) = tmp_path.glob("analyses/brightness-*.h5")
     with h5py.File(result) as file:
         np.testing.assert_allclose(file["per_image/brightness"][:], 3 * images.mean((1, 2, 3)), rtol=1e-5)
-    assert validation.problems(result) == []
+    assert validation.list_problems(result) == []
     code, out, err = irt("figure", "all", "--root", tmp_path)
     assert code == 0, err
     assert len(list((tmp_path / "figures").glob("brightness-*.png"))) == 1

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from interpret_robust.attribution import probe
-from interpret_robust.attribution.gradients import random_targets
+from interpret_robust.attribution.gradients import draw_targets
 from interpret_robust.core.errors import UserError
 from interpret_robust.datasets import Dataset, Split
 from interpret_robust.models import Classifier, build
@@ -43,7 +43,7 @@ def images(count: int, seed: int) -> Split:
 def read(reader: Classifier, model: Classifier, split: Split) -> float:
     """How often a probe tells the target of gradients of images that it never saw."""
     pixels = torch.tensor(split.images).permute(0, 3, 1, 2) / 255
-    targets = random_targets(torch.tensor(split.labels), range(len(split)), CLASSES, 3)
+    targets = draw_targets(torch.tensor(split.labels), range(len(split)), CLASSES, 3)
     with torch.no_grad():
         answers = reader(probe.view(loss_gradient(model, pixels, targets))).argmax(1)
     return float((answers == targets).float().mean())
@@ -75,7 +75,7 @@ def test_what_is_not_in_the_maps_is_not_read(monkeypatch: pytest.MonkeyPatch) ->
     reader = probe.train(linear(), images(200, 0), CLASSES, 0, CPU)
     with torch.no_grad():
         answers = reader(probe.view(torch.randn(200, 3, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(9))))
-    targets = random_targets(torch.arange(200) % CLASSES, range(200), CLASSES, 3)
+    targets = draw_targets(torch.arange(200) % CLASSES, range(200), CLASSES, 3)
     assert float((answers.argmax(1) == targets).float().mean()) < 0.35
 
 

@@ -22,14 +22,14 @@ from interpret_robust.analyses.randomization import (
     WINDOW,
     Cascade,
     RandomizationSettings,
-    another_mean,
+    normalize_ranks,
+    predict_another_mean,
     rows,
     structural_similarity,
     summarize,
-    unit_ranks,
 )
-from interpret_robust.attribution.gradients import position_weights
-from interpret_robust.attribution.regions import object_positions
+from interpret_robust.attribution.gradients import compute_position_weights
+from interpret_robust.attribution.regions import find_object_positions
 from interpret_robust.attribution.scale_rules import as_image
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.statistics import column_means, finite_column_means
@@ -180,10 +180,10 @@ def test_batch_norm_of_random_stages_is_calibrated_on_the_images() -> None:
 def test_unit_ranks_give_spearman() -> None:
     rng = np.random.default_rng(0)
     first, second = rng.integers(0, 5, (6, 30)), rng.random((6, 30))
-    correlations = (unit_ranks(first) * unit_ranks(second)).sum(1)
+    correlations = (normalize_ranks(first) * normalize_ranks(second)).sum(1)
     np.testing.assert_allclose(correlations, [stats.spearmanr(a, b)[0] for a, b in zip(first, second, strict=True)])
     degenerate = np.stack([np.ones(5), np.array([1, 2, np.nan, 4, 5]), np.arange(5)])
-    assert np.isnan(unit_ranks(degenerate)).all(1).tolist() == [True, True, False]
+    assert np.isnan(normalize_ranks(degenerate)).all(1).tolist() == [True, True, False]
 
 
 def test_structural_similarity_is_that_of_a_slow_loop() -> None:
@@ -220,12 +220,12 @@ def test_means_over_finite_values() -> None:
 
 
 def test_another_network_is_predicted_by_students_t() -> None:
-    prediction = another_mean(np.array([[1.0, 2, 3], [4, 4, 4]]))
+    prediction = predict_another_mean(np.array([[1.0, 2, 3], [4, 4, 4]]))
     reach = 4.302652729911275 * (1 + 1 / 3) ** 0.5
     np.testing.assert_allclose(prediction, [[2, 2 - reach, 2 + reach], [4, 4, 4]])
     rng = np.random.default_rng(0)
     means = rng.normal(5, 2, (4000, 7))
-    _, low, high = another_mean(means[:, :6]).T
+    _, low, high = predict_another_mean(means[:, :6]).T
     assert ((means[:, 6] > low) & (means[:, 6] < high)).mean() == pytest.approx(0.95, abs=0.01)
 
 
@@ -402,7 +402,7 @@ def test_stages_are_named_and_their_networks_as_they_say(
     reader = fold(reader)
     all_images = torch.tensor(digits.train.images / 255, dtype=torch.float32).permute(0, 3, 1, 2)
     images, labels = all_images[:24], torch.tensor(digits.train.labels[:24])
-    mask = object_positions(digits.train.first(24).masks, (8, 8))  # type: ignore[arg-type]
+    mask = find_object_positions(digits.train.first(24).masks, (8, 8))  # type: ignore[arg-type]
     reference = loss_gradient(fold(model), images, labels)
     for name, raw_network in (
         ("trained", model),
@@ -414,7 +414,7 @@ def test_stages_are_named_and_their_networks_as_they_say(
         gradient = loss_gradient(network, images, labels)
         with torch.no_grad():
             read = reader(as_image(-gradient, "clip", 0.0)).argmax(1)
-            attention = position_weights(network, images, "attention").numpy()
+            attention = compute_position_weights(network, images, "attention").numpy()
         np.testing.assert_array_equal(result["per_image/evaluator_prediction"][:, stage], read)
         np.testing.assert_allclose(result["per_image/read"][:, stage], read == labels)
         on_object = (attention * mask).sum(1)

@@ -11,7 +11,7 @@ import pytest
 from make_golden import file_of
 
 from interpret_robust import analyses
-from interpret_robust.analyses.engine.validation import problems
+from interpret_robust.analyses.engine.validation import list_problems
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.results import hdf5, writer
 from interpret_robust.results.schema import Schema
@@ -32,7 +32,7 @@ def as_written_today(schema: Schema, folder: Path) -> Path:
     return path
 
 
-@pytest.fixture(scope="module", params=analyses.names())
+@pytest.fixture(scope="module", params=analyses.list_names())
 def path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return as_written_today(analyses.get(request.param).schema, tmp_path_factory.mktemp("readers"))
 
@@ -184,7 +184,7 @@ def test_every_dataset_is_read_to_the_values_that_were_written(path: Path, conte
 
 @pytest.mark.long
 def test_it_is_the_file_of_the_schema_and_has_nothing_that_netcdf4_lacks(path: Path, contents: Arrays) -> None:
-    assert problems(path) == []
+    assert list_problems(path) == []
     assert {values.dtype.kind for values in map(np.asarray, contents.values())} <= set("iufS")
     assert np.dtype("f2") not in {np.asarray(values).dtype for values in contents.values()}
     old = hdf5.read(file_of(analyses.get(path.stem).schema))

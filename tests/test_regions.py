@@ -7,11 +7,11 @@ import pytest
 
 from interpret_robust.attribution.regions import (
     CENTER_WIDTH,
-    center_prior,
-    central,
-    hits,
-    object_positions,
-    share_inside,
+    find_center,
+    find_hits,
+    find_object_positions,
+    make_center_prior,
+    measure_share_inside,
 )
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.cells import average_cells
@@ -58,7 +58,7 @@ def test_a_pixel_that_two_cells_share_counts_in_both() -> None:
     np.testing.assert_array_equal(average_cells(masks, (2, 2)), np.full((1, 2, 2), 0.04))
     masks[0, 3:, 1:3] = True  # the third cell: 2.25 of 6.25 pixels and a bit, the fourth 1.25 and a bit
     np.testing.assert_allclose(average_cells(masks, (2, 2)).ravel(), [0.04, 0.04, 3.25 / 6.25, 1.25 / 6.25], rtol=1e-15)
-    np.testing.assert_array_equal(object_positions(masks, (2, 2)), [[False, False, True, False]])
+    np.testing.assert_array_equal(find_object_positions(masks, (2, 2)), [[False, False, True, False]])
 
 
 def test_a_position_is_on_the_object_where_the_mask_covers_a_quarter_of_it() -> None:
@@ -73,7 +73,7 @@ def test_a_position_is_on_the_object_where_the_mask_covers_a_quarter_of_it() -> 
             for column in range(grid[1]):
                 pixels = [masks[n, row * 4 + i, column * 2 + j] for i in range(cell[0]) for j in range(cell[1])]
                 slow[n, row * 3 + column] = sum(pixels) >= 2
-    np.testing.assert_array_equal(object_positions(masks, grid), slow)
+    np.testing.assert_array_equal(find_object_positions(masks, grid), slow)
     np.testing.assert_array_equal(slow[0], [False, False, False, False, False, True])
     assert 0.2 < slow[1:].mean() < 0.8
 
@@ -85,7 +85,7 @@ def test_the_center_prior_is_a_gaussian_of_the_distance_from_the_center_in_sides
         for column in range(width):
             distance = ((row + 0.5) / height - 0.5) ** 2 + ((column + 0.5) / width - 0.5) ** 2
             slow[row, column] = np.exp(-distance / (2 * CENTER_WIDTH**2))
-    np.testing.assert_allclose(center_prior(height, width), slow / slow.sum(), rtol=1e-12)
+    np.testing.assert_allclose(make_center_prior(height, width), slow / slow.sum(), rtol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -95,9 +95,9 @@ def test_the_center_prior_is_a_gaussian_of_the_distance_from_the_center_in_sides
 def test_central_places_are_those_where_the_center_prior_is_largest(
     height: int, width: int, middle: list[tuple[int, int]]
 ) -> None:
-    assert list(map(tuple, np.argwhere(central(height, width)))) == middle
-    prior = center_prior(height, width)
-    np.testing.assert_array_equal(prior > (1 - 1e-9) * prior.max(), central(height, width))
+    assert list(map(tuple, np.argwhere(find_center(height, width)))) == middle
+    prior = make_center_prior(height, width)
+    np.testing.assert_array_equal(prior > (1 - 1e-9) * prior.max(), find_center(height, width))
 
 
 def test_share_inside_is_a_slow_sum_and_undefined_for_a_map_without_values() -> None:
@@ -108,10 +108,10 @@ def test_share_inside_is_a_slow_sum_and_undefined_for_a_map_without_values() -> 
         sum(v for v, i in zip(m, object_row, strict=True) if i) / sum(m)
         for m, object_row in zip(maps[:4], mask, strict=False)
     ]
-    shares = share_inside(maps, mask)
+    shares = measure_share_inside(maps, mask)
     np.testing.assert_allclose(shares[:4], slow, rtol=1e-12)
     assert np.isnan(shares[4:]).all()
-    np.testing.assert_allclose(share_inside(7 * maps, mask), shares, rtol=1e-12)
+    np.testing.assert_allclose(measure_share_inside(7 * maps, mask), shares, rtol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -129,4 +129,4 @@ def test_share_inside_is_a_slow_sum_and_undefined_for_a_map_without_values() -> 
 )
 def test_the_pointing_game_counts_neither_ties_nor_maps_that_point_nowhere(values: list[float], hit: float) -> None:
     mask = np.array([[True, True, False, False]])
-    np.testing.assert_array_equal(hits(np.array([values]), mask), [hit])
+    np.testing.assert_array_equal(find_hits(np.array([values]), mask), [hit])

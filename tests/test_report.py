@@ -70,7 +70,7 @@ def analyze(path: Path, dataset: Dataset, folder: Path, name: str, **changes: An
 def one_picture() -> Iterator[None]:
     """Other pictures take seconds to draw, and have tests of their own."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(figures, "names", lambda: ["robustness"])
+        patch.setattr(figures, "list_names", lambda: ["robustness"])
         yield
 
 
@@ -158,7 +158,7 @@ def test_tables_are_those_that_are_printed(page: str, answers: dict[str, list[Re
     for name, files in answers.items():
         section = page.partition(f'<section id="{name}">')[2].partition("</section>")[0]
         cells = [html.unescape(cell) for cell in re.findall(r"<t[hd](?: [^>]*)?>(.*?)</t[hd]>", section)]
-        table = drop_prefix(printing.rows_of(files)[0])
+        table = drop_prefix(printing.make_tables(files)[0])
         columns = list(dict.fromkeys(key for row in table for key in row))
         parts = fold([columns, *([row.get(column, "") for column in columns] for row in table)], MOST_CHARACTERS)
         expected = [cell for part in parts for line in part for cell in line]
@@ -676,7 +676,7 @@ def test_a_report_is_written_again_only_from_other_files(folders: Folders, tmp_p
 def test_pictures_drawn_side_by_side_are_those_drawn_one_by_one(
     folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(figures, "names", lambda: ["attention-rank", "robustness"])
+    monkeypatch.setattr(figures, "list_names", lambda: ["attention-rank", "robustness"])
     outputs = []
     for workers in (1, 2):
         copy, messages = Folders(tmp_path / str(workers)), list[str]()

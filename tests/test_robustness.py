@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from interpret_robust import analyses, figures
 from interpret_robust.analyses.engine.settings import AttackSettings
-from interpret_robust.analyses.engine.validation import problems
+from interpret_robust.analyses.engine.validation import list_problems
 from interpret_robust.analyses.engine.work import Work
 from interpret_robust.analyses.gradient_maps import MapSettings
 from interpret_robust.analyses.robustness import Context, TableSettings, prepare, rows, summarize, table_row
@@ -450,7 +450,7 @@ def test_a_file_says_what_each_target_makes_of_the_sources_images(
 ) -> None:
     path = work(checkpoints, digits, tmp_path, batch_size=60).run()
     result = hdf5.read(path)
-    assert problems(path) == []
+    assert list_problems(path) == []
     assert attack_outcomes.targets(result) == [model.path.stem for model in checkpoints]
     assert attack_outcomes.readings(result) == ["PGD-3", "PGD-6", "CW-4"]
     models = [model.model(CPU) for model in checkpoints]
@@ -500,7 +500,7 @@ def test_without_attacks_a_file_holds_natural_accuracies(
 ) -> None:
     path = work(checkpoints, digits, tmp_path, settings=TableSettings(pgd="none", cw="none"), limit=20).run()
     result = hdf5.read(path)
-    assert problems(path) == []
+    assert list_problems(path) == []
     assert result["per_image/prediction"].shape == (20, 1, 0, 3)
     np.testing.assert_array_equal(result["accuracy/worst"], result["accuracy/natural"])
     (bars,) = figures.get("robustness").draw([result]).numbers["at-att seed 0"].values()

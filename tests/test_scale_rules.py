@@ -12,11 +12,11 @@ from torch import Tensor
 from interpret_robust.attribution.scale_rules import (
     RULES,
     as_image,
-    degenerate,
-    deviation,
-    moments,
-    pooled_deviation,
-    scaled_maps,
+    find_degenerate,
+    measure_deviation,
+    pool_deviations,
+    scale_maps,
+    sum_moments,
 )
 
 N, C, H, W = 5, 3, 4, 6
@@ -144,7 +144,7 @@ def test_images_lie_in_the_unit_interval_and_raw_ones_reach_its_ends(rule: Any) 
 def test_a_zero_map_is_gray_and_degenerate(rule: Any) -> None:
     batch = maps()
     batch[[1, 3]] = 0
-    assert degenerate(batch).tolist() == [False, True, False, True, False]
+    assert find_degenerate(batch).tolist() == [False, True, False, True, False]
     images = as_image(batch, rule, 0.7)
     assert (images[[1, 3]] == 0.5).all()
     torch.testing.assert_close(images[[0, 2, 4]], as_image(maps()[[0, 2, 4]], rule, 0.7))
@@ -153,7 +153,7 @@ def test_a_zero_map_is_gray_and_degenerate(rule: Any) -> None:
 
 def test_a_constant_map_is_gray_where_only_its_spread_would_show() -> None:
     constant = torch.full((1, C, H, W), 0.1)
-    assert degenerate(constant).tolist() == [False]
+    assert find_degenerate(constant).tolist() == [False]
     shades = {rule: set(as_image(constant, rule, 0.0).flatten().tolist()) for rule in RULES}
     assert shades == {"clip": {0.5}, "clip-set": {0.5}, "max": {1.0}, "min-max": {0.5}}
 
@@ -161,22 +161,22 @@ def test_a_constant_map_is_gray_where_only_its_spread_would_show() -> None:
 def test_a_map_is_its_largest_magnitude_times_its_normalized_form() -> None:
     batch = maps()
     batch[2] = 0
-    unit, largest = scaled_maps(batch)
+    unit, largest = scale_maps(batch)
     np.testing.assert_allclose(largest, np.abs(array(batch)).max((1, 2, 3)), rtol=1e-6)
     torch.testing.assert_close(unit * largest[:, None, None, None], batch)
     assert unit.abs().flatten(1).amax(1).tolist() == [1, 1, 0, 1, 1]
-    np.testing.assert_allclose(deviation(batch), array(batch).std((1, 2, 3)), rtol=1e-5)
+    np.testing.assert_allclose(measure_deviation(batch), array(batch).std((1, 2, 3)), rtol=1e-5)
 
 
 @pytest.mark.parametrize("sizes", [(5,), (2, 3), (1, 1, 1, 1, 1)])
 def test_the_pooled_deviation_is_that_of_all_entries_however_they_come(sizes: tuple[int, ...]) -> None:
     entries: Array = array(maps())
-    result = pooled_deviation(map(moments, torch.split(maps(), list(sizes))))
+    result = pool_deviations(map(sum_moments, torch.split(maps(), list(sizes))))
     assert result == pytest.approx(entries.std(), rel=1e-12)
     assert result != pytest.approx(entries.std((1, 2, 3)).mean(), rel=0.1)
 
 
 def test_the_pooled_deviation_of_equal_entries_is_zero() -> None:
-    assert pooled_deviation(moments(torch.full((count, C, H, W), 0.1)) for count in (2, 1)) == pytest.approx(
+    assert pool_deviations(sum_moments(torch.full((count, C, H, W), 0.1)) for count in (2, 1)) == pytest.approx(
         0, abs=1e-8
     )

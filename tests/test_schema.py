@@ -11,18 +11,18 @@ from interpret_robust.analyses.engine import schema_page
 from interpret_robust.results.schema import Column, Schema, interval
 
 PAGE = Path(__file__).parents[1] / "docs" / "schemas.md"
-SCHEMAS: list[Schema] = [analyses.get(name).schema for name in analyses.names()]
+SCHEMAS: list[Schema] = [analyses.get(name).schema for name in analyses.list_names()]
 for_each_schema = pytest.mark.parametrize("schema", SCHEMAS, ids=lambda schema: schema.name)
 
 
 def test_the_page_in_the_documentation_is_that_of_the_schemas() -> None:
     hint = "run: python -m interpret_robust.analyses.engine.schema_page > docs/schemas.md"
-    assert PAGE.read_text(encoding="utf-8") == schema_page.page(), hint
+    assert PAGE.read_text(encoding="utf-8") == schema_page.render_page(), hint
 
 
 @for_each_schema
 def test_the_page_has_every_dataset_with_its_axes_and_meaning(schema: Schema) -> None:
-    section = schema_page.page().split(f"## {schema.label}\n")[1].split("\n## ")[0]
+    section = schema_page.render_page().split(f"## {schema.label}\n")[1].split("\n## ")[0]
     rows = [line for line in section.splitlines() if line.startswith("| `")]
     assert len(rows) == len(schema.per_image) + len(schema.summary)
     for line, (column, axes) in zip(rows, schema.columns(), strict=True):
@@ -97,4 +97,4 @@ def test_a_section_by_hand() -> None:
         groups={"test": {"NX_class": "NXdata", "signal": "y", "axes": "side:of", "title": "Sides"}},
         labels={"side": ("left", "right")},
     )
-    assert schema_page.section(schema, "Why?") == SECTION
+    assert schema_page.render_section(schema, "Why?") == SECTION

@@ -20,7 +20,7 @@ from words import BRITISH
 
 import interpret_robust as ir
 from interpret_robust import analyses
-from interpret_robust.analyses.engine.validation import problems
+from interpret_robust.analyses.engine.validation import list_problems
 from interpret_robust.analyses.engine.work import Work
 from interpret_robust.cli.description import describe
 from interpret_robust.core.arrays import AnyArray
@@ -166,7 +166,7 @@ def test_what_is_shown_exported_and_opened_elsewhere_has_the_names_of_today(path
     names = [str(name) for node in tree.subtree for name in (*node.variables, *node.dims)]
     assert len(names) > 20 and not BRITISH.findall(" ".join(names))
     assert not BRITISH.findall(str([node.attrs.get(key) for node in tree.subtree for key in ("axes", "title")]))
-    assert problems(path) == []
+    assert list_problems(path) == []
 
 
 def test_tables_of_an_old_file_hold_its_numbers(tmp_path: Path) -> None:

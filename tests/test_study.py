@@ -445,7 +445,7 @@ def files(folders: Folders) -> list[Path]:
 
 
 def test_a_table_has_a_row_a_model_in_the_papers_order_then_comparisons(files: list[Path]) -> None:
-    lines = printing.text_of(files).splitlines()
+    lines = printing.render_answers(files).splitlines()
     assert lines[0].split() == ["model", "rightly", "highest"]
     attentive, plain = (hdf5.read(path) for path in files)
     for line, name, result in zip(lines[2:4], ("at", "at-att"), (plain, attentive), strict=True):
@@ -463,13 +463,13 @@ def test_a_table_has_a_row_a_model_in_the_papers_order_then_comparisons(files: l
 
 @pytest.mark.parametrize("views", [["rightly"], ["highest"], ["rightly", "highest"], ["highest", "rightly"]])
 def test_views_limit_a_table_to_their_columns(files: list[Path], views: list[str]) -> None:
-    lines = printing.text_of(files, views).splitlines()
+    lines = printing.render_answers(files, views).splitlines()
     assert lines[0].split() == ["model", *views]
     assert re.split("  +", lines[6].rstrip()) == [f"files {view}" for view in views]
 
 
 def test_one_file_is_compared_with_nothing(files: list[Path]) -> None:
-    assert len(printing.text_of(files[:1]).splitlines()) == 3
+    assert len(printing.render_answers(files[:1]).splitlines()) == 3
 
 
 def test_the_study_has_the_recipe_of_each_architecture(tmp_path: Path) -> None:

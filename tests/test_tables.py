@@ -15,7 +15,7 @@ from make_golden import file_of
 
 from interpret_robust import analyses
 from interpret_robust.analyses.engine import printing
-from interpret_robust.analyses.engine.printing import text_of
+from interpret_robust.analyses.engine.printing import render_answers
 from interpret_robust.cli.analysis import analysis_command
 from interpret_robust.results import attack_tables, hdf5
 from interpret_robust.results.attack_comparison import comparison_tables
@@ -134,15 +134,15 @@ def test_title_and_note_stand_over_and_under_a_table_but_not_among_its_rows() ->
 def test_the_attack_table_follows_the_headlines_and_its_csv_is_numbers(tmp_path: Path) -> None:
     models = [[("at", 1), ("at", 0)], [("at", 0), ("at", 1)]]
     files = [random(tmp_path, model, place) for place, model in enumerate(models)]
-    headlines, *comparisons = printing.rows_of(files)
+    headlines, *comparisons = printing.make_tables(files)
     assert [row["model"] for row in headlines] == [f"cluttered-digits-small-at-seed{seed}" for seed in (0, 1)]
     assert comparisons == comparison_tables(files[::-1]) and len(comparisons) == 1
     paths = [result.path for result in files]
     for form in ("text", "markdown", "latex"):
         parts = [with_caption(table, form) for table in (headlines, *comparisons)]
-        assert text_of(paths, form=form) == "\n\n".join(parts)
+        assert render_answers(paths, form=form) == "\n\n".join(parts)
     numbers = attack_tables.numbers(files[::-1])
-    rows = list(csv.DictReader(text_of(paths, form="csv").splitlines()))
+    rows = list(csv.DictReader(render_answers(paths, form="csv").splitlines()))
     assert rows == numbers and len(numbers) == 9
 
 
@@ -160,12 +160,12 @@ def test_the_attack_table_follows_the_headlines_and_its_csv_is_numbers(tmp_path:
 def test_a_table_says_the_attack_under_it_or_in_each_row_where_models_differ_in_it(name: str, attack: str) -> None:
     result = hdf5.read(file_of(analyses.get(name).schema))
     note = f"Attack: {attack}." if attack else ""
-    tables = printing.rows_of([result])
+    tables = printing.make_tables([result])
     assert {table.note for table in tables} == {note}
     assert not any("attack" in row for table in tables for row in table)
     settings = result.config["settings"]
     stronger = replace(result, config=result.config | {"settings": settings | {"eps": 0.5, "restarts": 3}})
-    table, *_ = printing.rows_of([result, stronger])
+    table, *_ = printing.make_tables([result, stronger])
     assert table.note == ""
     step = f", step {settings['step_size'] * 255:.0f}/255" if "step_size" in settings else ""
     steps = f"PGD-{settings['steps']}, " if "steps" in settings else ""
@@ -182,9 +182,9 @@ def test_doubts_come_first_in_a_note_and_few_positions_last() -> None:
         return changed_result
 
     odd = {"doubts": ["it is odd."]}
-    (table,) = printing.rows_of([change(2, 5), change(2, 5, **odd), change(1, 1, **odd)])
+    (table,) = printing.make_tables([change(2, 5), change(2, 5, **odd), change(1, 1, **odd)])
     assert table.note == "In doubt: it is odd. Attack: PGD-20, eps 8/255, step 2/255."
-    (table,) = printing.rows_of([change(1, 5, **odd), change(1, 1)])
+    (table,) = printing.make_tables([change(1, 5, **odd), change(1, 1)])
     assert table.note == (
         "In doubt: it is odd. Attack: PGD-20, eps 8/255, step 2/255. Spearman is over only 5 positions in "
         f"{label(result)}, which tells little: if attention and robustness had nothing to do with each other, that of "

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torchvision.models import VisionTransformer
 
 from interpret_robust.attribution import token_maps
-from interpret_robust.attribution.gradients import checked_source, gradient_map, map_promise, position_weights
-from interpret_robust.attribution.token_maps import is_rule, token_map, token_weights
+from interpret_robust.attribution.gradients import check_source, compute_map, compute_position_weights, map_promise
+from interpret_robust.attribution.token_maps import compute_token_map, compute_token_weights, is_rule
 from interpret_robust.core.errors import UserError
 from interpret_robust.datasets import load
 from interpret_robust.datasets.batches import to_pixels
@@ -207,12 +207,12 @@ def test_attention_is_what_hooks_see_where_nothing_is_fused_and_logits_are_those
 @pytest.mark.parametrize("is_fused", [True, False])
 def test_attention_is_seen_whether_or_not_timm_fuses_it(is_fused: bool) -> None:
     model, images = model_of("class token"), images_of("class token")
-    expected = token_weights("rollout", model, images)
+    expected = compute_token_weights("rollout", model, images)
     modules: list[Any] = list(model.modules())
     for module in modules:
         if hasattr(module, "fused_attn"):
             module.fused_attn = is_fused
-    torch.testing.assert_close(token_weights("rollout", model, images), expected, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(compute_token_weights("rollout", model, images), expected, rtol=1e-5, atol=1e-7)
 
 
 @every_network
@@ -300,8 +300,8 @@ def test_network_images_and_random_state_are_left_as_found(name: str) -> None:
     for grad in (True, False):
         with torch.set_grad_enabled(grad), assert_unchanged(model, images):
             for rule in ("rollout", "relevance", "head:0"):
-                token_weights(rule, model, images)
-                gradient_map(rule, model, images, LABELS, range(N))
+                compute_token_weights(rule, model, images)
+                compute_map(rule, model, images, LABELS, range(N))
 
 
 def test_fused_attention_is_fused_again_after_an_exception() -> None:
@@ -327,9 +327,9 @@ def test_weights_are_those_of_whole_matrices(name: str, rule: str) -> None:
     for classes in (None, LABELS):
         expected = slow_weights(rule, name, model, images, classes)
         assert expected.max() > 1.1 * expected.mean() > 0
-        actual = token_weights(rule, model, images, classes)
+        actual = compute_token_weights(rule, model, images, classes)
         np.testing.assert_allclose(array(actual), expected, rtol=2e-3, atol=1e-6)
-    weights = array(position_weights(model, images, rule))
+    weights = array(compute_position_weights(model, images, rule))
     expected = slow_weights(rule, name, model, images).reshape(N, -1)
     np.testing.assert_allclose(weights, expected / expected.sum(1, keepdims=True), rtol=2e-3, atol=1e-6)
 
@@ -337,13 +337,13 @@ def test_weights_are_those_of_whole_matrices(name: str, rule: str) -> None:
 def test_weights_of_an_image_do_not_depend_on_its_batch_nor_on_how_it_is_split(monkeypatch: pytest.MonkeyPatch) -> None:
     model, images = model_of("registers"), images_of("registers", 5)
     labels = torch.arange(5)
-    whole = {rule: token_weights(rule, model, images, labels) for rule in ("rollout", "relevance", "head:2.0")}
+    whole = {rule: compute_token_weights(rule, model, images, labels) for rule in ("rollout", "relevance", "head:2.0")}
     monkeypatch.setattr(token_maps, "AT_ONCE", 2)
     for rule, expected in whole.items():
-        torch.testing.assert_close(token_weights(rule, model, images, labels), expected, rtol=1e-4, atol=1e-7)
+        torch.testing.assert_close(compute_token_weights(rule, model, images, labels), expected, rtol=1e-4, atol=1e-7)
         for place in range(5):
             part = slice(place, place + 1)
-            alone = token_weights(rule, model, images[part], labels[part])
+            alone = compute_token_weights(rule, model, images[part], labels[part])
             torch.testing.assert_close(alone, expected[part], rtol=1e-4, atol=1e-7)
 
 
@@ -375,13 +375,13 @@ def test_of_a_class_token_that_attends_to_one_token_all_weight_is_there(target: 
     images = pixels(N, C, 10, 15, seed=1, low=0.1)
     model = WrappedModel(Pointer(target), PLAIN, "tap")
     for rule in ("rollout", "relevance", "head:1", "head:1.0", "head:1.1"):
-        weights = array(position_weights(model, images, rule))
+        weights = array(compute_position_weights(model, images, rule))
         np.testing.assert_allclose(weights, np.tile(np.eye(6)[target], (N, 1)), atol=1e-6)
     # The other half of the class token's row is its own, by the I of the second block.
-    rollout = array(token_weights("rollout", model, images)).reshape(N, 6)
+    rollout = array(compute_token_weights("rollout", model, images)).reshape(N, 6)
     np.testing.assert_allclose(rollout[:, target], 0.5, rtol=1e-6)
     classes = torch.tensor([2, 0, 1])
-    relevance = array(token_weights("relevance", model, images, classes)).reshape(N, 6)
+    relevance = array(compute_token_weights("relevance", model, images, classes)).reshape(N, 6)
     color = array(F.avg_pool2d(images, 5).flatten(2))[range(N), classes, target]
     np.testing.assert_allclose(relevance[:, target], _relevance_of_pointer(color), rtol=1e-4)
 
@@ -400,8 +400,8 @@ def test_a_map_lies_over_the_pixels_of_its_tokens_and_is_minus_their_weights() -
     images = pixels(N, C, 10, 15, seed=1, low=0.1)
     model, classes = WrappedModel(Pointer(4), PLAIN, "tap"), torch.tensor([2, 0, 1])
     for rule in ("rollout", "relevance", "head:1.1"):
-        weights = array(token_weights(rule, model, images, classes))
-        actual = array(gradient_map(rule, model, images, classes, range(N)))
+        weights = array(compute_token_weights(rule, model, images, classes))
+        actual = array(compute_map(rule, model, images, classes, range(N)))
         assert actual.shape == images.shape
         for color in range(C):  # the middle of each token, and half way between two
             np.testing.assert_allclose(actual[:, color, 2::5, 2::5], -weights, rtol=1e-5, atol=1e-9)
@@ -415,11 +415,12 @@ def test_maps_of_relevance_are_of_the_labels_and_weights_of_the_predicted_class(
     predicted = model(images).argmax(1)
     other = (predicted + 1) % K
     torch.testing.assert_close(
-        position_weights(model, images, "relevance") * token_weights("relevance", model, images).sum((1, 2))[:, None],
-        token_weights("relevance", model, images, predicted).flatten(1),
+        compute_position_weights(model, images, "relevance")
+        * compute_token_weights("relevance", model, images).sum((1, 2))[:, None],
+        compute_token_weights("relevance", model, images, predicted).flatten(1),
     )
     assert not torch.allclose(
-        token_map("relevance", model, images, predicted), token_map("relevance", model, images, other)
+        compute_token_map("relevance", model, images, predicted), compute_token_map("relevance", model, images, other)
     )
 
 
@@ -428,11 +429,11 @@ def test_maps_of_relevance_are_of_the_labels_and_weights_of_the_predicted_class(
 
 def test_names_of_rules() -> None:
     for rule in ("rollout", "relevance", "head:0", "head:11.3", "head:3.10"):
-        assert is_rule(rule) and checked_source(rule) == rule
+        assert is_rule(rule) and check_source(rule) == rule
     for name in ("head", "head:", "head:1.", "head:-1", "head:01", "head:1.2.3", "Rollout", "head:BLOCK", "my:rollout"):
         assert not is_rule(name)
         with pytest.raises(UserError, match=r"unknown source of maps .*known are .*head:BLOCK\.HEAD.* rollout"):
-            checked_source(name)
+            check_source(name)
 
 
 @pytest.mark.parametrize(
@@ -444,16 +445,16 @@ def test_names_of_rules() -> None:
 )
 def test_blocks_and_heads_that_are_not_there_are_the_users_error(rule: str, sentence: str) -> None:
     with pytest.raises(UserError, match=f"^{re.escape(sentence)}$"):
-        token_weights(rule, model_of("class token"), images_of("class token"))
+        compute_token_weights(rule, model_of("class token"), images_of("class token"))
 
 
 def test_a_network_without_attention_is_refused() -> None:
     model = WrappedModel(seed_network(Convolutions), PLAIN, "body")
     for rule in ("rollout", "relevance", "head:0"):
         with pytest.raises(UserError, match="this network has no self-attention that can be seen"):
-            position_weights(model, pixels(N, C, 12, 18), rule)
+            compute_position_weights(model, pixels(N, C, 12, 18), rule)
     with pytest.raises(UserError, match="the model has no local features"):
-        gradient_map("rollout", nn.Identity(), pixels(N, C, 12, 18), LABELS, range(N))
+        compute_map("rollout", nn.Identity(), pixels(N, C, 12, 18), LABELS, range(N))
 
 
 @pytest.mark.parametrize(
@@ -470,7 +471,7 @@ def test_attention_that_is_not_over_all_tokens_is_refused(name: str, arguments: 
     network = timm.create_model(name, num_classes=K, **arguments)
     image = pixels(1, C, 56, 56)
     with pytest.raises(UserError, match=r"the attention of this network gives weights of shape \(\d+, \d+, \d+, \d+\)"):
-        token_weights("rollout", wrap(network, image), image)
+        compute_token_weights("rollout", wrap(network, image), image)
 
 
 def test_local_features_of_another_grid_are_refused() -> None:
@@ -478,7 +479,7 @@ def test_local_features_of_another_grid_are_refused() -> None:
     image = pixels(1, C, 24, 24)
     network.coarse = coarse = nn.AvgPool2d(2)
     model = WrappedModel(network, PLAIN, "patch_embed.proj")
-    assert token_weights("rollout", model, image).shape == (1, 4, 4)
+    assert compute_token_weights("rollout", model, image).shape == (1, 4, 4)
 
     def forward(images: Tensor) -> Any:
         coarse(images[:, :, ::6, ::6])
@@ -486,14 +487,14 @@ def test_local_features_of_another_grid_are_refused() -> None:
 
     network.forward = forward
     with pytest.raises(UserError, match=r"attention is over 17 tokens, of which 1 come before .* have 4 positions"):
-        token_weights("rollout", WrappedModel(network, PLAIN, "coarse"), image)
+        compute_token_weights("rollout", WrappedModel(network, PLAIN, "coarse"), image)
 
 
 def test_a_network_that_draws_random_numbers_is_refused() -> None:
     model = model_of("class token")
     model.draws = 2
     with pytest.raises(UserError, match="attends differently in each pass: leave --draws out"):
-        token_weights("rollout", model, images_of("class token"))
+        compute_token_weights("rollout", model, images_of("class token"))
 
 
 # --- through the command
@@ -669,7 +670,7 @@ def test_the_last_head_of_a_network_with_an_attention_pool_is_the_pool(arguments
         ("head:3", expected.mean(1)),
         ("head:last.2", expected[:, 2]),
     ):
-        actual = array(token_weights(rule, model, images)).reshape(N, 6)
+        actual = array(compute_token_weights(rule, model, images)).reshape(N, 6)
         np.testing.assert_allclose(actual, of_rule, rtol=1e-4, atol=1e-6)
 
 
@@ -698,7 +699,7 @@ def test_rules_behind_an_attention_pool_are_its_weights_times_whole_matrices(
             ("relevance", start @ relevance),
             ("head:1.2", shares @ array(blocks[1][place, 2].detach())),
         ):
-            actual = array(token_weights(rule, model, images, LABELS))[place].flatten()
+            actual = array(compute_token_weights(rule, model, images, LABELS))[place].flatten()
             np.testing.assert_allclose(actual, expected[first:], rtol=1e-3, atol=1e-6)
 
 
@@ -770,7 +771,7 @@ def test_a_pool_that_answers_for_each_token_and_takes_the_first_is_read_in_the_f
     row = array(network.first_row(images).detach())[:, :, 1:]
     assert abs(row - 1 / (1 + count)).max() > 0.02
     for rule, expected in (("head:last", row.mean(1)), ("head:0.1", row[:, 1]), ("rollout", row.mean(1) / 2)):
-        actual = array(token_weights(rule, model, images)).reshape(N, count)
+        actual = array(compute_token_weights(rule, model, images)).reshape(N, count)
         np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-6)
 
 
@@ -803,7 +804,7 @@ def test_an_attention_pool_of_a_convolutional_network_gives_its_closed_form(mean
     model = WrappedModel(ColorPool(mean=mean), PLAIN, "tap")
     brightness = array(F.avg_pool2d(images, 5).sum(1).flatten(1))
     expected = brightness / brightness.sum(1, keepdims=True)
-    np.testing.assert_allclose(array(position_weights(model, images, rule)), expected, rtol=1e-5)
+    np.testing.assert_allclose(array(compute_position_weights(model, images, rule)), expected, rtol=1e-5)
 
 
 # --- softmaxes that are no attention over tokens, or not all that weighs them
@@ -884,7 +885,7 @@ def mixer(mix: Any, **options: Any) -> WrappedModel:
 )
 def test_softmaxes_that_do_not_weigh_tokens_as_they_are_are_refused(rule: str, mix: Any, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
-        token_weights(rule, mixer(mix), pixels(N, C, 16, 16))
+        compute_token_weights(rule, mixer(mix), pixels(N, C, 16, 16))
 
 
 def attention_by_hand(network: Any, images: Tensor) -> tuple[list[Tensor], Tensor]:
@@ -911,7 +912,7 @@ def test_a_router_is_no_block_and_a_pool_by_shares_of_tokens_is_the_last(mix: An
         ("head:0", share @ low),
         ("head:last", share if pools else share @ high),
     ):
-        torch.testing.assert_close(token_weights(rule, model, images).flatten(1), expected[:, 0], msg=rule)
+        torch.testing.assert_close(compute_token_weights(rule, model, images).flatten(1), expected[:, 0], msg=rule)
 
 
 class Denoised(nn.Module):
@@ -939,6 +940,6 @@ def test_positions_of_a_coarser_grid_are_not_taken_for_the_last_tokens(stride: i
     images = pixels(N, C, 16, 16)
     for rule in ("rollout", "relevance", "head:last"):
         with pytest.raises(UserError, match=r"\(1, 64, 64\), does not lie at the .* a layer of the same grid"):
-            token_weights(rule, WrappedModel(network, PLAIN, "high"), images)
-    actual = token_weights("head:last", WrappedModel(network, PLAIN, "tap"), images)
+            compute_token_weights(rule, WrappedModel(network, PLAIN, "high"), images)
+    actual = compute_token_weights("head:last", WrappedModel(network, PLAIN, "tap"), images)
     torch.testing.assert_close(actual.flatten(1), network.attention(network.low(images)).mean(1))

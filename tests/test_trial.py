@@ -25,8 +25,8 @@ import interpret_robust as ir
 from interpret_robust import analyses
 from interpret_robust.analyses.engine.work import Work
 from interpret_robust.api.model import Model
-from interpret_robust.attribution.gradients import _noise_images, gradient_map, position_weights
-from interpret_robust.attribution.token_maps import token_weights
+from interpret_robust.attribution.gradients import _noise_images, compute_map, compute_position_weights
+from interpret_robust.attribution.token_maps import compute_token_weights
 from interpret_robust.core.device import exact
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.random_numbers import make_streams, read_generator_states
@@ -2215,12 +2215,12 @@ def test_a_transformer_that_casts_to_half_precision_inside_is_asked_and_doubted(
     local = model.wrapper.features(images).local
     assert local.dtype == torch.float32 and local.shape == (4, 10, 2, 3)
     for rule in ("rollout", "relevance", "head:1.0"):
-        weights = token_weights(rule, model.wrapper, images)
+        weights = compute_token_weights(rule, model.wrapper, images)
         assert weights.dtype == torch.float32 and bool((weights >= 0).all())
     with torch.no_grad():
         blocks = attend(model.wrapper, images)[0]
     torch.testing.assert_close(
-        token_weights("head:0.1", model.wrapper, images).flatten(1),
+        compute_token_weights("head:0.1", model.wrapper, images).flatten(1),
         read_tokens(model.wrapper, images[:1]).readers[:1] * blocks[0][:, 1, 0, 1:].float(),
     )
 
@@ -2484,10 +2484,10 @@ def test_channels_are_told_from_as_many_rows_and_columns(side: int, *, is_last: 
     (gradient,) = torch.autograd.grad(logits.amax(1).sum(), local)
     grad_cam = (gradient.mean((2, 3), keepdim=True) * local).sum(1).clamp_min(0).flatten(1)
     expected = grad_cam / grad_cam.sum(1, keepdim=True)
-    torch.testing.assert_close(position_weights(wrapper, images, "grad-cam"), expected, equal_nan=True)
+    torch.testing.assert_close(compute_position_weights(wrapper, images, "grad-cam"), expected, equal_nan=True)
     if is_last:
         with pytest.raises(UserError, match="second axis for its channels"):
-            gradient_map("captum:GuidedGradCam", wrapper, images, torch.tensor([2, 0, 5]), range(3))
+            compute_map("captum:GuidedGradCam", wrapper, images, torch.tensor([2, 0, 5]), range(3))
 
 
 @pytest.mark.long
@@ -3128,7 +3128,7 @@ def test_maps_say_by_how_much_they_miss_what_they_promise(name: str, tmp_path: P
     images, labels = (load_dataset(str(path)).test.first(3).images, load_dataset(str(path)).test.first(3).labels)
     pixels_in = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
     target = torch.from_numpy(labels)
-    maps = gradient_map("integrated-gradients", model.network, pixels_in, target, range(3))
+    maps = compute_map("integrated-gradients", model.network, pixels_in, target, range(3))
     with torch.no_grad():
         starts = _noise_images(pixels_in, make_streams(0, range(3)))
         change = cross_entropy(model(pixels_in), target) - cross_entropy(model(starts), target)

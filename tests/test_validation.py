@@ -14,7 +14,7 @@ from make_golden import file_of
 import interpret_robust as ir
 from interpret_robust import analyses, cli
 from interpret_robust.analyses import attention_rank, gradient_maps
-from interpret_robust.analyses.engine.validation import problems
+from interpret_robust.analyses.engine.validation import list_problems
 from interpret_robust.core.errors import UserError
 from interpret_robust.results import hdf5
 
@@ -45,7 +45,7 @@ def replace_dataset(file: h5py.File, name: str, values: Any, axes: tuple[str, ..
 
 
 def test_a_good_file_has_no_problems() -> None:
-    assert problems(GOOD) == []
+    assert list_problems(GOOD) == []
 
 
 def test_what_is_beyond_the_schema_is_ignored(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_what_is_beyond_the_schema_is_ignored(tmp_path: Path) -> None:
         file["more/number"] = 3.5
         file["examples"].attrs["comment"] = "mine"
 
-    assert problems(change_copy(tmp_path, add)) == []
+    assert list_problems(change_copy(tmp_path, add)) == []
 
 
 def float_label(file: h5py.File) -> None:
@@ -107,7 +107,7 @@ def renamed_rule(file: h5py.File) -> None:
 )
 def test_each_fault_is_found_alone(tmp_path: Path, change: Change, sentence: str) -> None:
     path = change_copy(tmp_path, change)
-    assert problems(path) == [f"{path}: {sentence}."]
+    assert list_problems(path) == [f"{path}: {sentence}."]
 
 
 class NameList(NamedTuple):
@@ -147,7 +147,7 @@ def test_all_faults_are_found_together(tmp_path: Path) -> None:
     absent = [column.path for column in gradient_maps.SCHEMA.summary if column.path.startswith(("set/", "examples/"))]
     assert len(absent) == 10
     expected = ["per_image/label is of type float64, not int16", *(f"{name} is missing" for name in absent)]
-    assert problems(path) == [f"{path}: {sentence}." for sentence in expected]
+    assert list_problems(path) == [f"{path}: {sentence}." for sentence in expected]
 
 
 def test_what_cannot_be_read_is_one_problem(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_what_cannot_be_read_is_one_problem(tmp_path: Path) -> None:
         (foreign, "not one that `irt analyze` wrote"),
         (partial_file, "is unfinished"),
     ):
-        (problem,) = problems(path)
+        (problem,) = list_problems(path)
         assert str(path) in problem and sentence in problem
 
 
@@ -178,10 +178,10 @@ def test_a_file_of_another_schema_is_told_apart(tmp_path: Path) -> None:
         ("astrology/1", "holds astrology/1, which no analysis of this irt writes"),
     ):
         path = change_copy(tmp_path, lambda file, label=label: file.attrs.update(schema=label))  # type: ignore[misc]
-        (problem,) = problems(path)
+        (problem,) = list_problems(path)
         assert str(path) in problem and sentence in problem
     path = change_copy(tmp_path, lambda file: file.attrs.update(schema=attention_rank.SCHEMA.label))
-    assert f"{path}: per_image/spearman is missing." in problems(path)
+    assert f"{path}: per_image/spearman is missing." in list_problems(path)
 
 
 def run(*arguments: object) -> tuple[int, str, str]:
@@ -201,6 +201,6 @@ def test_the_command_says_one_line_a_file_and_fails_for_any_fault(tmp_path: Path
     ]
 
 
-@pytest.mark.parametrize("name", analyses.names())
+@pytest.mark.parametrize("name", analyses.list_names())
 def test_every_analysis_can_be_validated(name: str) -> None:
-    assert problems(file_of(analyses.get(name).schema)) == []
+    assert list_problems(file_of(analyses.get(name).schema)) == []

@@ -940,7 +940,7 @@ def test_p_values_are_corrected_over_the_claims_of_a_section(tmp_path: Path) -> 
 
 def test_every_claim_can_be_measured_and_is_of_an_analysis_that_exists() -> None:
     assert sampling.BY_CLAIM.keys() <= {claim.name for claim in paper.CLAIMS}
-    assert {claim.analysis for claim in paper.CLAIMS} <= set(analyses.names())
+    assert {claim.analysis for claim in paper.CLAIMS} <= set(analyses.list_names())
     for claim in paper.CLAIMS:
         assert callable(sampling.sampler(claim))
         assert set(claim.variants) <= set(VARIANTS) and len({len(models) for models in claim.models}) == 1

@@ -19,7 +19,7 @@ import torch
 from oddity import Oddities
 
 from interpret_robust import analyses
-from interpret_robust.analyses.engine.naming import file_path
+from interpret_robust.analyses.engine.naming import name_file
 from interpret_robust.analyses.engine.settings import Settings
 from interpret_robust.analyses.engine.work import Work
 from interpret_robust.core.arrays import AnyArray
@@ -435,8 +435,8 @@ def test_data_without_masks_are_refused_where_masks_are_needed(
     )
 
 
-def name_file(settings: Settings, limit: int | None = None, other: str = "", model: str = "m-seed0") -> str:
-    return file_path(Path("nowhere"), oddity.ANALYSIS, model, {}, "test", settings, limit, other).name
+def short_path(settings: Settings, limit: int | None = None, other: str = "", model: str = "m-seed0") -> str:
+    return name_file(Path("nowhere"), oddity.ANALYSIS, model, {}, "test", settings, limit, other).name
 
 
 @pytest.mark.parametrize(
@@ -464,7 +464,7 @@ def name_file(settings: Settings, limit: int | None = None, other: str = "", mod
     ],
 )
 def test_what_differs_from_the_default_is_in_the_file_name(settings: dict[str, Any], name: str) -> None:
-    assert name_file(Oddities(**settings)) == name
+    assert short_path(Oddities(**settings)) == name
 
 
 def test_no_two_numbers_share_a_file_name() -> None:
@@ -473,13 +473,13 @@ def test_no_two_numbers_share_a_file_name() -> None:
     values = {*radii, *(float(f"{radius:.4g}") for radius in radii), 0.0313, 8.0, 1e-5, 12345.0, 12345.5}
     values |= {math.nextafter(value, bound) for value in tuple(values) for bound in (0, 2)}
     default = Oddities().scale
-    names = {name_file(Oddities(scale=value)) for value in values - {default}}
+    names = {short_path(Oddities(scale=value)) for value in values - {default}}
     assert len(names) == len(values - {default}) > 3 * 1020
-    assert all(f"-scale{radius:.4g}.h5" in name_file(Oddities(scale=radius)) for radius in radii if radius != default)
+    assert all(f"-scale{radius:.4g}.h5" in short_path(Oddities(scale=radius)) for radius in radii if radius != default)
 
 
 def test_data_and_number_of_images_are_in_the_file_name() -> None:
-    assert name_file(Oddities(count=4), 100, "svhn") == "odd-m-seed0-on-svhn-test-count4-first100.h5"
+    assert short_path(Oddities(count=4), 100, "svhn") == "odd-m-seed0-on-svhn-test-count4-first100.h5"
 
 
 def test_a_limit_that_the_split_does_not_reach_is_none(
@@ -514,7 +514,7 @@ def digest(text: str) -> str:
     ],
 )
 def test_a_long_setting_is_its_first_item_a_count_and_a_digest(value: str, name: str) -> None:
-    assert name_file(Oddities(pick=value), 100) == f"odd-m-seed0-test-pick{name}-first100.h5"
+    assert short_path(Oddities(pick=value), 100) == f"odd-m-seed0-test-pick{name}-first100.h5"
 
 
 def test_each_list_of_an_analysis_gives_a_short_name_of_its_own() -> None:
@@ -529,27 +529,27 @@ def test_each_list_of_an_analysis_gives_a_short_name_of_its_own() -> None:
     for (analysis, setting), values in lists.items():
         entry = analyses.get(analysis)
         settings = [entry.settings(**{setting: value}) for value in values]
-        names = [file_path(Path("nowhere"), entry, "m-seed0", job, "test", choice, 200).name for choice in settings]
+        names = [name_file(Path("nowhere"), entry, "m-seed0", job, "test", choice, 200).name for choice in settings]
         assert len({*names}) == len(names) and max(map(len, names)) < 100, names
         assert all(name.endswith("-first200.h5") for name in names)
 
 
 def test_a_file_with_a_long_list_in_its_name_is_still_read(tmp_path: Path) -> None:
     settings, longest = Oddities(pick="indices:" + ",".join(map(str, range(30)))), "_".join(map(str, range(30)))
-    new = file_path(tmp_path, oddity.ANALYSIS, "m", {}, "test", settings, 7)
+    new = name_file(tmp_path, oddity.ANALYSIS, "m", {}, "test", settings, 7)
     assert new.name == f"odd-m-test-pickindices_0_and_29_more_{digest(settings.pick)}-first7.h5"
     old = tmp_path / f"odd-m-test-pickindices_{longest}-first7.h5"
     old.touch()
-    assert file_path(tmp_path, oddity.ANALYSIS, "m", {}, "test", settings, 7) == old
+    assert name_file(tmp_path, oddity.ANALYSIS, "m", {}, "test", settings, 7) == old
     new.touch()
-    assert file_path(tmp_path, oddity.ANALYSIS, "m", {}, "test", settings, 7) == new
+    assert name_file(tmp_path, oddity.ANALYSIS, "m", {}, "test", settings, 7) == new
 
 
 def test_a_file_name_is_never_too_long(odd: Dataset, odd_models: list[checkpoint.Checkpoint], tmp_path: Path) -> None:
-    longest = name_file(Oddities(), model="m" * (LONGEST - len("odd--test")))
+    longest = short_path(Oddities(), model="m" * (LONGEST - len("odd--test")))
     assert longest == f"odd-{'m' * 191}-test.h5"
-    names = {name_file(Oddities(), model="m" * count + end) for count in (191, 192, 5000) for end in "ab"}
-    names |= {name_file(Oddities(pick="p" * 500), model="m" * 500 + end) for end in "ab"}
+    names = {short_path(Oddities(), model="m" * count + end) for count in (191, 192, 5000) for end in "ab"}
+    names |= {short_path(Oddities(pick="p" * 500), model="m" * 500 + end) for end in "ab"}
     assert len(names) == 8
     assert {len(name) for name in names} == {LONGEST + len(".h5")}
     assert all(name.startswith("odd-mmm") for name in names)

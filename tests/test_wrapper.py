@@ -13,7 +13,7 @@ from networks import Array, array, pixels, settle
 from PIL import Image
 from torch import Tensor, nn
 
-from interpret_robust.attribution.gradients import position_weights
+from interpret_robust.attribution.gradients import compute_position_weights
 from interpret_robust.core.errors import UserError
 from interpret_robust.models.folding import fold
 from interpret_robust.models.layers.choice import choose_layer
@@ -382,7 +382,7 @@ def test_grad_cam_of_a_wrapped_network_is_that_of_captum() -> None:
         module.inplace = False  # captum's hook would see what was made of the layer's output
     cam = LayerGradCam(network, network.body).attribute(normalize(images()), target=predicted, relu_attributions=True)
     expected = cam.detach().flatten(1)
-    actual = position_weights(model, images(), "grad-cam")
+    actual = compute_position_weights(model, images(), "grad-cam")
     assert len(set(predicted.tolist())) > 1
     assert 0.05 < (expected == 0).float().mean() < 0.95
     torch.testing.assert_close(actual, expected / expected.sum(1, keepdim=True), rtol=1e-3, atol=1e-5)
@@ -390,7 +390,7 @@ def test_grad_cam_of_a_wrapped_network_is_that_of_captum() -> None:
 
 def test_grad_cam_of_tokens_is_a_slow_loop() -> None:
     network = seed_network(Transformer)
-    actual = position_weights(WrappedModel(copy.deepcopy(network), PLAIN, "low"), images(), "grad-cam")
+    actual = compute_position_weights(WrappedModel(copy.deepcopy(network), PLAIN, "low"), images(), "grad-cam")
     network.requires_grad_(False)
     for image, row in zip(images(), actual, strict=True):
         tokens = torch.cat([network.first, network.patches(image[None]).flatten(2).transpose(1, 2)], 1)
@@ -463,7 +463,7 @@ def test_the_attention_of_a_layer_is_a_models_own() -> None:
         gate = array(torch.sigmoid(network.score(network.body(images())))).reshape(N, -1)
     expected = gate / gate.sum(1, keepdims=True)
     np.testing.assert_allclose(array(model.features(images()).attention), expected, rtol=1e-5)
-    np.testing.assert_allclose(position_weights(model, images(), "attention"), expected, rtol=1e-5)
+    np.testing.assert_allclose(compute_position_weights(model, images(), "attention"), expected, rtol=1e-5)
     assert hooks(model) == 0
 
 

@@ -40,7 +40,7 @@ def own_names() -> list[str]:
     return _sort_names(module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__) if not module.ispkg)
 
 
-def names() -> list[str]:
+def list_names() -> list[str]:
     """Return the analyses there are, ours and those of installed packages, without importing them."""
     return _sort_names({*own_names(), *list_entry_points("analyses")})
 
@@ -97,7 +97,7 @@ def check(result: "Result") -> None:
     from interpret_robust.results import hdf5
 
     name = result.analysis
-    if name not in names():
+    if name not in list_names():
         raise UserError(f"{result.path} holds {result.schema}, which this irt does not know: update interpret-robust.")
     labels = get(name).schema.readable
     if result.schema not in labels:

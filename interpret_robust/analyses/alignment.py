@@ -21,7 +21,7 @@ from interpret_robust.analyses.engine.analysis import Analysis
 from interpret_robust.analyses.engine.settings import SourceSettings
 from interpret_robust.analyses.engine.work import Work
 from interpret_robust.attribution.controls import magnitude, sobel
-from interpret_robust.attribution.gradients import gradient_map
+from interpret_robust.attribution.gradients import compute_map
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.parsing import format_number, put_beside
@@ -159,7 +159,7 @@ def rows(model: Classifier, batch: Batch, pairs: Pairs) -> dict[str, AnyArray]:
     with torch.no_grad():
         logits = model(batch.images)
     predicted = logits.argmax(1)
-    gradient = _doubles(gradient_map(pairs.source, model, batch.images, batch.labels, batch.indices, pairs.seed))
+    gradient = _doubles(compute_map(pairs.source, model, batch.images, batch.labels, batch.indices, pairs.seed))
     winning = _doubles(input_gradient(lambda pixels: _pick(model(pixels), predicted), batch.images))
     columns = {
         "label": to_numpy(batch.labels),
@@ -170,14 +170,14 @@ def rows(model: Classifier, batch: Batch, pairs: Pairs) -> dict[str, AnyArray]:
         "gini": gini(gradient),
         "high_frequency": high_frequency(gradient),
         "degenerate": (gradient == 0).all((1, 2, 3)),
-        "scale_change": largest_change(model, logits, [scale * batch.images for scale in SCALES]),
-        "shift_change": largest_change(model, logits, [batch.images + shift for shift in SHIFTS]),
+        "scale_change": measure_largest_change(model, logits, [scale * batch.images for scale in SCALES]),
+        "shift_change": measure_largest_change(model, logits, [batch.images + shift for shift in SHIFTS]),
     }
     for suffix, views in (("", batch.images), ("_shuffled", pairs.images(batch.indices))):
         pictures = _doubles(views)
         columns[f"cosine{suffix}"] = cosine(pictures - pictures.mean((1, 2, 3), keepdims=True), -gradient)
         columns[f"alpha{suffix}"] = alpha(pictures, winning)
-        columns[f"edge_cosine{suffix}"] = cosine(edges(views), np.sqrt((gradient**2).sum(1)))
+        columns[f"edge_cosine{suffix}"] = cosine(find_edges(views), np.sqrt((gradient**2).sum(1)))
     return {f"per_image/{name}": values for name, values in columns.items()}
 
 
@@ -245,12 +245,12 @@ def white_noise(height: int, width: int) -> dict[str, float]:
     }
 
 
-def edges(images: Tensor) -> AnyArray:
+def find_edges(images: Tensor) -> AnyArray:
     """Return the Sobel magnitude (N, H, W) of images (N, C, H, W), L2 over directions and colors."""
     return _doubles(magnitude(sobel(images)))
 
 
-def largest_change(model: nn.Module, logits: Tensor, transforms: list[Tensor]) -> AnyArray:
+def measure_largest_change(model: nn.Module, logits: Tensor, transforms: list[Tensor]) -> AnyArray:
     """Return the largest L2 change of the logits (N, K) under any of `transforms`.
 
     It is divided by the L2 distance of the logits from their mean.

@@ -18,9 +18,9 @@ from interpret_robust.analyses.engine.analysis import Analysis
 from interpret_robust.analyses.engine.selection import Selection
 from interpret_robust.analyses.engine.settings import AttackSettings, WeightSettings
 from interpret_robust.analyses.engine.work import Work
-from interpret_robust.attacks.adversarial import outcomes
-from interpret_robust.attribution.gradients import position_weights
-from interpret_robust.attribution.regions import mean_map
+from interpret_robust.attacks.adversarial import split_outcomes
+from interpret_robust.attribution.gradients import compute_position_weights
+from interpret_robust.attribution.regions import average_maps
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.parsing import format_number
 from interpret_robust.core.statistics import UNKNOWN, Interval, bootstrap_mean
@@ -111,7 +111,7 @@ def rows(model: Classifier, batch: Batch, settings: MapsSettings) -> dict[str, A
         with torch.no_grad():
             features = model.features(images)
             predictions.append(to_numpy(predict_classes(model.classifier(features.pooled))))
-        weights.append(to_numpy(position_weights(model, images, settings.spatial_weight, features)))
+        weights.append(to_numpy(compute_position_weights(model, images, settings.spatial_weight, features)))
     clean, adversarial_weights = weights
     columns = {
         "label": to_numpy(batch.labels),
@@ -152,8 +152,8 @@ def summarize(columns: Columns, images: Split) -> dict[str, Any]:
     return {
         **_distances(columns),
         "distance/other_image": _distance_between_images(clean[images.drawing_order]),
-        "mean_map/clean": mean_map(clean),
-        "mean_map/adversarial": mean_map(adversarial_weights),
+        "mean_map/clean": average_maps(clean),
+        "mean_map/adversarial": average_maps(adversarial_weights),
         "entropy/clean": bootstrap_mean(columns["per_image/entropy"]),
         "entropy/adversarial": bootstrap_mean(columns["per_image/entropy_adversarial"]),
     }
@@ -167,7 +167,7 @@ def _distances(columns: Columns) -> dict[str, Any]:
         columns[f"per_image/{name}"] for name in ("label", "prediction_clean", "prediction_adversarial")
     )
     summary = {"distance/all": bootstrap_mean(distance), "count/undefined": int((~valid).sum())}
-    for outcome, images in outcomes(label, clean, adversarial).items():
+    for outcome, images in split_outcomes(label, clean, adversarial).items():
         selection = images & valid
         summary[f"distance/{outcome}"] = bootstrap_mean(distance[selection])
         summary[f"count/{outcome}"] = int(selection.sum())

@@ -25,10 +25,10 @@ from torch import Tensor
 from interpret_robust.analyses.engine.analysis import Analysis
 from interpret_robust.analyses.engine.selection import Selection
 from interpret_robust.analyses.engine.settings import AttackSettings, WeightSettings
-from interpret_robust.attacks.adversarial import outcomes
+from interpret_robust.attacks.adversarial import split_outcomes
 from interpret_robust.attacks.norms import Ball
-from interpret_robust.attribution.gradients import position_weights
-from interpret_robust.attribution.regions import mean_map
+from interpret_robust.attribution.gradients import compute_position_weights
+from interpret_robust.attribution.regions import average_maps
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.parsing import format_number
 from interpret_robust.core.random_numbers import make_streams
@@ -160,7 +160,7 @@ def rows(model: Classifier, batch: Batch, settings: RankSettings) -> dict[str, A
     """Return weights, distances and correlations of one batch."""
     assert settings.eps is not None and settings.spatial_weight != "auto"
     adversarial = settings(model, batch.images, batch.labels, batch.indices)
-    noisy = with_noise(batch.images, settings.ball(), settings.seed, batch.indices)
+    noisy = add_noise(batch.images, settings.ball(), settings.seed, batch.indices)
     with torch.no_grad():
         clean, adversarial_features, noisy_features = (
             model.features(images) for images in (batch.images, adversarial, noisy)
@@ -173,23 +173,23 @@ def rows(model: Classifier, batch: Batch, settings: RankSettings) -> dict[str, A
             "noise_distance": measure_positions(noisy_features.local - clean.local),
             "feature_norm": measure_positions(clean.local),
         }
-    tensors["attention"] = position_weights(model, batch.images, settings.spatial_weight, clean)
-    tensors["attention_adversarial"] = position_weights(
+    tensors["attention"] = compute_position_weights(model, batch.images, settings.spatial_weight, clean)
+    tensors["attention_adversarial"] = compute_position_weights(
         model, adversarial, settings.spatial_weight, adversarial_features
     )
     columns = {name: to_numpy(values) for name, values in tensors.items()}
-    columns["attention_shuffled"] = shuffled_attention(columns["attention"], settings.seed, batch.indices)
-    return {f"per_image/{name}": values for name, values in (columns | per_image_scores(columns)).items()}
+    columns["attention_shuffled"] = shuffle_attention(columns["attention"], settings.seed, batch.indices)
+    return {f"per_image/{name}": values for name, values in (columns | score_images(columns)).items()}
 
 
-def with_noise(images: Tensor, ball: Ball, seed: int, indices: Sequence[int]) -> Tensor:
+def add_noise(images: Tensor, ball: Ball, seed: int, indices: Sequence[int]) -> Tensor:
     """Return images (N, C, H, W) under noise that is uniform in a ball, kept in [0, 1]; `indices` are theirs."""
     uniform = [stream.uniform(-1, 1, images.shape[1:]) for stream in make_streams(seed, indices, NOISE)]
     noise = torch.from_numpy(np.stack(uniform).astype(np.float32)).to(images.device)
     return ball.start(images, lambda _: noise, *ball.bounds(images))
 
 
-def shuffled_attention(weights: AnyArray, seed: int, indices: Sequence[int]) -> AnyArray:
+def shuffle_attention(weights: AnyArray, seed: int, indices: Sequence[int]) -> AnyArray:
     """Return weights (N, P) with each row's positions in an order that is a function of the seed and the row's
     index.
     """
@@ -198,12 +198,12 @@ def shuffled_attention(weights: AnyArray, seed: int, indices: Sequence[int]) -> 
     return np.stack(rows)
 
 
-def per_image_scores(columns: Mapping[str, AnyArray]) -> dict[str, AnyArray]:
+def score_images(columns: Mapping[str, AnyArray]) -> dict[str, AnyArray]:
     """Return correlations and concentration of each image, (N,), from its weights, distances and norms (N, P)."""
     attention, distance, norm = columns["attention"], columns["distance"], columns["feature_norm"]
     return {
         "spearman": row_spearman(attention, -distance),
-        "spearman_relative": row_spearman(attention, -relative(distance, norm)),
+        "spearman_relative": row_spearman(attention, -divide_by_norm(distance, norm)),
         "spearman_partial": row_partial_spearman(attention, -distance, norm),
         "spearman_noise": row_spearman(attention, -columns["noise_distance"]),
         "spearman_shuffled": row_spearman(columns["attention_shuffled"], -distance),
@@ -212,12 +212,12 @@ def per_image_scores(columns: Mapping[str, AnyArray]) -> dict[str, AnyArray]:
     }
 
 
-def relative(distance: AnyArray, norm: AnyArray) -> AnyArray:
+def divide_by_norm(distance: AnyArray, norm: AnyArray) -> AnyArray:
     """Return the distance over norm; where the norm is zero the distance itself."""
     return distance / np.where(norm > 0, norm, 1)
 
 
-def attention_by_rank(attention: AnyArray, distance: AnyArray) -> AnyArray:
+def sort_attention(attention: AnyArray, distance: AnyArray) -> AnyArray:
     """Return attention (N, P) in the order of each image's distance, the smallest (most robust) first.
 
     Positions of equal distance share their ranks: each has the mean attention of them all.
@@ -239,8 +239,8 @@ def summarize(columns: Columns, _: Split) -> dict[str, Any]:
     """Return the paper's curve, those beside it, and the tests."""
     has_weights: AnyArray = np.all(np.isfinite(columns["per_image/attention"]), axis=1)
     attention, distance = (columns[f"per_image/{name}"][has_weights] for name in ("attention", "distance"))
-    by_rank = attention_by_rank(attention, distance)
-    prior = np.broadcast_to(mean_map(attention), attention.shape)
+    by_rank = sort_attention(attention, distance)
+    prior = np.broadcast_to(average_maps(attention), attention.shape)
     return {
         **_papers_curve(by_rank),
         **_measure_controls(columns, has_weights, prior),
@@ -252,7 +252,7 @@ def summarize(columns: Columns, _: Split) -> dict[str, Any]:
 
 
 def _papers_curve(by_rank: AnyArray) -> dict[str, Any]:
-    mean, low, high = mean_curve(by_rank).T
+    mean, low, high = average_curve(by_rank).T
     return {
         "curve/attention_mean": mean,
         "curve/attention_low": low,
@@ -262,7 +262,7 @@ def _papers_curve(by_rank: AnyArray) -> dict[str, Any]:
     }
 
 
-def mean_curve(by_rank: AnyArray) -> AnyArray:
+def average_curve(by_rank: AnyArray) -> AnyArray:
     """Return the mean over images (N, P) at each rank with its bootstrap interval, (P, 3).
 
     NaN throughout without images.
@@ -280,10 +280,10 @@ def _measure_controls(columns: Columns, has_weights: AnyArray, prior: AnyArray) 
 
     attention, distance = column("attention"), column("distance")
     return {
-        "curve/relative": mean_curve(attention_by_rank(attention, relative(distance, column("feature_norm")))),
-        "curve/noise": mean_curve(attention_by_rank(attention, column("noise_distance"))),
-        "curve/position_null": mean_curve(attention_by_rank(prior, distance)),
-        "curve/shuffled_null": mean_curve(attention_by_rank(column("attention_shuffled"), distance)),
+        "curve/relative": average_curve(sort_attention(attention, divide_by_norm(distance, column("feature_norm")))),
+        "curve/noise": average_curve(sort_attention(attention, column("noise_distance"))),
+        "curve/position_null": average_curve(sort_attention(prior, distance)),
+        "curve/shuffled_null": average_curve(sort_attention(column("attention_shuffled"), distance)),
     }
 
 
@@ -295,8 +295,8 @@ def _curves_by_outcome(columns: Columns, has_weights: AnyArray, by_rank: AnyArra
         columns[f"per_image/{name}"][has_weights] for name in ("label", "prediction_clean", "prediction_adversarial")
     )
     curves: dict[str, Any] = {}
-    for outcome, selection in outcomes(label, clean, adversarial).items():
-        curves[f"curve/{outcome}"] = mean_curve(by_rank[selection])
+    for outcome, selection in split_outcomes(label, clean, adversarial).items():
+        curves[f"curve/{outcome}"] = average_curve(by_rank[selection])
         curves[f"curve/{outcome}_images"] = int(selection.sum())
     return curves
 
@@ -355,13 +355,13 @@ def table_row(result: Result) -> dict[str, str]:
                 ("mean map", "spearman_position"),
             )
         },
-        "attention goes to": reading(result) if has_ranks else "nothing to rank",
+        "attention goes to": judge_direction(result) if has_ranks else "nothing to rank",
         "effective positions": f"{effective_count} of {len(result['curve/attention_mean'])}",
         "images": str(result.count),
     }
 
 
-def reading(result: Result) -> str:
+def judge_direction(result: Result) -> str:
     """Return where attention goes: more robust features, less robust features, or cannot tell.
 
     A direction is named where all four correlations have it with their whole 95 % interval: by distance, by

@@ -24,7 +24,7 @@ from interpret_robust.analyses.engine.settings import BallSettings, Settings
 from interpret_robust.analyses.engine.work import Work
 from interpret_robust.attacks.adversarial import check_adversarial
 from interpret_robust.attacks.apgd import MOST_TARGETS
-from interpret_robust.attacks.network import batch_norm_mode
+from interpret_robust.attacks.network import switch_batch_norm
 from interpret_robust.attacks.norms import Ball, check_reach
 from interpret_robust.attacks.settings import Norm
 from interpret_robust.core.arrays import AnyArray
@@ -154,7 +154,7 @@ class AutoAttack(NamedTuple):
         devices = [images.device] if images.device.type == "cuda" else []
         ball = {"norm": LIBRARY_NORMS[self.settings.norm_name], "eps": self.settings.ball().eps, "seed": seed}
         iterates, adversarial = [], images.contiguous()  # FAB views what it is given
-        with torch.random.fork_rng(devices), batch_norm_mode(model, "eval"):
+        with torch.random.fork_rng(devices), switch_batch_norm(model, "eval"):
             for name in self.settings.names():
                 attack = ATTACKS[name](self.library, model, self.classes, **ball)
                 adversarial = _where_right(attack, model, adversarial, labels)

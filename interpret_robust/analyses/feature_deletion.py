@@ -24,7 +24,7 @@ from torch import Tensor
 from interpret_robust.analyses.engine.analysis import Analysis
 from interpret_robust.analyses.engine.settings import AttackSettings, WeightSettings
 from interpret_robust.analyses.engine.work import Work
-from interpret_robust.attribution.gradients import position_weights
+from interpret_robust.attribution.gradients import compute_position_weights
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.random_numbers import make_streams
 from interpret_robust.core.statistics import Interval, area_under, column_means, rates
@@ -114,30 +114,30 @@ def prepare(work: Work) -> Reference:
     """Return means over the reference images."""
     means, weights = [], []
     noun = "training image" if work.dataset.is_for_training else "test image"
-    for batch in reference_batches(work.dataset, work.batch_size, work.device):
+    for batch in read_reference(work.dataset, work.batch_size, work.device):
         with torch.no_grad():
             features = work.model.features(batch.images)
-        means.append(position_mean(features))
+        means.append(average_positions(features))
         with work.name_images(batch, noun):
-            weights.append(position_weights(work.model, batch.images, work.settings.spatial_weight, features))
-    fill = mean_feature(means)
+            weights.append(compute_position_weights(work.model, batch.images, work.settings.spatial_weight, features))
+    fill = average_features(means)
     if work.settings.fill == "zero":
         fill = torch.zeros_like(fill)
     return Reference(work.settings, fill, np.nan_to_num(to_numpy(torch.cat(weights))).mean(0))
 
 
-def reference_batches(dataset: Dataset, batch_size: int, device: torch.device) -> Iterator[Batch]:
+def read_reference(dataset: Dataset, batch_size: int, device: torch.device) -> Iterator[Batch]:
     """Return the images, in batches, whose mean feature stands for a removed one, see `Dataset.reference`."""
     train = dataset.reference.draw(REFERENCE_IMAGES)
     return read_batches(train, list_batch_places(train, batch_size), device)
 
 
-def position_mean(features: Features) -> Tensor:
+def average_positions(features: Features) -> Tensor:
     """Return the mean (N, C) of local features over their positions."""
     return features.local.mean((2, 3))
 
 
-def mean_feature(features: Sequence[Tensor]) -> Tensor:
+def average_features(features: Sequence[Tensor]) -> Tensor:
     """Return the mean (C,) of the features (N, C) of several batches."""
     return torch.cat([*features]).double().mean(0).float()
 
@@ -145,10 +145,10 @@ def mean_feature(features: Sequence[Tensor]) -> Tensor:
 def axes(work: Work) -> Axes:
     """Return the numbers of removed positions."""
     height, width = work.config["local_grid"]
-    return {"removed": removal_counts(height * width)}
+    return {"removed": choose_counts(height * width)}
 
 
-def removal_counts(positions: int) -> tuple[int, ...]:
+def choose_counts(positions: int) -> tuple[int, ...]:
     """Return about STEPS + 1 evenly spaced numbers from 0 to `positions`, both included."""
     return tuple(np.unique(np.linspace(0, positions, STEPS + 1).round().astype(int)).tolist())
 
@@ -160,11 +160,11 @@ def rows(model: Classifier, batch: Batch, reference: Reference) -> dict[str, Any
     adversarial = settings(model, batch.images, batch.labels, batch.indices)
     with torch.no_grad():
         clean, adversarial_features = model.features(batch.images), model.features(adversarial)
-        weights = to_numpy(position_weights(model, batch.images, settings.spatial_weight, clean))
+        weights = to_numpy(compute_position_weights(model, batch.images, settings.spatial_weight, clean))
         distance = to_numpy(measure_positions(clean.local - adversarial_features.local))
-        ranks = torch.from_numpy(removal_ranks(weights, distance, reference.prior, settings.seed, batch.indices))
+        ranks = torch.from_numpy(rank_positions(weights, distance, reference.prior, settings.seed, batch.indices))
         answers = [
-            answers_without(model, images, features.local, ranks.to(features.local.device), reference.fill)
+            predict_without(model, images, features.local, ranks.to(features.local.device), reference.fill)
             for images, features in ((batch.images, clean), (adversarial, adversarial_features))
         ]
         columns = {
@@ -178,7 +178,7 @@ def rows(model: Classifier, batch: Batch, reference: Reference) -> dict[str, Any
     return {f"per_image/{name}": values for name, values in columns.items()}
 
 
-def removal_ranks(
+def rank_positions(
     weights: AnyArray, distance: AnyArray, prior: AnyArray, seed: int, indices: Sequence[int]
 ) -> AnyArray:
     """Return how many positions go before each one, in each of ORDERS: (order, N, P) from weights and distance (N, P).
@@ -199,20 +199,20 @@ def removal_ranks(
     return np.argsort(order, axis=2)
 
 
-def answers_without(model: Classifier, images: Tensor, local: Tensor, ranks: Tensor, fill: Tensor) -> Tensor:
+def predict_without(model: Classifier, images: Tensor, local: Tensor, ranks: Tensor, fill: Tensor) -> Tensor:
     """Return the model's answers (N, order, removed) with the first positions of `ranks` (order, N, P) removed.
 
     A removed position of the images' local features (N, C, H, W) holds `fill` (C,) instead.
     """
 
     def answer(rank: Tensor, removed_count: int) -> Tensor:
-        return predict_classes(logits_without(model, images, local, rank < removed_count, fill))
+        return predict_classes(compute_logits_without(model, images, local, rank < removed_count, fill))
 
-    steps = removal_counts(local.shape[2] * local.shape[3])
+    steps = choose_counts(local.shape[2] * local.shape[3])
     return torch.stack([torch.stack([answer(rank, removed_count) for removed_count in steps], 1) for rank in ranks], 1)
 
 
-def logits_without(model: Classifier, images: Tensor, local: Tensor, mask: Tensor, fill: Tensor) -> Tensor:
+def compute_logits_without(model: Classifier, images: Tensor, local: Tensor, mask: Tensor, fill: Tensor) -> Tensor:
     """Return the model's logits (N, classes) with `fill` (C,) in place of the local features (N, C, H, W) at the
     positions in `mask` (N, H*W).
     """
@@ -224,7 +224,7 @@ def summarize(columns: Columns, _: Split) -> dict[str, Any]:
     """Return curves, areas under them and areas between them."""
     correct = columns["per_image/correct"]
     weights = columns["per_image/weights"]
-    area = area_under(correct, removal_counts(weights.shape[1]))
+    area = area_under(correct, choose_counts(weights.shape[1]))
     place = {name: number for number, name in enumerate(ORDERS)}
     contrasts = np.stack([area[:, :, place[second]] - area[:, :, place[first]] for first, second in CONTRASTS], 2)
     curve = np.moveaxis(rates(correct), -1, 0)

@@ -19,16 +19,16 @@ from interpret_robust.analyses.engine.analysis import Analysis
 from interpret_robust.analyses.engine.selection import Selection
 from interpret_robust.analyses.engine.settings import SourceSettings
 from interpret_robust.analyses.engine.work import Work
-from interpret_robust.attribution.gradients import gradient_map, random_targets
+from interpret_robust.attribution.gradients import compute_map, draw_targets
 from interpret_robust.attribution.scale_rules import (
     RULES,
     Rule,
     as_image,
-    degenerate,
-    deviation,
-    moments,
-    pooled_deviation,
-    scaled_maps,
+    find_degenerate,
+    measure_deviation,
+    pool_deviations,
+    scale_maps,
+    sum_moments,
 )
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.parsing import format_number
@@ -129,11 +129,13 @@ class Maps(NamedTuple):
 def prepare(work: Work) -> Context:
     """Return the settings, and the common deviation of all maps, from a first pass over them."""
     work.settings.check(len(work.split))
-    of_batches = work.over_batches(lambda batch: moments(signed_maps(work.model, batch, work.settings).maps), 3)
-    return Context(work.settings, pooled_deviation(of_batches))
+    of_batches = work.over_batches(
+        lambda batch: sum_moments(compute_signed_maps(work.model, batch, work.settings).maps), 3
+    )
+    return Context(work.settings, pool_deviations(of_batches))
 
 
-def signed_maps(model: Classifier, batch: Batch, settings: MapSettings) -> Maps:
+def compute_signed_maps(model: Classifier, batch: Batch, settings: MapSettings) -> Maps:
     """Return the maps of one batch."""
     with torch.no_grad():
         logits = model(batch.images)
@@ -143,16 +145,16 @@ def signed_maps(model: Classifier, batch: Batch, settings: MapSettings) -> Maps:
         case "predicted":
             targets = logits.argmax(1)
         case "random":
-            targets = random_targets(batch.labels, batch.indices, logits.shape[1], settings.seed)
+            targets = draw_targets(batch.labels, batch.indices, logits.shape[1], settings.seed)
     return Maps(
-        gradient_map(settings.source, model, batch.images, targets, batch.indices, settings.seed), targets, logits
+        compute_map(settings.source, model, batch.images, targets, batch.indices, settings.seed), targets, logits
     )
 
 
 def rows(model: Classifier, batch: Batch, context: Context) -> dict[str, AnyArray]:
     """Return the maps of one batch, and what each rule makes of them."""
-    maps, targets, logits = signed_maps(model, batch, context.settings)
-    unit, largest = scaled_maps(maps)
+    maps, targets, logits = compute_signed_maps(model, batch, context.settings)
+    unit, largest = scale_maps(maps)
     views = torch.stack([as_image(maps, rule, context.set_deviation).flatten(1) for rule in RULES], 1)
     columns = {
         "label": batch.labels,
@@ -162,8 +164,8 @@ def rows(model: Classifier, batch: Batch, context: Context) -> dict[str, AnyArra
         "map": unit.half(),
         "scale": largest,
         "mean": largest * unit.mean((1, 2, 3)),
-        "deviation": largest * deviation(unit),
-        "degenerate": degenerate(maps),
+        "deviation": largest * measure_deviation(unit),
+        "degenerate": find_degenerate(maps),
         "saturated": ((views == 0) | (views == 1)).float().mean(2),
         "contrast": (views - 0.5).abs().mean(2),
         "image": (255 * batch.images).round().permute(0, 2, 3, 1),

@@ -24,11 +24,18 @@ from torch import Tensor
 from interpret_robust.analyses.engine.analysis import Analysis
 from interpret_robust.analyses.engine.settings import SourceSettings
 from interpret_robust.analyses.engine.work import Work
-from interpret_robust.attacks.cycles import rows_to_compute, select_rows
+from interpret_robust.attacks.cycles import choose_rows, select_rows
 from interpret_robust.attribution import controls as filters
 from interpret_robust.attribution import probe
-from interpret_robust.attribution.gradients import gradient_map, random_targets
-from interpret_robust.attribution.scale_rules import RULES, Rule, as_image, degenerate, moments, pooled_deviation
+from interpret_robust.attribution.gradients import compute_map, draw_targets
+from interpret_robust.attribution.scale_rules import (
+    RULES,
+    Rule,
+    as_image,
+    find_degenerate,
+    pool_deviations,
+    sum_moments,
+)
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.random_numbers import make_streams
@@ -203,16 +210,18 @@ def prepare(work: Work) -> Readers:
 
 def rows(model: Classifier, batch: Batch, readers: Readers) -> dict[str, AnyArray]:
     """Return what every evaluator sees in every map and control of one batch."""
-    targets = target_classes(model, batch, readers.settings.seed)
+    targets = choose_targets(model, batch, readers.settings.seed)
     maps = [_map(model, batch, classes, readers.settings) for classes in targets]
-    shown_controls = _views(((signed_map, 0.0) for signed_map in controls(batch, maps[0], readers)), PER_IMAGE_RULES)
+    shown_controls = _views(
+        ((signed_map, 0.0) for signed_map in make_controls(batch, maps[0], readers)), PER_IMAGE_RULES
+    )
     evaluators, count = list(readers.evaluators.values()), len(batch.images)
     control_shape = (count, len(evaluators), len(CONTROLS), len(PER_IMAGE_RULES), len(SIGNS))
     columns = {
         "label": to_numpy(batch.labels),
         "runner_up": to_numpy(_runner_up(model, batch)),
         "target_class": to_numpy(targets.T),
-        "degenerate": np.stack([to_numpy(degenerate(signed_map)) for signed_map in maps], 1),
+        "degenerate": np.stack([to_numpy(find_degenerate(signed_map)) for signed_map in maps], 1),
         "image_prediction": read_by(evaluators, [batch.images])[:, :, 0],
         "evaluator_prediction": _read_maps(evaluators, maps, readers.deviations),
         "control_prediction": read_by(evaluators, shown_controls).reshape(control_shape),
@@ -223,24 +232,24 @@ def rows(model: Classifier, batch: Batch, readers: Readers) -> dict[str, AnyArra
     return {f"per_image/{name}": values for name, values in columns.items()}
 
 
-def target_classes(model: Classifier, batch: Batch, seed: int) -> Tensor:
+def choose_targets(model: Classifier, batch: Batch, seed: int) -> Tensor:
     """Return the classes whose loss is differentiated, (target, N).
 
     The true, the predicted, a random other than the true.
     """
     with torch.no_grad():
         logits = model(batch.images)
-    random = random_targets(batch.labels, batch.indices, logits.shape[1], seed)
+    random = draw_targets(batch.labels, batch.indices, logits.shape[1], seed)
     return torch.stack([batch.labels, logits.argmax(1), random])
 
 
-def controls(batch: Batch, maps: Tensor, readers: Readers) -> Iterator[Tensor]:
+def make_controls(batch: Batch, maps: Tensor, readers: Readers) -> Iterator[Tensor]:
     """Yield what stands in the place of the map of the true target, in the order of CONTROLS."""
     seed, indices = readers.settings.seed, batch.indices
     yield _map(readers.random, batch, batch.labels, readers.settings)
     yield -filters.sobel(batch.images)
-    yield filters.pixel_shuffle(maps, make_streams(seed, indices, SHUFFLE))
-    yield filters.phase_random(maps, make_streams(seed, indices, PHASES))
+    yield filters.shuffle_pixels(maps, make_streams(seed, indices, SHUFFLE))
+    yield filters.randomize_phases(maps, make_streams(seed, indices, PHASES))
     yield -maps.abs()
 
 
@@ -262,7 +271,7 @@ def _read_maps(evaluators: Sequence[Classifier], maps: Sequence[Tensor], deviati
     answers = [_read(evaluators, pair, RULES, places) for pair in (true, random)]
     is_known = (predicted[0] == true[0]).flatten(1).all(1)
     is_exact = is_known.device.type == "cpu" and all(answers_repeat(reader, maps[0][:1]) for reader in evaluators)
-    unique_places = rows_to_compute(is_known) if is_exact else places
+    unique_places = choose_rows(is_known) if is_exact else places
     of_predicted = answers[0].copy()
     for number, rule in enumerate(RULES):
         rows_to_read = places if rule == "clip-set" else unique_places
@@ -340,7 +349,7 @@ def summarize(columns: Columns, _: Split) -> dict[str, Any]:
 
 
 def _map(model: Classifier, batch: Batch, classes: Tensor, settings: ScoreSettings) -> Tensor:
-    return gradient_map(settings.source, model, batch.images, classes, batch.indices, settings.seed)
+    return compute_map(settings.source, model, batch.images, classes, batch.indices, settings.seed)
 
 
 def _views(maps: Iterable[tuple[Tensor, float]], rules: Sequence[Rule]) -> Iterator[Tensor]:
@@ -355,11 +364,11 @@ def _deviations(work: Work) -> tuple[float, ...]:
     """Return the standard deviation of the entries of all maps, for each target."""
 
     def measure(batch: Batch) -> list[float]:
-        targets = target_classes(work.model, batch, work.settings.seed)
-        return [number for target in targets for number in moments(_map(work.model, batch, target, work.settings))]
+        targets = choose_targets(work.model, batch, work.settings.seed)
+        return [number for target in targets for number in sum_moments(_map(work.model, batch, target, work.settings))]
 
     of_batches = work.over_batches(measure, 3 * len(TARGETS)).reshape(-1, len(TARGETS), 3)
-    return tuple(pooled_deviation(of_batches[:, place]) for place in range(len(TARGETS)))
+    return tuple(pool_deviations(of_batches[:, place]) for place in range(len(TARGETS)))
 
 
 def _runner_up(model: Classifier, batch: Batch) -> Tensor:

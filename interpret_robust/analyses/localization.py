@@ -21,8 +21,14 @@ from torch import nn
 from interpret_robust.analyses.engine.analysis import Analysis
 from interpret_robust.analyses.engine.settings import SourceSettings, WeightSettings
 from interpret_robust.analyses.engine.work import Work
-from interpret_robust.attribution.gradients import gradient_map, position_weights
-from interpret_robust.attribution.regions import center_prior, central, hits, object_positions, share_inside
+from interpret_robust.attribution.gradients import compute_map, compute_position_weights
+from interpret_robust.attribution.regions import (
+    find_center,
+    find_hits,
+    find_object_positions,
+    make_center_prior,
+    measure_share_inside,
+)
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.parsing import format_percent, put_beside
 from interpret_robust.core.statistics import RESAMPLES, TAILS, UNKNOWN, Interval, bootstrap_mean, rate, rates
@@ -195,19 +201,19 @@ def rows(model: Classifier, batch: Batch, search: Search) -> dict[str, AnyArray]
     with torch.no_grad():
         features = model.features(batch.images)
         predicted = predict_classes(model.classifier(features.pooled))
-    weights = to_numpy(position_weights(model, batch.images, search.weights, features))
-    own_gradient = gradient_map(search.source, model, batch.images, batch.labels, batch.indices)
+    weights = to_numpy(compute_position_weights(model, batch.images, search.weights, features))
+    own_gradient = compute_map(search.source, model, batch.images, batch.labels, batch.indices)
     gradient = to_numpy(own_gradient).astype(np.float64)
     on_pixels = batch.masks.reshape(len(labels), -1)
     of_maps = [
-        _localize(weights, object_positions(batch.masks, search.grid), search.grid),
+        _localize(weights, find_object_positions(batch.masks, search.grid), search.grid),
         _localize((gradient**2).sum(1).reshape(on_pixels.shape), on_pixels, batch.masks.shape[1:]),
     ]
     columns = {name: np.stack([of_map[name] for of_map in of_maps], axis=1) for name in of_maps[0]}
     columns |= {
         "label": labels,
         "prediction": to_numpy(predicted),
-        "magnitude_share": share_inside(np.abs(gradient).sum(1).reshape(on_pixels.shape), on_pixels),
+        "magnitude_share": measure_share_inside(np.abs(gradient).sum(1).reshape(on_pixels.shape), on_pixels),
     }
     if search.patterns is None:
         columns |= dict.fromkeys(OF_PATTERNS, np.full(len(labels), np.nan))
@@ -219,11 +225,11 @@ def rows(model: Classifier, batch: Batch, search: Search) -> dict[str, AnyArray]
 def _localize(maps: AnyArray, mask: AnyArray, grid: tuple[int, ...]) -> dict[str, AnyArray]:
     """Return how maps (N, P) over a grid lie in `mask` (N, P), and how maps that know nothing do."""
     return {
-        "share": share_inside(maps, mask),
-        "hit": hits(maps, mask),
+        "share": measure_share_inside(maps, mask),
+        "hit": find_hits(maps, mask),
         "area": mask.mean(1),
-        "center": mask @ center_prior(*grid).ravel(),
-        "center_hit": mask[:, central(*grid).ravel()].mean(1),
+        "center": mask @ make_center_prior(*grid).ravel(),
+        "center_hit": mask[:, find_center(*grid).ravel()].mean(1),
     }
 
 
@@ -243,7 +249,7 @@ def summarize(columns: Columns, _: Split) -> dict[str, Any]:
         "share/above_center": _means(share - center),
         "share/magnitude": bootstrap_mean(columns["per_image/magnitude_share"]),
         "pointing/hits": rates(hit),
-        "pointing/class_averaged": [class_averaged(hits_of_map, columns["per_image/label"]) for hits_of_map in hit.T],
+        "pointing/class_averaged": [average_classes(hits_of_map, columns["per_image/label"]) for hits_of_map in hit.T],
         "pointing/center": _means(center_hit),
         "pointing/above_center": _means(hit - center_hit),
         "pattern/share": bootstrap_mean(pattern),
@@ -258,7 +264,7 @@ def summarize(columns: Columns, _: Split) -> dict[str, Any]:
     }
 
 
-def class_averaged(hits: AnyArray, labels: AnyArray) -> Interval:
+def average_classes(hits: AnyArray, labels: AnyArray) -> Interval:
     """Return the mean over classes of the share of hits (N,), those that are NaN left out, with its bootstrap interval.
 
     Images are drawn within their class: the number of hits in a resample of a class is binomial. A class without

@@ -24,8 +24,8 @@ from torch import Tensor
 from interpret_robust.analyses.engine.analysis import Analysis
 from interpret_robust.analyses.engine.settings import SourceSettings
 from interpret_robust.attribution import captum_methods
-from interpret_robust.attribution.controls import pixel_shuffle
-from interpret_robust.attribution.gradients import gradient_map, map_promise, relative_gap
+from interpret_robust.attribution.controls import shuffle_pixels
+from interpret_robust.attribution.gradients import compute_map, map_promise, measure_relative_gap
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import NotFiniteError, UserError
 from interpret_robust.core.parsing import format_percent
@@ -136,7 +136,7 @@ def _measure(model: Classifier, batch: Batch, place: int, settings: QualitySetti
         count = len(images)
         labels, indices = label.expand(count), [index] * count
         try:
-            attribution = gradient_map(settings.source, model, images, labels, indices, settings.seed)
+            attribution = compute_map(settings.source, model, images, labels, indices, settings.seed)
         except NotFiniteError as error:
             raise NotFiniteError(error.quantity, [place]) from error
         return attribution.contiguous()  # captum takes views
@@ -156,7 +156,7 @@ def _measure(model: Classifier, batch: Batch, place: int, settings: QualitySetti
         sensitive = float(
             sensitivity_max(for_captum, image, move, perturb_radius=settings.radius, n_perturb_samples=settings.samples)
         )
-    permuted_map = pixel_shuffle(attribution, [order])
+    permuted_map = shuffle_pixels(attribution, [order])
     perturbations, changes = _changes(model, image, label, index, settings)
     infidelity, factor = forecast(attribution, perturbations, changes)
     promise = float(map_promise(settings.source, model, image, label, [index], settings.seed))
@@ -177,7 +177,7 @@ def _changes(
 ) -> tuple[Tensor, Tensor]:
     """Return by what a map is multiplied to predict each square (M, C, H, W), and the changes of the loss (M,)."""
     (squares,) = make_streams(settings.seed, [index], SQUARES)
-    masks = square_masks(squares, settings.samples, image.shape[2], image.shape[3]).to(image)
+    masks = make_square_masks(squares, settings.samples, image.shape[2], image.shape[3]).to(image)
     moves = masks * (image - image.mean((2, 3), keepdim=True))
     with torch.no_grad():
         losses = cross_entropy(model(image - moves), label.expand(settings.samples))
@@ -196,7 +196,7 @@ def forecast(attribution: Tensor, perturbations: Tensor, changes: Tensor) -> tup
     return float(rest.square().mean()), factor
 
 
-def square_masks(random: np.random.Generator, count: int, height: int, width: int) -> Tensor:
+def make_square_masks(random: np.random.Generator, count: int, height: int, width: int) -> Tensor:
     """Return masks (count, 1, H, W) that are 1 in a square of 1 / SIDE of each side at a random place, else 0."""
     sides = (max(1, height // SIDE), max(1, width // SIDE))
     tops, lefts = random.integers(0, height - sides[0] + 1, count), random.integers(0, width - sides[1] + 1, count)
@@ -221,7 +221,7 @@ def summarize(columns: Columns, _: Split) -> dict[str, Any]:
         "count/degenerate": int(np.isnan(sensitivity).sum()),
         "count/constant": int(columns["per_image/constant"].sum()),
         "count/negative": int((columns["per_image/factor"] < 0).sum()),
-        "completeness/gap": relative_gap(columns["per_image/gap"], columns["per_image/promise"]),
+        "completeness/gap": measure_relative_gap(columns["per_image/gap"], columns["per_image/promise"]),
     }
 
 

@@ -19,7 +19,7 @@ from interpret_robust.analyses.engine.analysis import Analysis
 from interpret_robust.analyses.engine.settings import BallSettings
 from interpret_robust.analyses.engine.work import Work
 from interpret_robust.attacks.noise import per_image_noise
-from interpret_robust.attacks.norms import diameter
+from interpret_robust.attacks.norms import measure_diameter
 from interpret_robust.attacks.pgd import PGD
 from interpret_robust.attacks.square import RandomSearch
 from interpret_robust.core.arrays import AnyArray
@@ -104,7 +104,7 @@ class MaskingSettings(BallSettings):
 
         In l-infinity none beyond the first that covers all images, in L2 and L1 none that does.
         """
-        largest = diameter(self.norm_name, pixels)
+        largest = measure_diameter(self.norm_name, pixels)
         if self.norm_name == "linf":
             return tuple(factor for factor in FACTORS if factor == 1 or self._eps * factor < 2 * largest)
         return tuple(factor for factor in FACTORS if factor == 1 or self._eps * factor <= largest)

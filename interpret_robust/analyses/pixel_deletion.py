@@ -25,7 +25,7 @@ from interpret_robust.analyses.engine.analysis import Analysis
 from interpret_robust.analyses.engine.settings import SourceSettings
 from interpret_robust.analyses.engine.work import Work
 from interpret_robust.attribution.controls import sobel
-from interpret_robust.attribution.gradients import gradient_map
+from interpret_robust.attribution.gradients import compute_map
 from interpret_robust.attribution.imputation import impute_pixels
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.parsing import format_percent
@@ -156,7 +156,7 @@ def axes(_: Work) -> Axes:
 def rows(model: Classifier, batch: Batch, reference: Reference) -> dict[str, AnyArray]:
     """Return outcomes of one batch, whole and with pixels replaced."""
     settings = reference.settings
-    maps = gradient_map(settings.source, model, batch.images, batch.labels, batch.indices, settings.seed)
+    maps = compute_map(settings.source, model, batch.images, batch.labels, batch.indices, settings.seed)
     importance = _magnitude(maps)
     with torch.no_grad():
         predicted = predict_classes(model(batch.images))
@@ -208,14 +208,14 @@ class _Replacement:
 
     def replace(self, ranks: AnyArray, rule: str, percent: int) -> AnyArray:
         """Return the images with so many percent of their pixels deleted or inserted, by their ranks (N, P)."""
-        mask = replaced_pixels(ranks, rule, percent)
+        mask = replace_pixels(ranks, rule, percent)
         if rule.startswith("ROAD"):
             sources = zip(self.images, mask, self.noise, strict=True)
             return np.stack([impute_pixels(image, places, self.color, noise) for image, places, noise in sources])
         return np.where(mask.reshape(len(mask), 1, *self.images.shape[2:]), self.fill, self.images)
 
 
-def pixel_ranks(scores: AnyArray, chance: AnyArray, rule: str) -> AnyArray:
+def rank_pixels(scores: AnyArray, chance: AnyArray, rule: str) -> AnyArray:
     """Return how many pixels a rule moves before each one, (N, P).
 
     The largest of `scores` (N, P) go first, or the smallest where the rule says so. Pixels of equal scores go in the
@@ -224,7 +224,7 @@ def pixel_ranks(scores: AnyArray, chance: AnyArray, rule: str) -> AnyArray:
     return np.argsort(np.lexsort((chance, scores if rule == "ROAD least first" else -scores)), axis=1)
 
 
-def replaced_pixels(ranks: AnyArray, rule: str, percent: int) -> AnyArray:
+def replace_pixels(ranks: AnyArray, rule: str, percent: int) -> AnyArray:
     """Return which pixels (N, P) a rule replaces when so many percent of them are moved, by their ranks."""
     is_moved: AnyArray = ranks < round(percent / 100 * ranks.shape[1])
     return ~is_moved if rule == "insertion" else is_moved
@@ -235,7 +235,7 @@ def _answers(
 ) -> AnyArray:
     """Return whether answers are right, and the probability of the predicted class: (2, percent, N)."""
     correct, probability = [], []
-    ranks = pixel_ranks(scores, replacement.chance, rule)
+    ranks = rank_pixels(scores, replacement.chance, rule)
     for percent in PERCENTS:
         images = torch.from_numpy(replacement.replace(ranks, rule, percent)).to(batch.images.device)
         logits = model(images)
@@ -258,13 +258,13 @@ def summarize(columns: Columns, _: Split) -> dict[str, Any]:
         "probability/mean": finite_column_means(columns["per_image/probability"]),
         "area/accuracy": finite_column_means(accuracy),
         "area/probability": finite_column_means(probability),
-        "advantage/accuracy": finite_column_means(advantages(accuracy)),
-        "advantage/probability": finite_column_means(advantages(probability)),
+        "advantage/accuracy": finite_column_means(compare_orders(accuracy)),
+        "advantage/probability": finite_column_means(compare_orders(probability)),
         "count/constant": int(columns["per_image/constant"].sum()),
     }
 
 
-def advantages(areas: AnyArray) -> AnyArray:
+def compare_orders(areas: AnyArray) -> AnyArray:
     """Return by how much the first order of each contrast is better than the second: (N, rule, contrast), from areas
     (N, order, rule).
     """

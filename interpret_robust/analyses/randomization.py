@@ -23,8 +23,8 @@ from torch import Tensor
 from interpret_robust.analyses.engine.analysis import Analysis
 from interpret_robust.analyses.engine.settings import WeightSettings
 from interpret_robust.analyses.engine.work import Work
-from interpret_robust.attribution.gradients import position_weights
-from interpret_robust.attribution.regions import object_positions, share_inside
+from interpret_robust.attribution.gradients import compute_position_weights
+from interpret_robust.attribution.regions import find_object_positions, measure_share_inside
 from interpret_robust.attribution.scale_rules import as_image
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.parsing import format_number
@@ -153,11 +153,11 @@ class Look(NamedTuple):
 def _look(network: Classifier, batch: Batch, cascade: Cascade) -> Look:
     gradient = loss_gradient(network, batch.images, batch.labels)
     magnitude: Tensor = torch.linalg.vector_norm(gradient, dim=1)
-    weights = to_numpy(position_weights(network, batch.images, cascade.weights))
+    weights = to_numpy(compute_position_weights(network, batch.images, cascade.weights))
     with torch.no_grad():
         answers = to_numpy(predict_classes(cascade.evaluator(as_image(-gradient, "clip", 0.0))))
     flat = {"magnitude": to_numpy(magnitude.flatten(1)), "gradient": to_numpy(gradient.flatten(1)), "weights": weights}
-    return Look(magnitude, weights, answers, {name: unit_ranks(values) for name, values in flat.items()})
+    return Look(magnitude, weights, answers, {name: normalize_ranks(values) for name, values in flat.items()})
 
 
 class Place(NamedTuple):
@@ -172,7 +172,7 @@ def _object(batch: Batch, grid: tuple[int, int]) -> Place:
         return Place(*(np.full((len(batch.images), 1), np.nan) for _ in range(2)))
     return Place(
         batch.masks.reshape(len(batch.masks), -1).astype(np.float64),
-        object_positions(batch.masks, grid).astype(np.float64),
+        find_object_positions(batch.masks, grid).astype(np.float64),
     )
 
 
@@ -181,12 +181,12 @@ def _scores(look: Look, original: Look, place: Place) -> dict[str, AnyArray]:
     return scores | {
         "ssim": to_numpy(structural_similarity(look.magnitude, original.magnitude)),
         "evaluator_prediction": look.evaluator_prediction,
-        "gradient_on_object": share_inside(to_numpy(look.magnitude.flatten(1)), place.pixels),
-        "weights_on_object": share_inside(look.weights, place.positions),
+        "gradient_on_object": measure_share_inside(to_numpy(look.magnitude.flatten(1)), place.pixels),
+        "weights_on_object": measure_share_inside(look.weights, place.positions),
     }
 
 
-def unit_ranks(rows: AnyArray) -> AnyArray:
+def normalize_ranks(rows: AnyArray) -> AnyArray:
     """Return mean ranks of each row (N, K), about zero and of length one; NaN for a row that is constant or has NaN."""
     ranks = rank_rows(rows)
     ranks -= ranks.mean(1, keepdims=True)
@@ -217,7 +217,7 @@ def summarize(columns: Columns, _: Split) -> dict[str, Any]:
     """Return means of every score at every stage, and the gate."""
     paths = [f"per_image/{path}" for path, _ in SCORES.values()]
     mean = np.stack([finite_column_means(columns[path]) for path in paths])
-    random = another_mean(mean[:, -RANDOM_NETWORKS:, 0])
+    random = predict_another_mean(mean[:, -RANDOM_NETWORKS:, 0])
     _, low, high = np.moveaxis(mean[:, :-RANDOM_NETWORKS], 2, 0)
     is_inside = (high >= random[:, 1:2]) & (low <= random[:, 2:])
     unknown = np.isnan(low).any(1) | np.isnan(random).any(1)
@@ -232,7 +232,7 @@ def summarize(columns: Columns, _: Split) -> dict[str, Any]:
     }
 
 
-def another_mean(means: AnyArray) -> AnyArray:
+def predict_another_mean(means: AnyArray) -> AnyArray:
     """Return the mean of `means` (K, networks) and the 95 % prediction interval of another network's: (K, 3).
 
     Normal means: m +- t s sqrt(1 + 1/n), with Student's t of n - 1 degrees of freedom.

@@ -12,11 +12,11 @@ from torch import nn
 from interpret_robust import analyses
 from interpret_robust.analyses.engine.work import Work
 from interpret_robust.api.answers import Answer, Answers, temporary_answer, temporary_folder
-from interpret_robust.api.arguments import check_images, check_path, members, plain
+from interpret_robust.api.arguments import check_images, check_members, check_path, make_plain
 from interpret_robust.api.data import Data, open_dataset
-from interpret_robust.api.help import settings_of_analyses, with_options
+from interpret_robust.api.help import add_options, list_settings
 from interpret_robust.api.model import Model
-from interpret_robust.api.wording import words_of_python
+from interpret_robust.api.wording import use_python_words
 from interpret_robust.core import device as devices
 from interpret_robust.core.errors import UserError, check_truth, describe, type_name, unknown
 from interpret_robust.core.plugins import import_object
@@ -35,8 +35,8 @@ def analyze(name: str, model: Model, data: Data | None = None, **options: Any) -
 def analyze(name: str, model: Sequence[Model], data: Data | None = None, **options: Any) -> Answers: ...
 
 
-@with_options(settings_of_analyses())
-@words_of_python()
+@add_options(list_settings())
+@use_python_words()
 def analyze(name: str, model: Model | Sequence[Model], data: Data | None = None, **options: Any) -> Answer | Answers:
     """Ask a question of a model, or of several.
 
@@ -65,12 +65,12 @@ def analyze(name: str, model: Model | Sequence[Model], data: Data | None = None,
     if isinstance(model, Model):
         return ask(name, model, data, **options)
     if isinstance(model, str | Path | nn.Module):
-        raise no_model(model)
-    models = members(model, Model, "model to ask", "what ir.load returns")
+        raise refuse_model(model)
+    models = check_members(model, Model, "model to ask", "what ir.load returns")
     return Answers([ask(name, each_model, data, **options) for each_model in models])
 
 
-def no_model(value: Any) -> UserError:
+def refuse_model(value: Any) -> UserError:
     """Return the error for what stands where a model of `load` is needed."""
     if isinstance(value, str | Path):
         return UserError(f"{value} is the name of a model: give ir.load({str(value)!r}).")
@@ -116,13 +116,13 @@ def ask(
         >>> ask("robustness", model, limit=3, pgd=2, cw="none").result.count
         3
     """
-    limit, batch_size = plain(limit), plain(batch_size)
+    limit, batch_size = make_plain(limit), make_plain(batch_size)
     check_images("limit", limit, "all")
     check_images("batch_size", batch_size, "250, fewer of images over 64x64")
     _check_evaluators(evaluators)
     name = update_name(name)
-    if name not in analyses.names():
-        raise unknown("analysis", name, analyses.names())
+    if name not in analyses.list_names():
+        raise unknown("analysis", name, analyses.list_names())
     analysis = analyses.get(name)
     settings = _checked_settings(name, analysis.settings, settings)
     if analysis.readers == "evaluators" and not evaluators:
@@ -157,7 +157,7 @@ def _check_evaluators(evaluators: Any) -> None:
         raise UserError(f"evaluators are {describe(evaluators)}: give a list of what ir.load returns.")
     for place, evaluator in enumerate(evaluators):
         if not isinstance(evaluator, Model):
-            raise UserError(f"evaluators[{place}]: {no_model(evaluator)}")
+            raise UserError(f"evaluators[{place}]: {refuse_model(evaluator)}")
 
 
 OPTIONS = ("batch_size", "device", "evaluators", "limit", "recalibrate", "split")
@@ -171,7 +171,7 @@ def _checked_settings(name: str, kind: Any, settings: dict[str, Any]) -> dict[st
     """
     by_name = {field.name: field for field in fields(kind)}
     values = {}
-    for setting, value in zip(settings, map(plain, settings.values()), strict=True):
+    for setting, value in zip(settings, map(make_plain, settings.values()), strict=True):
         if setting not in by_name:
             raise unknown(f"option of {name}", setting, [*by_name, *OPTIONS])
         expected = by_name[setting].type
@@ -196,7 +196,12 @@ def _as_text(name: str, setting: Field[Any], value: Any) -> str:
     if callable(value) and "<" not in reference and import_object(reference) is value:
         return reference
     is_of_numbers = setting.default == "none" or not str(setting.default).strip("0123456789,")
-    if is_of_numbers and isinstance(value, list | tuple) and value and all(type(plain(item)) is int for item in value):
+    if (
+        is_of_numbers
+        and isinstance(value, list | tuple)
+        and value
+        and all(type(make_plain(item)) is int for item in value)
+    ):
         return ",".join(str(item) for item in value)
     right = f"text there, such as {setting.default!r}{', or whole numbers' * is_of_numbers}"
     if "function" in setting.metadata.get("help", ""):
@@ -219,7 +224,7 @@ def open(path: str | Path) -> Answer: ...
 def open(path: list[str | Path] | list[Path] | list[str]) -> Answers: ...
 
 
-@words_of_python()
+@use_python_words()
 def open(path: str | Path | list[str | Path] | list[Path] | list[str]) -> Answer | Answers:
     """Return the answer in a file of `irt analyze` or of `Answer.save`: the same object as `analyze` gives.
 
@@ -232,7 +237,7 @@ def open(path: str | Path | list[str | Path] | list[Path] | list[str]) -> Answer
     """
     if isinstance(path, str | Path):
         return _read(path)
-    files = members(path, str | Path, "path", "that of an analysis file")
+    files = check_members(path, str | Path, "path", "that of an analysis file")
     return Answers([_read(file) for file in files])
 
 
@@ -247,7 +252,7 @@ def questions() -> dict[str, str]:
         >>> ir.questions()["masking"]
         'Does a model hide its gradients, so that attacks that follow them fail? (signs of gradient masking)'
     """
-    return {name: analyses.about(name) for name in analyses.names()}
+    return {name: analyses.about(name) for name in analyses.list_names()}
 
 
 def _own_dataset(subject: Subject) -> Dataset:

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from interpret_robust import analyses, figures
 from interpret_robust.analyses.engine import printing
 from interpret_robust.api.arguments import check_path
-from interpret_robust.api.wording import words_of_python
+from interpret_robust.api.wording import use_python_words
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError, check_truth, find_nearest
 from interpret_robust.core.files import replace_file
@@ -359,19 +359,19 @@ def _rename(data: Any) -> Any:
     return data.rename({name: today for name, today in names.items() if name != today}).assign_attrs(attributes)
 
 
-@words_of_python()
+@use_python_words()
 def _figure(results: Sequence[hdf5.Result], path: str | Path | None, panel: str | None) -> Figure:
     target = None if path is None else Path(check_path("path", path))
     drawing = compose(results[0].analysis, results, panel)
     if target is not None:
         with Lock(target.with_suffix(".png")):
-            saving.save(drawing, target.parent, target.stem, saving.inputs(results), read_package_version())
+            saving.save(drawing, target.parent, target.stem, saving.list_inputs(results), read_package_version())
     return drawing.figure
 
 
 def _text(results: Sequence[hdf5.Result]) -> str:
     """Return the tables that the command prints of some results."""
-    return with_captions(printing.rows_of(results))
+    return with_captions(printing.make_tables(results))
 
 
 def _html(results: Sequence[hdf5.Result]) -> str:
@@ -380,7 +380,7 @@ def _html(results: Sequence[hdf5.Result]) -> str:
 
     from interpret_robust.study.report.embedding import data_url
 
-    images = [_image(_figure(results, None, panel), data_url) for panel in figures.plots(results[0].analysis)]
+    images = [_image(_figure(results, None, panel), data_url) for panel in figures.list_plots(results[0].analysis)]
     return f"<pre>{escape(_text(results))}</pre>{''.join(images)}"
 
 

@@ -11,13 +11,13 @@ import numpy as np
 from interpret_robust.core.errors import UserError, describe
 
 
-def members(values: Any, kind: Any, noun: str, right: str) -> list[Any]:
+def check_members(values: Any, kind: Any, noun: str, right: str) -> list[Any]:
     """Return the members of a list, each of which is of a kind.
 
     Raises UserError for a list without members, and for anything of another kind, in a list or instead of one.
 
     Example:
-        >>> members(range(3), int, "number", "a whole number")
+        >>> check_members(range(3), int, "number", "a whole number")
         [0, 1, 2]
     """
     found = [*values] if isinstance(values, Iterable) else [values]
@@ -29,11 +29,11 @@ def members(values: Any, kind: Any, noun: str, right: str) -> list[Any]:
     return found
 
 
-def plain(value: Any) -> Any:
+def make_plain(value: Any) -> Any:
     """Return a number of NumPy as one of Python, which a file can hold, and anything else as it is.
 
     Example:
-        >>> plain(np.int64(3)), plain("l2")
+        >>> make_plain(np.int64(3)), plain("l2")
         (3, 'l2')
     """
     return value.item() if isinstance(value, np.generic) else value

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from interpret_robust.api.arguments import check_path
-from interpret_robust.api.wording import words_of_python
+from interpret_robust.api.wording import use_python_words
 from interpret_robust.core.errors import UserError, describe
 from interpret_robust.datasets import Dataset
 from interpret_robust.datasets import load as load_dataset
@@ -19,7 +19,7 @@ Data = Dataset | str | Path
 """
 
 
-@words_of_python()
+@use_python_words()
 def samples(data: Data, count: int, *, split: str = "test") -> tuple[Tensor, Tensor]:
     """Return `count` images of a split and their labels: the first ones, or a fair draw, see `Split.draw`.
 

@@ -8,7 +8,7 @@ from dataclasses import fields
 from typing import Any, TypeVar
 
 from interpret_robust import analyses
-from interpret_robust.analyses.engine.options import Setting, options_of
+from interpret_robust.analyses.engine.options import Setting, read_options
 from interpret_robust.models.card import Card
 from interpret_robust.results.names import radius
 from interpret_robust.training.recipe import meanings
@@ -26,7 +26,7 @@ POINTER = "    `irt analyze {} --help` lists its settings."
 """What is said of an analysis of an installed package."""
 
 
-def with_options(listing: str) -> Callable[[Function], Function]:
+def add_options(listing: str) -> Callable[[Function], Function]:
     """Return a decorator that adds a list of options to the docstring of a function."""
 
     def decorate(function: Function) -> Function:
@@ -36,28 +36,28 @@ def with_options(listing: str) -> Callable[[Function], Function]:
     return decorate
 
 
-def settings_of_analyses() -> str:
+def list_settings() -> str:
     """Return the questions, each with its settings: name, default, and what it means.
 
     An analysis of an installed package is named without its settings, since they are known only once it is imported.
     """
     own_names = analyses.own_names()
     parts = ["Questions, and the settings of each with their defaults:"]
-    for name in analyses.names():
+    for name in analyses.list_names():
         title = textwrap.fill(f"{name}: {analyses.about(name)}", WIDTH)
-        lines = map(_setting, options_of(name).settings) if name in own_names else [POINTER.format(name)]
+        lines = map(_setting, read_options(name).settings) if name in own_names else [POINTER.format(name)]
         parts.append(_listing(title, lines))
     return "\n\n".join(parts)
 
 
-def recipe_fields(dataset: str) -> str:
+def list_recipe_fields(dataset: str) -> str:
     """Return the fields of a recipe, with their values in the recipe of a dataset and what each means."""
     recipe = recipe_of(None, dataset)
     lines = (_line(name, getattr(recipe, name), meaning) for name, meaning in meanings().items())
     return _listing(f"Fields of the recipe, with their values for {dataset}:", lines)
 
 
-def card_fields() -> str:
+def list_card_fields() -> str:
     """Return the fields of a card but for the model itself, with what each means."""
     defaults: Mapping[str, Any] = {field.name: field.default for field in fields(Card)}
     _, _, section = (inspect.getdoc(Card) or "").partition("Attributes:")

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from interpret_robust.analyses.engine.settings import check_seed
-from interpret_robust.api.arguments import check_images, check_path, check_text, plain
+from interpret_robust.api.arguments import check_images, check_path, check_text, make_plain
 from interpret_robust.api.data import Data, name_of, open_dataset
-from interpret_robust.api.help import card_fields, recipe_fields, with_options
-from interpret_robust.api.wording import as_arguments, words_of_python
+from interpret_robust.api.help import add_options, list_card_fields, list_recipe_fields
+from interpret_robust.api.wording import as_arguments, use_python_words
 from interpret_robust.core.device import exact
 from interpret_robust.core.errors import DoubtWarning, UserError, check_truth, describe, unknown
 from interpret_robust.core.folders import Folders
@@ -69,7 +69,7 @@ class Model(nn.Module):
         logits: Tensor = self.network(images)
         return logits
 
-    @words_of_python()
+    @use_python_words()
     def features(self, images: Tensor) -> Features:
         """Return local features (N, C, H, W), attention (N, H*W) or None, and pooled features (N, C) of images."""
         return self.network.features(images)
@@ -156,8 +156,8 @@ def _answer_alike(network: Classifier, original: Classifier, subject: Subject) -
     return is_same(answer.logits.detach().cpu(), expected.logits.detach()) and not bool(is_other_slope)
 
 
-@with_options(card_fields())
-@words_of_python()
+@add_options(list_card_fields())
+@use_python_words()
 def load(model: str | Path | nn.Module, data: Data | None = None, **card: Any) -> Model:
     """Return a model to ask questions of.
 
@@ -236,7 +236,7 @@ def _remedy(model: object) -> str:
 
 def _as_entry(name: str, value: Any) -> Any:
     """Return a value as a card holds it: as text paths, the number of a part of the answer, and what normalizes."""
-    value = plain(value)
+    value = make_plain(value)
     if name == "normalize" and isinstance(value, list | tuple):
         return _as_numbers(value)
     is_text = isinstance(value, Path) or (name == "logits" and type(value) is int)
@@ -259,11 +259,11 @@ def _as_pairs(arguments: Any) -> tuple[tuple[str, Any], ...]:
         by_name = {None: arguments}
     if not all(isinstance(name, str) for name in by_name):
         raise UserError(f"arguments are {describe(arguments)}: give a dict by name, such as {{'num_classes': 10}}.")
-    return tuple((name, plain(value)) for name, value in by_name.items())
+    return tuple((name, make_plain(value)) for name, value in by_name.items())
 
 
-@with_options(recipe_fields("cluttered-digits"))
-@words_of_python()
+@add_options(list_recipe_fields("cluttered-digits"))
+@use_python_words()
 def train(
     variant: str,
     dataset: str | Path = "cluttered-digits",
@@ -310,7 +310,7 @@ def train(
     check_truth("overwrite", overwrite)
     check_truth("log", log)
     root = Path(check_path("root", root))
-    limit, seed = plain(limit), plain(seed)
+    limit, seed = make_plain(limit), make_plain(seed)
     check_images("limit", limit, "all")
     check_seed(seed)
     base = recipe_of(recipe, dataset, architecture=architecture)
@@ -324,7 +324,7 @@ def train(
         architecture,
         variant,
         seed,
-        change(base, {name: plain(value) for name, value in changes.items()}),
+        change(base, {name: make_plain(value) for name, value in changes.items()}),
         folder,
         device,
         limit,

@@ -35,7 +35,7 @@ def as_arguments(sentence: str) -> str:
 
 
 @contextmanager
-def words_of_python() -> Iterator[None]:
+def use_python_words() -> Iterator[None]:
     """Let a mistake inside of this name arguments where the commands name options."""
     try:
         yield

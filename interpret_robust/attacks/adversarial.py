@@ -5,7 +5,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from interpret_robust.attacks.network import batch_norm_mode
+from interpret_robust.attacks.network import switch_batch_norm
 from interpret_robust.attacks.norms import make_ball
 from interpret_robust.attacks.settings import Norm
 from interpret_robust.core.errors import NotFiniteError
@@ -22,7 +22,7 @@ def check_adversarial(model: nn.Module, adversarial: Tensor, images: Tensor, eps
     """
     if bool(adversarial.isnan().any()):
         (places,) = adversarial.isnan().flatten(1).any(1).nonzero(as_tuple=True)
-        with batch_norm_mode(model, "eval"), torch.no_grad():
+        with switch_batch_norm(model, "eval"), torch.no_grad():
             is_answered = ~model(images[places]).isnan().any(1)
         if bool(is_answered.any()):
             raise NotFiniteError("gradients of the loss", places[is_answered].tolist())
@@ -35,7 +35,7 @@ def check_adversarial(model: nn.Module, adversarial: Tensor, images: Tensor, eps
     return adversarial
 
 
-def outcomes(label: Classes, clean: Classes, adversarial: Classes) -> dict[str, npt.NDArray[np.bool_]]:
+def split_outcomes(label: Classes, clean: Classes, adversarial: Classes) -> dict[str, npt.NDArray[np.bool_]]:
     """Return which images (N,) that are right without the attack are right under it, and which are not, from
     predictions.
     """

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from interpret_robust.attacks.adversarial import check_adversarial
-from interpret_robust.attacks.network import batch_norm_mode, freeze_weights
+from interpret_robust.attacks.network import freeze_weights, switch_batch_norm
 from interpret_robust.attacks.noise import Noise
 from interpret_robust.attacks.norms import Ball, check_reach, make_ball
 from interpret_robust.attacks.settings import Norm, check_numbers
@@ -306,7 +306,7 @@ def _logits(model: nn.Module, images: Tensor) -> Tensor:
 @contextmanager
 def _attackable(model: nn.Module) -> Iterator[nn.Module]:
     """Yield the model by its running statistics, with weights that ask for no gradients; both as before afterwards."""
-    with batch_norm_mode(model, "eval"), freeze_weights(model):
+    with switch_batch_norm(model, "eval"), freeze_weights(model):
         on_cpu = all(weights.device.type == "cpu" for weights in model.parameters())
         yield fold(model) if on_cpu and isinstance(model, Classifier) else model
 

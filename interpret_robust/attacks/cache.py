@@ -33,7 +33,7 @@ _readings: dict[tuple[Hashable, ...], _Reading] = {}
 
 
 @contextmanager
-def shared_attacks(model: nn.Module, identity: Hashable | None) -> Iterator[None]:
+def share_attacks(model: nn.Module, identity: Hashable | None) -> Iterator[None]:
     """Share attacks on `model` with models of equal identity while this is entered; None shares nothing.
 
     What is kept of models of another identity is dropped.
@@ -63,7 +63,7 @@ def read(
     """Yield (step, iterate (N, C, H, W)) for each of `steps`, as `compute` does for counts like `counts`.
 
     Args:
-        model: nothing is kept of one that is not entered in `shared_attacks`.
+        model: nothing is kept of one that is not entered in `share_attacks`.
         attack: all that decides an iterate beside the model and the inputs.
         inputs: images (N, C, H, W), starts of their shape, labels (N,).
         steps: rising.

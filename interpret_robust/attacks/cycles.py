@@ -83,7 +83,7 @@ def read_at(
         if step >= FIRST_CHECK:
             periods = _periods(visit, history)
             granule = granule or (choose_granule() if bool(periods.any()) else 0)
-            keep = rows_to_compute(periods > 0, granule) if granule else active
+            keep = choose_rows(periods > 0, granule) if granule else active
             if len(keep) < len(active):
                 for later in (reading for reading in steps if reading > step):
                     whole = predictions.setdefault(later, torch.empty_like(start))
@@ -116,7 +116,7 @@ def _periods(visit: Visit, history: Sequence[Visit]) -> Tensor:
     return periods
 
 
-def rows_to_compute(is_known: Tensor, granule: int = GRANULE) -> Tensor:
+def choose_rows(is_known: Tensor, granule: int = GRANULE) -> Tensor:
     """Return the places of rows (N,) that are not known, in order, filled up to a multiple of `granule`."""
     order = torch.argsort(is_known.to(torch.int64), stable=True)
     count = int((~is_known).sum())

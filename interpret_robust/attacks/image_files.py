@@ -56,7 +56,7 @@ def open_arrays(path: Path) -> Iterator[Arrays]:
         yield _datasets(file)
 
 
-def image_name(path: Path, arrays: Arrays, key: str | None) -> str:
+def name_image(path: Path, arrays: Arrays, key: str | None) -> str:
     """Return the name of the array of images: the one that `key` names, or the only one of four axes, else of three.
 
     Of several, the only one that has `adv` in its name. Raises UserError where that leaves none or more than one.
@@ -91,7 +91,7 @@ def _is_own(arrays: Arrays) -> bool:
     )
 
 
-def neighbors_of(arrays: Arrays, name: str) -> Arrays:
+def list_neighbors(arrays: Arrays, name: str) -> Arrays:
     """Return the other arrays of the group that `name` is in, by their names there."""
     group = name.rpartition("/")[0]
     return {

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from interpret_robust.attacks.network import batch_norm_mode
+from interpret_robust.attacks.network import switch_batch_norm
 from interpret_robust.attacks.norms import TOLERANCE
 from interpret_robust.core.errors import UserError
 
@@ -36,7 +36,7 @@ def check_fit(model: nn.Module, images: Tensor, labels: Tensor) -> None:
     """
     if images.shape[3] in (1, 3) and images.shape[1] not in (1, 3):
         raise UserError(f"images have shape {tuple(images.shape)}, channels last: give (N, C, H, W).")
-    with batch_norm_mode(model, "eval"), torch.no_grad():
+    with switch_batch_norm(model, "eval"), torch.no_grad():
         classes = model(images[:1].float()).shape[-1]
     if (highest := int(labels.max())) >= classes:
         raise UserError(f"a label is {highest}, and the model has {classes} classes, which count from 0.")

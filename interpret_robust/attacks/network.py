@@ -53,7 +53,7 @@ def as_classifier(model: nn.Module) -> nn.Module:
 
 
 @contextmanager
-def batch_norm_mode(model: nn.Module, mode: BatchNormMode) -> Iterator[None]:
+def switch_batch_norm(model: nn.Module, mode: BatchNormMode) -> Iterator[None]:
     """Put the whole model in `mode`, and give each module its own mode back, also after an exception."""
     modes = [(module, module.training) for module in model.modules()]
     try:

@@ -224,14 +224,14 @@ def make_ball(norm: Norm, eps: float) -> Ball:
     return BALLS[norm](eps)
 
 
-def diameter(norm: Norm, pixels: int) -> float:
+def measure_diameter(norm: Norm, pixels: int) -> float:
     """Return the largest distance of two images of so many numbers in [0, 1]."""
     return {"linf": 1.0, "l2": math.sqrt(pixels), "l1": float(pixels)}[norm]
 
 
 def check_reach(norm: Norm, eps: float, pixels: int) -> None:
     """Raise UserError where a ball holds all images of so many numbers: such a radius is in another unit or norm."""
-    if eps > (largest := diameter(norm, pixels)):
+    if eps > (largest := measure_diameter(norm, pixels)):
         raise UserError(
             f"eps is {eps:g}: in {NORM_TEXTS[norm]} no two images of {pixels} numbers in [0, 1] are farther apart than "
             f"{largest:.4g}, so give less (the unit is pixels in [0, 1], not 0 to 255)."

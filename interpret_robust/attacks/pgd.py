@@ -23,10 +23,10 @@ from interpret_robust.attacks import cache
 from interpret_robust.attacks.adversarial import check_adversarial
 from interpret_robust.attacks.cycles import FINE_GRANULE, FIRST_CHECK, GRANULE, read_at
 from interpret_robust.attacks.inputs import check_fit, check_pixels, check_tensors
-from interpret_robust.attacks.network import as_classifier, batch_norm_mode, check_weights, freeze_weights
+from interpret_robust.attacks.network import as_classifier, check_weights, freeze_weights, switch_batch_norm
 from interpret_robust.attacks.noise import Noise, per_image_noise
 from interpret_robust.attacks.norms import check_reach, make_ball
-from interpret_robust.attacks.settings import BatchNormMode, LossName, Norm, check_numbers, default_step
+from interpret_robust.attacks.settings import BatchNormMode, LossName, Norm, check_numbers, choose_step
 from interpret_robust.core.errors import UserError, check_truth, describe
 from interpret_robust.models import Classifier
 from interpret_robust.models.classifier import answers_repeat
@@ -74,7 +74,7 @@ class PGD:
 
     def __post_init__(self) -> None:
         if self.step_size is None and isinstance(self.eps, Real) and not isinstance(self.eps, bool):
-            object.__setattr__(self, "step_size", default_step(self.eps, self.norm))
+            object.__setattr__(self, "step_size", choose_step(self.eps, self.norm))
         check_numbers(self.eps, self.step_size, self.steps, self.restarts, self.loss, self.batch_norm, self.norm)
         check_truth("random_start", self.random_start)
         check_truth("targeted", self.targeted)
@@ -118,7 +118,7 @@ class PGD:
     def search(self, model: nn.Module, images: Tensor, labels: Tensor, noise: Noise) -> Tensor:
         """Attack as a call does, but without a look at what was found, for which a GPU would have to stop."""
         images = images.float()
-        with batch_norm_mode(model, self.batch_norm), freeze_weights(model):
+        with switch_batch_norm(model, self.batch_norm), freeze_weights(model):
             model = as_classifier(model)
             if isinstance(model, Classifier) and self.batch_norm == "eval" and images.device.type == "cpu":
                 model = fold(model)

@@ -22,11 +22,11 @@ et al. 2020 (https://arxiv.org/abs/2002.11569) train with 15/128. In L1 it is th
 """
 
 
-def default_step(eps: float, norm: Norm) -> float:
+def choose_step(eps: float, norm: Norm) -> float:
     """Return the length of a step where none is named. Raises UserError for a norm that there is not.
 
     Example:
-        >>> default_step(0.5, "l2")
+        >>> choose_step(0.5, "l2")
         0.0625
     """
     check_norm(norm)

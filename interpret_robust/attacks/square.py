@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from interpret_robust.attacks.adversarial import check_adversarial
-from interpret_robust.attacks.network import batch_norm_mode
+from interpret_robust.attacks.network import switch_batch_norm
 from interpret_robust.attacks.norms import check_reach, make_ball
 from interpret_robust.attacks.proposals import Proposals, make_proposals
 from interpret_robust.attacks.settings import Norm, check_numbers
@@ -71,7 +71,7 @@ class RandomSearch:
         check_reach(self.norm, self.eps, math.prod(images.shape[1:]))
         proposals = make_proposals(self.norm, make_ball(self.norm, self.eps))
         start, draws = self._draw(proposals, images, of_image)
-        with batch_norm_mode(model, "eval"):
+        with switch_batch_norm(model, "eval"):
             best = proposals.start(images, start)
             losses = margin_loss(model(best).float(), labels)
             for query in range(1, self.queries):

@@ -14,7 +14,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from interpret_robust.attacks.image_files import CLEAN_NAMES, LABEL_NAMES, Arrays, image_name, neighbors_of, open_arrays
+from interpret_robust.attacks.image_files import (
+    CLEAN_NAMES,
+    LABEL_NAMES,
+    Arrays,
+    list_neighbors,
+    name_image,
+    open_arrays,
+)
 from interpret_robust.attacks.norms import TOLERANCE, make_ball
 from interpret_robust.attacks.settings import Norm, check_numbers, resolve_ball
 from interpret_robust.core import progress
@@ -103,8 +110,8 @@ def verify(
     norm_name, eps = resolve_ball(norm, eps, subject.job.get("recipe", {}))
     check_numbers(eps, 0, 0, norm=norm_name)
     with open_arrays(path) as arrays:
-        name = image_name(path, arrays, key)
-        images, neighbors = Images(path, arrays[name], dataset.image_shape), neighbors_of(arrays, name)
+        name = name_image(path, arrays, key)
+        images, neighbors = Images(path, arrays[name], dataset.image_shape), list_neighbors(arrays, name)
         kind = f"{split} split of {dataset.name}"
         clean = _choose(images, neighbors, dataset.split(split), kind)
         _check_labels(path, neighbors, clean, kind)

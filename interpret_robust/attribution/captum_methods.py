@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from interpret_robust.attribution.layer_rules import OF_CHANGES, OF_RELU, check_steps, layers_with_rule
-from interpret_robust.attribution.steps import copied_inputs
+from interpret_robust.attribution.layer_rules import OF_CHANGES, OF_RELU, check_steps, list_layers_with_rule
+from interpret_robust.attribution.steps import copy_inputs
 from interpret_robust.core.errors import UserError, unknown
 from interpret_robust.core.plugins import quote_error
 from interpret_robust.core.random_numbers import preserve_random_numbers
@@ -61,7 +61,7 @@ LEFT_OUT = ("FeaturePermutation", "ShapleyValues", "LRP")
 every order of all features; the third has rules for few kinds of layers, and none for a loss."""
 
 
-def names() -> list[str]:
+def list_names() -> list[str]:
     """Return the methods there are: those of captum that attribute to the input."""
     methods = []
     library = _library()
@@ -94,8 +94,8 @@ def _requirements(function: Any) -> set[str]:
 
 def check_method(name: str) -> str:
     """Return the name of a method. Raises UserError where there is none of this name."""
-    if name not in names():
-        raise unknown("attribution of captum", name, names())
+    if name not in list_names():
+        raise unknown("attribution of captum", name, list_names())
     return name
 
 
@@ -141,7 +141,7 @@ def _mean_slope(end: Tensor, start: Tensor, labels: Tensor) -> Tensor:
     return (slope + rest[:, None] * way).to(end.dtype)  # what the finite number of points leaves lies along the way
 
 
-def attribution(
+def compute_attribution(
     name: str, model: nn.Module, images: Tensor, labels: Tensor, of_image: Sequence[np.random.Generator]
 ) -> Tensor:
     """Return a map (N, C, H, W) of each image's cross-entropy by the method called `name`.
@@ -150,7 +150,7 @@ def attribution(
     """
     if name not in OF_ACTIVATIONS:
         return _attribute_parts(name, model, images, labels, of_image)
-    with copied_inputs(layers_with_rule(name, model).values()):
+    with copy_inputs(list_layers_with_rule(name, model).values()):
         try:
             check_steps(name, model, images[:1])
             if name == "GuidedGradCam":
@@ -214,7 +214,7 @@ def _draw(name: str, image: Tensor, stream: np.random.Generator) -> tuple[int, T
     return seed, torch.from_numpy(noise).to(image.device)
 
 
-def promise(
+def compute_promise(
     name: str, model: nn.Module, images: Tensor, labels: Tensor, of_image: Sequence[np.random.Generator]
 ) -> Tensor:
     """Return what each map promises to sum to (N,), NaN for a method that promises nothing; see `COMPLETE`."""
@@ -248,7 +248,7 @@ def _check_complete(name: str, signed_map: Tensor, change: Tensor) -> None:
 def _check_axes(model: nn.Module, image: Tensor) -> None:
     """Raise UserError where the local features do not lie in their layer's output as captum reads it."""
     outputs: list[Any] = []
-    layer = local_module(model)
+    layer = find_local_module(model)
     assert isinstance(model, Classifier)
     handle = layer.register_forward_hook(lambda _, __, output: outputs.append(output))
     try:
@@ -280,7 +280,7 @@ def _options(images: Tensor) -> dict[str, Any]:
 
 
 def _attribute(kind: Any, name: str, loss: Loss, images: Tensor, options: dict[str, Any]) -> Tensor:
-    layer = [local_module(loss.model)] if "layer" in inspect.signature(kind.__init__).parameters else []
+    layer = [find_local_module(loss.model)] if "layer" in inspect.signature(kind.__init__).parameters else []
     try:
         with torch.enable_grad():
             method = kind(loss, *layer)
@@ -296,7 +296,7 @@ def _failure(name: str, error: Exception) -> UserError:
     return UserError(f"captum's {name} fails in this network ({quote_error(error)}).")
 
 
-def local_module(model: nn.Module) -> nn.Module:
+def find_local_module(model: nn.Module) -> nn.Module:
     """Return the layer whose output is a model's local features. Raises UserError for a model without."""
     if not isinstance(model, Classifier):
         raise UserError("the model has no local features.")

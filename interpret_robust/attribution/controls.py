@@ -31,14 +31,14 @@ def magnitude(vectors: Tensor) -> Tensor:
     return vectors.square().sum(1).double().sqrt().float()
 
 
-def pixel_shuffle(maps: Tensor, streams: Streams) -> Tensor:
+def shuffle_pixels(maps: Tensor, streams: Streams) -> Tensor:
     """Return the pixels of each map (N, C, H, W) in random order, the colors of a pixel together."""
     orders = np.stack([stream.permutation(maps[0, 0].numel()) for stream in streams])
     places = torch.from_numpy(orders).to(maps.device)[:, None].expand(-1, maps.shape[1], -1)
     return maps.flatten(2).gather(2, places).reshape(maps.shape)
 
 
-def phase_random(maps: Tensor, streams: Streams) -> Tensor:
+def randomize_phases(maps: Tensor, streams: Streams) -> Tensor:
     """Return each map (N, C, H, W) with its power spectrum and its colors' relation, and random phases.
 
     The phases of white noise are added, the same to all colors (Theiler et al. 1992, in two dimensions). The mean

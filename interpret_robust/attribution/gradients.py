@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from interpret_robust.attacks.targets import draw_others
 from interpret_robust.attribution import captum_methods
-from interpret_robust.attribution.token_maps import RULES, is_rule, token_map, token_weights
+from interpret_robust.attribution.token_maps import RULES, compute_token_map, compute_token_weights, is_rule
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import NotFiniteError, UserError, unknown
 from interpret_robust.core.plugins import import_object, is_reference
@@ -47,7 +47,7 @@ SIGMA = 0.1
 """Deviation of the noise in a smooth gradient, in pixels in [0, 1]; the copies may leave that range."""
 
 
-def gradient_map(
+def compute_map(
     source: str, model: nn.Module, images: Tensor, labels: Tensor, indices: Sequence[int], seed: int = 0
 ) -> Tensor:
     """Return a signed map (N, C, H, W) of the cross-entropy of `labels` (N,).
@@ -71,10 +71,10 @@ def gradient_map(
         case "integrated-gradients":
             attribution = _integrate(model, images, labels, make_streams(seed, indices))
         case _ if is_rule(source):
-            attribution = token_map(source, model, images, labels)
+            attribution = compute_token_map(source, model, images, labels)
         case _:
             name = source.removeprefix(captum_methods.PREFIX)
-            attribution = captum_methods.attribution(name, model, images, labels, make_streams(seed, indices))
+            attribution = captum_methods.compute_attribution(name, model, images, labels, make_streams(seed, indices))
     _check_numbers(attribution)
     return attribution
 
@@ -82,7 +82,7 @@ def gradient_map(
 def map_promise(
     source: str, model: nn.Module, images: Tensor, labels: Tensor, indices: Sequence[int], seed: int = 0
 ) -> Tensor:
-    """Return what the maps of `gradient_map` promise to sum to (N,): the loss minus the mean loss of the baselines.
+    """Return what the maps of `compute_map` promise to sum to (N,): the loss minus the mean loss of the baselines.
 
     NaN for a source without this promise (completeness, Sundararajan et al. 2017). GradientShap keeps it in
     expectation, over its random points.
@@ -92,34 +92,34 @@ def map_promise(
         with torch.no_grad():
             return cross_entropy(model(images), labels) - cross_entropy(model(baselines), labels)
     name = source.removeprefix(captum_methods.PREFIX)
-    return captum_methods.promise(name, model, images, labels, make_streams(seed, indices))
+    return captum_methods.compute_promise(name, model, images, labels, make_streams(seed, indices))
 
 
-def completeness_gap(
+def measure_completeness_gap(
     source: str, model: nn.Module, images: Tensor, labels: Tensor, indices: Sequence[int], seed: int = 0
 ) -> float:
-    """Return by how much the maps of `gradient_map` miss what they promise to sum to, see `relative_gap`."""
+    """Return by how much the maps of `compute_map` miss what they promise to sum to, see `measure_relative_gap`."""
     promise = map_promise(source, model, images, labels, indices, seed)
     if bool(promise.isnan().any()):
         return float("nan")
-    sums = gradient_map(source, model, images, labels, indices, seed).double().flatten(1).sum(1)
-    return relative_gap(*(values.cpu().numpy() for values in (sums - promise, promise)))
+    sums = compute_map(source, model, images, labels, indices, seed).double().flatten(1).sum(1)
+    return measure_relative_gap(*(values.cpu().numpy() for values in (sums - promise, promise)))
 
 
-def relative_gap(gap: AnyArray, promise: AnyArray) -> float:
+def measure_relative_gap(gap: AnyArray, promise: AnyArray) -> float:
     """Return by how much maps miss what they promise to sum to, all images together; NaN where nothing is promised."""
     total_gap, whole = (float(np.abs(values.astype(np.float64)).sum()) for values in (gap, promise))
     return total_gap / whole if whole > 0 else np.nan
 
 
-def random_targets(labels: Tensor, indices: Sequence[int], classes: int, seed: int) -> Tensor:
+def draw_targets(labels: Tensor, indices: Sequence[int], classes: int, seed: int) -> Tensor:
     """Return for each image a class (N,) other than its label, all others being as likely: a function of seed and
     index.
     """
     return draw_others(labels, indices, classes, seed, TARGETS)
 
 
-def checked_source(source: str) -> str:
+def check_source(source: str) -> str:
     """Return the name of a source of maps. Raises UserError where there is none of this name."""
     if source.startswith(captum_methods.PREFIX):
         return captum_methods.PREFIX + captum_methods.check_method(source.removeprefix(captum_methods.PREFIX))
@@ -128,7 +128,9 @@ def checked_source(source: str) -> str:
     return source
 
 
-def position_weights(model: Classifier, images: Tensor, weight: str, features: Features | None = None) -> Tensor:
+def compute_position_weights(
+    model: Classifier, images: Tensor, weight: str, features: Features | None = None
+) -> Tensor:
     """Return weights (N, H*W) over positions of the local features, summing to one; NaN for an image that has none.
 
     `features` are those of the model for the images, where they have been computed already.
@@ -152,7 +154,7 @@ def position_weights(model: Classifier, images: Tensor, weight: str, features: F
         case "feature-norm":
             weights = measure_positions(features.local)
         case _ if is_rule(weight):
-            weights = token_weights(weight, model, images).flatten(1)
+            weights = compute_token_weights(weight, model, images).flatten(1)
         case _:
             count, _, height, width = features.local.shape
             return as_weights(import_object(weight)(model, images), (count, height, width), weight)
@@ -171,7 +173,7 @@ def _grad_cam(model: Classifier, images: Tensor, local: Tensor) -> Tensor:
     return (gradient.mean((2, 3), keepdim=True) * local).sum(1).clamp_min(0).flatten(1)
 
 
-def resolved_weight(choice: str, job: Mapping[str, Any]) -> str:
+def resolve_weight(choice: str, job: Mapping[str, Any]) -> str:
     """Return whose weights stand for attention: the model's own where its job has one, else those of Grad-CAM.
 
     Raises UserError for attention of a model without, and for a name that is none.
@@ -186,12 +188,12 @@ def resolved_weight(choice: str, job: Mapping[str, Any]) -> str:
 
 
 def choose_weight(choice: str, subject: Subject) -> str | None:
-    """Return whose weights are laid over a model's images, see `resolved_weight`; None for one without positions.
+    """Return whose weights are laid over a model's images, see `resolve_weight`; None for one without positions.
 
     Raises UserError also where others than `auto` are asked of a model without positions.
     """
     if subject.local_shape()[0]:
-        return resolved_weight(choice, subject.job)
+        return resolve_weight(choice, subject.job)
     if choice != "auto":
         raise UserError(f"{subject.location} has no features at several positions: leave --spatial-weight out.")
     return None

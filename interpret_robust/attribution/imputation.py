@@ -31,7 +31,7 @@ def impute_pixels(image: AnyArray, mask: AnyArray, color: AnyArray, noise: AnyAr
     if mask.all():
         pixels[:] = color[:, None]
     elif mask.any():
-        weights = neighbor_weights(*image.shape[1:])[mask]
+        weights = weigh_neighbors(*image.shape[1:])[mask]
         system = scipy.sparse.diags_array(weights.sum(1)) - weights[:, mask]
         constants = weights[:, ~mask] @ pixels[:, ~mask].T
         # The system is symmetric and positive definite: its order for the factors needs no regard to pivots.
@@ -44,7 +44,7 @@ def impute_pixels(image: AnyArray, mask: AnyArray, color: AnyArray, noise: AnyAr
 
 
 @lru_cache(maxsize=4)
-def neighbor_weights(height: int, width: int) -> Any:
+def weigh_neighbors(height: int, width: int) -> Any:
     """Return the sparse matrix (H*W, H*W) of the weights of each pixel's neighbors, pixels row-major."""
     rows, columns = (scipy.sparse.eye_array(side, k=1) + scipy.sparse.eye_array(side, k=-1) for side in (height, width))
     same_row, same_column = scipy.sparse.eye_array(height), scipy.sparse.eye_array(width)

@@ -33,7 +33,7 @@ LAYER_OF = {
 INSTEAD = "use captum:IntegratedGradients, which needs no layers"
 
 
-def layers_with_rule(name: str, model: nn.Module) -> dict[str, nn.Module]:
+def list_layers_with_rule(name: str, model: nn.Module) -> dict[str, nn.Module]:
     """Return the layers that a method acts on, by dotted name.
 
     DeepLift compares exact classes, and passes by layers with backward hooks of others.
@@ -55,7 +55,7 @@ def check_steps(name: str, model: nn.Module, image: Tensor) -> None:
     """Raise UserError where a pass of an image (1, C, H, W) takes a step that a method should act on by no layer that
     it knows, or by one that its rule is wrong for.
     """
-    one_pass, layers = trace(model, image), layers_with_rule(name, model)
+    one_pass, layers = trace(model, image), list_layers_with_rule(name, model)
     steps = [step for step in one_pass.steps if (not step.is_linear if name in OF_CHANGES else step.rectifies)]
     if not steps:
         raise UserError(f"captum's {name} changes what ReLU layers do, and this network has none that are modules.")

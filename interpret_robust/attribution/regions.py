@@ -12,7 +12,7 @@ CENTER_WIDTH = 0.25
 """Standard deviation of the center prior, in sides of the image."""
 
 
-def object_positions(masks: AnyArray, grid: tuple[int, int]) -> AnyArray:
+def find_object_positions(masks: AnyArray, grid: tuple[int, int]) -> AnyArray:
     """Return which positions (N, H*W) of a grid lie on the object, from masks (N, y, x) over pixels.
 
     A position stands for its cell of the image, and is on the object where the mask covers at least OBJECT_SHARE of
@@ -22,7 +22,7 @@ def object_positions(masks: AnyArray, grid: tuple[int, int]) -> AnyArray:
     return mask
 
 
-def center_prior(height: int, width: int) -> AnyArray:
+def make_center_prior(height: int, width: int) -> AnyArray:
     """Return a map (height, width) that falls off from the center as a Gaussian and sums to one."""
     rows, columns = ((np.arange(side) + 0.5) / side - 0.5 for side in (height, width))
     bump = np.exp(-(rows[:, None] ** 2 + columns[None, :] ** 2) / (2 * CENTER_WIDTH**2))
@@ -30,20 +30,20 @@ def center_prior(height: int, width: int) -> AnyArray:
     return prior
 
 
-def central(height: int, width: int) -> AnyArray:
+def find_center(height: int, width: int) -> AnyArray:
     """Return which places (height, width) are nearest to the center: one for odd sides, two a side for even ones."""
     rows, columns = (np.abs(2 * np.arange(side) + 1 - side) <= 1 for side in (height, width))
     middle: AnyArray = rows[:, None] & columns[None, :]
     return middle
 
 
-def mean_map(attention: AnyArray) -> AnyArray:
+def average_maps(attention: AnyArray) -> AnyArray:
     """Return the mean (P,) over the images of (N, P) that have a map; NaN where none has."""
     finite = attention[np.isfinite(attention).all(1)].astype(np.float64)
     return finite.mean(0) if len(finite) else np.full(attention.shape[1], np.nan)
 
 
-def share_inside(maps: AnyArray, mask: AnyArray) -> AnyArray:
+def measure_share_inside(maps: AnyArray, mask: AnyArray) -> AnyArray:
     """Return the share (N,) of maps (N, P), not negative, that lies in `mask` (N, P); NaN for a map without a
     positive sum.
     """
@@ -52,7 +52,7 @@ def share_inside(maps: AnyArray, mask: AnyArray) -> AnyArray:
     return share
 
 
-def hits(maps: AnyArray, mask: AnyArray) -> AnyArray:
+def find_hits(maps: AnyArray, mask: AnyArray) -> AnyArray:
     """Return the pointing game (Zhang et al. 2018): 1 where the largest value of a map (N, P) lies in `mask` (N, P),
     else 0.
 

@@ -25,10 +25,10 @@ def as_image(maps: Tensor, rule: Rule, set_deviation: float) -> Tensor:
     same with `set_deviation`, that of the entries of all maps. `max`: 1/2 + g / (2 max|g|), raw with zero gray.
     `min-max`: (g - min) / (max - min), raw, each map fills [0, 1].
     """
-    unit, largest = scaled_maps(maps)
+    unit, largest = scale_maps(maps)
     match rule:
         case "clip":
-            return _center(unit, CLIP_AT * deviation(unit))
+            return _center(unit, CLIP_AT * measure_deviation(unit))
         case "clip-set":
             return _center(maps, torch.full_like(largest, CLIP_AT * set_deviation))
         case "max":
@@ -39,7 +39,7 @@ def as_image(maps: Tensor, rule: Rule, set_deviation: float) -> Tensor:
             return torch.where(span > 0, (unit - _column(low)) / span, 0.5)
 
 
-def scaled_maps(maps: Tensor) -> tuple[Tensor, Tensor]:
+def scale_maps(maps: Tensor) -> tuple[Tensor, Tensor]:
     """Return maps (N, C, H, W) divided by their largest magnitude, and these magnitudes (N,); zero maps stay zero.
 
     What is computed from the quotient is safe from underflow: squares of the gradients of a sure network are not.
@@ -48,24 +48,24 @@ def scaled_maps(maps: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(_column(largest) > 0, maps / _column(largest), 0.0), largest
 
 
-def deviation(maps: Tensor) -> Tensor:
+def measure_deviation(maps: Tensor) -> Tensor:
     """Return the standard deviation (N,) of the entries of each map (N, C, H, W) about their mean."""
     return maps.flatten(1).std(1, correction=0)
 
 
-def moments(maps: Tensor) -> tuple[float, float, int]:
+def sum_moments(maps: Tensor) -> tuple[float, float, int]:
     """Return sum, sum of squares and number of the entries of maps; sums are in float64."""
     entries = maps.double()
     return float(entries.sum()), float(entries.square().sum()), entries.numel()
 
 
-def pooled_deviation(of_batches: Iterable[Sequence[float]]) -> float:
-    """Return the standard deviation of all entries of all maps, from the `moments` of each batch."""
+def pool_deviations(of_batches: Iterable[Sequence[float]]) -> float:
+    """Return the standard deviation of all entries of all maps, from the `sum_moments` of each batch."""
     total, squares, count = (sum(map(float, column)) for column in zip(*of_batches, strict=True))
     return float(np.sqrt(max(0.0, squares / count - (total / count) ** 2)))
 
 
-def degenerate(maps: Tensor) -> Tensor:
+def find_degenerate(maps: Tensor) -> Tensor:
     """Return which maps (N, C, H, W) are zero everywhere: (N,) bool."""
     return (maps == 0).flatten(1).all(1)
 

@@ -58,7 +58,7 @@ class Pass(NamedTuple):
 
 
 @contextmanager
-def copied_inputs(layers: Iterable[nn.Module]) -> Iterator[None]:
+def copy_inputs(layers: Iterable[nn.Module]) -> Iterator[None]:
     """Give layers copies of their inputs while this is entered.
 
     A hook on the gradient of a layer's input sees, and replaces, that of all who read the same tensor: the layer

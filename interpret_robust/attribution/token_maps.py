@@ -42,14 +42,14 @@ def is_rule(name: str) -> bool:
     return name in RULES[:2] or _HEAD.fullmatch(name) is not None
 
 
-def token_weights(rule: str, model: Classifier, images: Tensor, classes: Tensor | None = None) -> Tensor:
+def compute_token_weights(rule: str, model: Classifier, images: Tensor, classes: Tensor | None = None) -> Tensor:
     """Return weights (N, H', W') of the tokens on the grid of the image by a rule, none negative.
 
     `relevance` is of the logits of `classes` (N,), or where that is None, of the predicted ones. Raises UserError for a
     model without self-attention over the image's tokens, and for a block or a head that it does not have.
 
     Example:
-        >>> token_weights("rollout", model, images).shape
+        >>> compute_token_weights("rollout", model, images).shape
         torch.Size([8, 14, 14])
     """
     places = read_tokens(model, images[:1])
@@ -64,15 +64,15 @@ def token_weights(rule: str, model: Classifier, images: Tensor, classes: Tensor 
     return places.arrange_on_grid(torch.cat(rows))
 
 
-def token_map(rule: str, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    """Return minus the weights of `token_weights` for the labels, as a map (N, C, H, W): a token lies over its pixels.
+def compute_token_map(rule: str, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """Return minus the weights of `compute_token_weights` for the labels, as a map (N, C, H, W) of each token's pixels.
 
     Minus, since a pixel that an answer rests on is one that lowers its loss. Between the middles of tokens the map is
-    bilinear, and all colors are equal. Raises UserError as `token_weights`.
+    bilinear, and all colors are equal. Raises UserError as `compute_token_weights`.
     """
     if not isinstance(model, Classifier):
         raise UserError("the model has no local features.")
-    weights = token_weights(rule, model, images, labels)[:, None]
+    weights = compute_token_weights(rule, model, images, labels)[:, None]
     return -F.interpolate(weights, images.shape[2:], mode="bilinear", antialias=True).expand_as(images)
 
 

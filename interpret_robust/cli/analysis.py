@@ -12,12 +12,13 @@ from typing import Any
 import click
 
 from interpret_robust import analyses
-from interpret_robust.analyses.engine.options import Setting, options_of
+from interpret_robust.analyses.engine.options import Setting, read_options
 from interpret_robust.cli.options import (
     CARD_FIELDS,
     MODEL_FILE,
     NUMBER,
     Command,
+    add_examples,
     card_options,
     make_root,
     model_option,
@@ -28,7 +29,6 @@ from interpret_robust.cli.options import (
     run_options,
     say,
     warn,
-    with_examples,
 )
 from interpret_robust.core.errors import unknown
 from interpret_robust.core.folders import Folders
@@ -40,19 +40,19 @@ class AnalyzeGroup(click.Group):
 
     def list_commands(self, context: click.Context) -> list[str]:  # noqa: ARG002
         """Return the analyses there are."""
-        return analyses.names()
+        return analyses.list_names()
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:  # noqa: ARG002
         """Return the command of one analysis."""
         name = update_name(name)
-        if name not in analyses.names():
-            raise unknown("analysis", name, analyses.names())
+        if name not in analyses.list_names():
+            raise unknown("analysis", name, analyses.list_names())
         return analysis_command(name, f"irt analyze {name}")
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """Write the list of the help without importing any analysis."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, analyses.about(name)) for name in analyses.names()])
+            formatter.write_dl([(name, analyses.about(name)) for name in analyses.list_names()])
 
 
 @click.group(cls=AnalyzeGroup)
@@ -145,7 +145,7 @@ def analysis_command(name: str, command_line: str) -> click.Command:
 
     Raises UserError for an analysis of an installed package that cannot be loaded.
     """
-    entry = options_of(name)
+    entry = read_options(name)
 
     @click.argument("checkpoints", nargs=-1, type=MODEL_FILE)
     def command(checkpoints: tuple[Path, ...], root: Path, **arguments: Any) -> None:
@@ -163,7 +163,7 @@ def analysis_command(name: str, command_line: str) -> click.Command:
         card_options,
     ]
     examples = MORE_EXAMPLES.get(name, ("checkpoints/NAME.safetensors --split train",))
-    example = with_examples("\n  ".join([command_line, *(f"{command_line} {arguments}" for arguments in examples)]))
+    example = add_examples("\n  ".join([command_line, *(f"{command_line} {arguments}" for arguments in examples)]))
     whole_name = f"irt analyze {name}"
     note = "\n\nWithout CHECKPOINTS, all models in checkpoints/ that it applies to are asked."
     note += "" if command_line == whole_name else f"\n\nThis is `{whole_name}` under a shorter name."
@@ -202,4 +202,4 @@ def _analyze(
         do_all(tasks, task_options["device"], say)
     if ranks.index() > 0:
         return
-    click.echo(printing.text_of([task.work().path for task in tasks], views, form))
+    click.echo(printing.render_answers([task.work().path for task in tasks], views, form))

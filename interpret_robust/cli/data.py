@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from interpret_robust.cli.groups import SentenceGroup
-from interpret_robust.cli.options import SPLIT, make_root, root_option, with_examples
+from interpret_robust.cli.options import SPLIT, add_examples, make_root, root_option
 from interpret_robust.core.parsing import format_count
 from interpret_robust.results.tables import render
 
@@ -28,7 +28,7 @@ def data() -> None:
     """
 
 
-@data.command("list", epilog=with_examples("irt data list"))
+@data.command("list", epilog=add_examples("irt data list"))
 def data_list() -> None:
     """List the datasets by name, and whether their file is here."""
     from interpret_robust.datasets.catalogue import describe_datasets, find_file, is_installed
@@ -45,7 +45,7 @@ def data_list() -> None:
     click.echo("Folders of pictures work too, and any .npz of x_train, y_train, x_test and y_test: `irt data --help`.")
 
 
-@data.command("get", epilog=with_examples("irt data get cifar10"))
+@data.command("get", epilog=add_examples("irt data get cifar10"))
 @click.argument("name")
 def data_get(name: str) -> None:
     """Generate or download dataset NAME, check it, and store it as an .npz."""
@@ -77,7 +77,7 @@ THUMBNAIL = 128
 """Pixels a side of a picture on a contact sheet, unless the name says a size."""
 
 
-@data.command("show", epilog=with_examples("irt data show cluttered-digits --split test"))
+@data.command("show", epilog=add_examples("irt data show cluttered-digits --split test"))
 @click.argument("name")
 @click.option("--split", type=SPLIT, help="Which images. [default: train, if there are any]")
 @root_option

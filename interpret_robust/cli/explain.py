@@ -14,6 +14,7 @@ from interpret_robust.cli.options import (
     NUMBER,
     OUTPUT_FILE,
     SEED,
+    add_examples,
     card_options,
     classes_option,
     device_option,
@@ -26,7 +27,6 @@ from interpret_robust.cli.options import (
     size_option,
     spatial_weight_option,
     warn,
-    with_examples,
 )
 from interpret_robust.core.errors import UserError
 from interpret_robust.results.tables import Table, with_caption
@@ -42,7 +42,7 @@ EXAMPLES = (
 )
 
 
-@click.command(epilog=with_examples(EXAMPLES))
+@click.command(epilog=add_examples(EXAMPLES))
 @click.argument("subjects", nargs=-1, metavar="PICTURE... [CHECKPOINT]", type=INPUT_FILE)
 @model_option
 @card_options

@@ -11,6 +11,7 @@ from interpret_robust.cli.options import (
     OUTPUT_FILE,
     SEED,
     SPLIT,
+    add_examples,
     card_options,
     dataset_options,
     device_option,
@@ -21,7 +22,6 @@ from interpret_robust.cli.options import (
     say,
     spatial_weight_option,
     warn,
-    with_examples,
 )
 from interpret_robust.core.errors import UserError
 
@@ -33,7 +33,7 @@ EXAMPLES = (
 )
 
 
-@click.command(epilog=with_examples(EXAMPLES))
+@click.command(epilog=add_examples(EXAMPLES))
 @click.argument("subjects", nargs=-1, metavar="[CHECKPOINT]... [IMAGE]", type=INPUT_FILE)
 @model_option
 @card_options

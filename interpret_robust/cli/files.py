@@ -14,6 +14,7 @@ from interpret_robust.cli.options import (
     OWN_FILE,
     RESULT_FILE,
     SPLIT,
+    add_examples,
     card_options,
     dataset_options,
     device_option,
@@ -21,7 +22,6 @@ from interpret_robust.cli.options import (
     overwrite_option,
     references,
     warn,
-    with_examples,
 )
 from interpret_robust.core.errors import EXIT_USER_ERROR, UserError, escape_line_breaks
 from interpret_robust.core.parsing import format_count
@@ -29,7 +29,7 @@ from interpret_robust.results.tables import render
 
 
 @click.command(
-    epilog=with_examples(
+    epilog=add_examples(
         "irt show analyses/attention-rank-cluttered-digits-small-at-att-seed0-test.h5\n"
         "  irt show analyses/robustness-cifar10-small-at-seed0-test.h5 --image 12"
     )
@@ -43,7 +43,7 @@ def show(file: Path, image: int | None) -> None:
     click.echo(description.describe(file) if image is None else description.describe_image(file, image))
 
 
-@click.command(epilog=with_examples("irt validate analyses/*.h5"))
+@click.command(epilog=add_examples("irt validate analyses/*.h5"))
 @click.argument("files", nargs=-1, required=True, type=RESULT_FILE)
 def validate(files: tuple[Path, ...]) -> None:
     """Check that analysis FILES are complete and that every dataset is as their schema says."""
@@ -52,7 +52,7 @@ def validate(files: tuple[Path, ...]) -> None:
 
     bad = False
     for path in files:
-        problems = validation.problems(path)
+        problems = validation.list_problems(path)
         bad |= bool(problems)
         for problem in problems:
             click.echo(f"irt: {escape_line_breaks(problem)}", err=True)
@@ -64,7 +64,7 @@ def validate(files: tuple[Path, ...]) -> None:
 
 
 @click.command(
-    epilog=with_examples(
+    epilog=add_examples(
         "irt verify theirs.npy checkpoints/NAME.safetensors\n"
         "  irt verify theirs.h5 NAME --key adversarial --eps 8/255\n"
         "  irt verify theirs.pth --model resnet18.json --dataset mine.npz --eps 8/255"
@@ -120,7 +120,7 @@ def verify(
     click.echo(f"{file}: sha256 {good.sha256}, good against the {split} split of {data.name}")
 
 
-@click.command(epilog=with_examples("irt export analyses/robustness-*-seed0-test.h5 --csv -o tables"))
+@click.command(epilog=add_examples("irt export analyses/robustness-*-seed0-test.h5 --csv -o tables"))
 @click.argument("files", nargs=-1, required=True, type=RESULT_FILE)
 @click.option(
     "--csv", "form", flag_value="csv", default="csv", help="Write comma-separated values: the only form so far."

@@ -11,7 +11,7 @@ from interpret_robust.results.hdf5 import Result
 READS = "robustness/2"
 
 
-def rows(folders: Folders) -> list[dict[str, str]]:
+def list_rows(folders: Folders) -> list[dict[str, str]]:
     """Return a row a finished checkpoint, by name: how it was trained, and its accuracies where there is a file of
     them.
 

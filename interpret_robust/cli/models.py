@@ -9,6 +9,7 @@ import click
 
 from interpret_robust.cli.groups import SentenceGroup
 from interpret_robust.cli.options import (
+    add_examples,
     card_options,
     dataset_options,
     form_option,
@@ -18,7 +19,6 @@ from interpret_robust.cli.options import (
     root_option,
     say,
     warn,
-    with_examples,
 )
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.file_names import find_shared_prefix
@@ -34,14 +34,14 @@ def checkpoints(context: click.Context) -> None:
         context.invoke(checkpoints_list, form="text", root=Path())
 
 
-@checkpoints.command("list", epilog=with_examples("irt checkpoints list\n  irt checkpoints list --form markdown"))
+@checkpoints.command("list", epilog=add_examples("irt checkpoints list\n  irt checkpoints list --form markdown"))
 @form_option
 @root_option
 def checkpoints_list(form: str, root: Path) -> None:
     """List the checkpoints in checkpoints/ with their accuracies, if analyses/ has them, and verify their checksums."""
     from interpret_robust.cli import listing
 
-    rows = listing.rows(open_root(root))
+    rows = listing.list_rows(open_root(root))
     table = Table(rows, prefix=find_shared_prefix([row["checkpoint"] for row in rows]))
     click.echo(with_caption(table) if form == "text" else render(rows, form))
 
@@ -60,7 +60,7 @@ declaration_options = options(
 
 @model.command(
     "layers",
-    epilog=with_examples(
+    epilog=add_examples(
         "irt model layers --model torchvision:resnet18 --dataset my-images.npz\n"
         "  irt model layers --model my_networks:Net --dataset my-images.npz --all"
     ),
@@ -90,7 +90,7 @@ def model_layers(model: str, dataset: str, with_all_layers: bool, **card: Any) -
 
 @model.command(
     "card",
-    epilog=with_examples(
+    epilog=add_examples(
         "irt model card --model timm:resnet50 --dataset mine.npz -o resnet50.json\n"
         "  irt analyze attention-rank --model resnet50.json --dataset mine.npz"
     ),

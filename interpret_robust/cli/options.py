@@ -373,12 +373,12 @@ run_options = options(
 )
 
 
-def with_examples(text: str) -> str:
+def add_examples(text: str) -> str:
     """Return an epilog of examples that click does not wrap anew."""
     return f"\b\nExamples:\n  {text}"
 
 
-def deadline_after(time_limit: float | None) -> float:
+def compute_deadline(time_limit: float | None) -> float:
     """Return the value of `time.monotonic()` at which to stop. Raises UserError where torchrun would start again."""
     if time_limit is None:
         return float("inf")

@@ -8,10 +8,10 @@ from interpret_robust.cli.options import (
     OUTPUT_FILE,
     RESULT_FILE,
     TextOption,
+    add_examples,
     make_root,
     open_root,
     root_option,
-    with_examples,
 )
 from interpret_robust.core.errors import UserError, unknown
 from interpret_robust.core.file_notices import gather_unchanged
@@ -29,7 +29,7 @@ def _width(text: str) -> float:
 
 
 @click.command(
-    epilog=with_examples(
+    epilog=add_examples(
         "irt figure all\n  irt figure robustness analyses/robustness-*.h5\n"
         "  irt figure attention-rank --panel curve -o rank.pdf --width 3.3"
     )
@@ -72,14 +72,14 @@ def figure(
 
     if name is None:
         rows = [
-            {"figure": name, "shows": analyses.about(name), "panels": ", ".join(figures.plots(name))}
-            for name in figures.names()
+            {"figure": name, "shows": analyses.about(name), "panels": ", ".join(figures.list_plots(name))}
+            for name in figures.list_names()
         ]
         click.echo(render(rows))
         return
     name = update_name(name)
-    if name != "all" and name not in figures.names():
-        raise unknown("figure", name, [*figures.names(), "all"])
+    if name != "all" and name not in figures.list_names():
+        raise unknown("figure", name, [*figures.list_names(), "all"])
     if name == "all" and files:
         raise UserError("irt figure all draws every analysis in the folder: give no files.")
     if name == "all" and (output or panel):
@@ -95,12 +95,12 @@ def figure(
             if files:
                 pictures = drawing.draw(name, files, folders.figures, say_picture, panel=panel, with_pdf=with_pdf)
             else:
-                names = figures.names() if name == "all" else [name]
+                names = figures.list_names() if name == "all" else [name]
                 pictures = drawing.draw_folder(names, folders, say_picture, panel=panel, with_pdf=with_pdf)
     click.echo("\n".join(map(str, pictures)))
 
 
-@click.command(epilog=with_examples("irt report\n  irt report --root study -o study.html"))
+@click.command(epilog=add_examples("irt report\n  irt report --root study -o study.html"))
 @click.option(
     "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="The page. [default: report.html in root]"
 )

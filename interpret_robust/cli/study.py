@@ -9,7 +9,8 @@ import click
 from interpret_robust.cli.options import (
     COUNT,
     RESULT_FILE,
-    deadline_after,
+    add_examples,
+    compute_deadline,
     device_option,
     form_option,
     make_root,
@@ -20,7 +21,6 @@ from interpret_robust.cli.options import (
     run_on_all_ranks,
     say,
     time_limit_option,
-    with_examples,
 )
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.parsing import format_count
@@ -53,7 +53,7 @@ study_options = options(
 )
 
 
-@click.command(epilog=with_examples("irt plan quick\n  irt plan audit --seeds 5 --form csv"))
+@click.command(epilog=add_examples("irt plan quick\n  irt plan audit --seeds 5 --form csv"))
 @study_options
 @form_option
 @root_option
@@ -103,7 +103,7 @@ def _prefix(file: Path, needs: Sequence[Path], dataset: str) -> str:
     return f"{file.parent}/{file.name.partition(model.stem)[0]}{dataset}-"
 
 
-@click.command(epilog=with_examples(REPRODUCE_EXAMPLES))
+@click.command(epilog=add_examples(REPRODUCE_EXAMPLES))
 @study_options
 @time_limit_option
 @click.option(
@@ -150,7 +150,7 @@ def reproduce(
 
     folders = make_root(root)
     tell = partial(click.echo, err=form != "text")
-    deadline = deadline_after(time_limit)
+    deadline = compute_deadline(time_limit)
     names = {Path(file).name for file in names_only} or None
     plan_of_study = study.study(name, scale, seeds, arch)
     if not names and ranks.index() == 0:
@@ -163,7 +163,7 @@ def reproduce(
     with gather_unchanged(say) as say_picture:
         for question, files in answers:
             tell(f"\n{question.analysis}, {question.images}")
-            click.echo(printing.text_of(files, form=form))
+            click.echo(printing.render_answers(files, form=form))
             drawing.draw_all(question.analysis, files, folders.figures, say_picture, with_pdf=with_pdf)
         if name in study.WITH_REPORT:
             tell("\nclaims of the paper")
@@ -176,7 +176,7 @@ def reproduce(
 
 
 @click.command(
-    epilog=with_examples("irt audit\n  irt audit --details\n  irt audit analyses/robustness-*-test.h5 --form markdown")
+    epilog=add_examples("irt audit\n  irt audit --details\n  irt audit analyses/robustness-*-test.h5 --form markdown")
 )
 @click.argument("files", nargs=-1, type=RESULT_FILE)
 @click.option("--details", is_flag=True, help="Show everything measured for each claim, as all forms but text do.")
@@ -205,7 +205,7 @@ def audit(files: tuple[Path, ...], details: bool, form: str, root: Path) -> None
     click.echo(audits.text_of(newest_first(results), form, details=details))
 
 
-@click.command(epilog=with_examples("irt flags\n  irt flags analyses/masking-*-seed0-test.h5"))
+@click.command(epilog=add_examples("irt flags\n  irt flags analyses/masking-*-seed0-test.h5"))
 @click.argument("files", nargs=-1, type=RESULT_FILE)
 @form_option
 @root_option

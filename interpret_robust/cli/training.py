@@ -13,8 +13,9 @@ from interpret_robust.cli.options import (
     SEED,
     Command,
     TextOption,
+    add_examples,
+    compute_deadline,
     dataset_options,
-    deadline_after,
     device_option,
     forms_option,
     make_root,
@@ -23,7 +24,6 @@ from interpret_robust.cli.options import (
     run_on_all_ranks,
     say,
     time_limit_option,
-    with_examples,
 )
 from interpret_robust.core.errors import UserError
 from interpret_robust.results.tables import FORMS
@@ -78,7 +78,7 @@ def _make_recipes(command: Command) -> Command:
     return run
 
 
-@click.command(epilog=with_examples(EXAMPLES))
+@click.command(epilog=add_examples(EXAMPLES))
 @click.argument("variants", nargs=-1, type=TextOption("variant", _variant))
 @dataset_options(default="cluttered-digits", show_default=True)
 @click.option("--arch", help="small, small-wide3, cnn, narrow or wide3. [default: small]")
@@ -167,7 +167,7 @@ def train(
         folder=folder,
         device=device,
         limit=limit,
-        deadline=deadline_after(time_limit),
+        deadline=compute_deadline(time_limit),
         overwrite=overwrite,
         logs=logs,
     )
@@ -177,7 +177,7 @@ def train(
 
 
 @click.command(
-    epilog=with_examples("irt recipes\n  irt recipes paper mine.toml\n  irt recipes quick --form toml > mine.toml")
+    epilog=add_examples("irt recipes\n  irt recipes paper mine.toml\n  irt recipes quick --form toml > mine.toml")
 )
 @click.argument("names", metavar="[RECIPES]...", nargs=-1)
 @forms_option([*FORMS, "toml"], "How they are written; toml: one of them, as --recipe takes it.")

@@ -20,7 +20,7 @@ Plot = Callable[..., Any]
 HELPERS = ("style", "overlays", "saving", "contact_sheet", "drawing", "explanation")
 
 
-def names() -> list[str]:
+def list_names() -> list[str]:
     """Return the figures there are, ours and those of installed packages, by their command's name."""
     modules = (module.name for module in pkgutil.iter_modules(__path__))
     module_name = [name.replace("_", "-") for name in modules if name not in HELPERS]
@@ -41,14 +41,14 @@ def get(name: str) -> Any:
     return module
 
 
-def plots(name: str, panel: str | None = None) -> dict[str, Plot]:
+def list_plots(name: str, panel: str | None = None) -> dict[str, Plot]:
     """Return what draws each picture of a figure, by its panel's name, the one that matters most first.
 
     A figure of one picture has one panel, without a name. With `panel`, that alone is returned; raises UserError where
     there is none of that name.
 
     Example:
-        >>> list(plots("attention-rank"))
+        >>> list(list_plots("attention-rank"))
         ['curve', 'correlations', 'outcomes', 'maps']
     """
     module = get(name)

@@ -12,16 +12,16 @@ from interpret_robust.figures.style import (
     NARROW,
     RC,
     Drawing,
-    abreast,
+    choose_color,
+    choose_marker,
+    choose_stroke,
     collect_numbers,
-    color,
-    dot,
-    marker,
+    count_abreast,
+    draw_dot,
+    get_width,
+    make_figure,
     name_rows,
-    new_figure,
     scale_log,
-    stroke,
-    width,
 )
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import images_text, variant
@@ -57,10 +57,10 @@ def draw(results: Sequence[Result]) -> Drawing:
     """Return three rows of panels: alignment, smoothness, and the link to robustness."""
     of_models = 0.75 + 0.2 * len(results)
     heights = [of_models, of_models, max(2.2, of_models)]
-    if width() < NARROW:
+    if get_width() < NARROW:
         panels = (len(_scores(results)), len(SMOOTHNESS), 2)
         heights = [0.3 + height * count for height, count in zip(heights, panels, strict=True)]
-    figure = new_figure(sum(heights))
+    figure = make_figure(sum(heights))
     with mpl.rc_context(RC):
         parts: Any = figure.subfigures(3, 1, height_ratios=heights)
         _draw_alignment(parts[0], results)
@@ -75,15 +75,15 @@ def _draw_alignment(figure: SubFigure, results: Sequence[Result]) -> None:
     construction; a score that is so for all models has no panel.
     """
     names = _scores(results)
-    columns = abreast(len(names))
+    columns = count_abreast(len(names))
     panels = figure.subplots(len(names) // columns, columns, sharey=True, squeeze=False).ravel()
     for axes, name in zip(panels, names, strict=True):
         for row, result in enumerate(results):
             if _is_zero(result, name):
                 axes.text(0.5, row, "zero by construction", transform=axes.get_yaxis_transform(), **IN_PLACE)
             else:
-                dot(axes, row, result, result[f"{name}/shuffled"], hollow=True)
-                dot(axes, row, result, result[f"{name}/own"])
+                draw_dot(axes, row, result, result[f"{name}/shuffled"], hollow=True)
+                draw_dot(axes, row, result, result[f"{name}/own"])
         axes.set_xlabel(ALIGNMENTS[name][0])
     name_rows(panels[0], results)
     _explain(figure, {"own image": {"markerfacecolor": "0.3"}, "another image": {"markerfacecolor": "white"}})
@@ -102,11 +102,11 @@ def _is_zero(result: Result, name: str) -> bool:
 
 def _draw_smoothness(figure: SubFigure, results: Sequence[Result]) -> None:
     """Draw the confounds of every alignment score, with what white noise would have."""
-    columns = abreast(len(SMOOTHNESS))
+    columns = count_abreast(len(SMOOTHNESS))
     panels = figure.subplots(len(SMOOTHNESS) // columns, columns, sharey=True).ravel()
     for axes, (name, title) in zip(panels, SMOOTHNESS.items(), strict=True):
         for row, result in enumerate(results):
-            dot(axes, row, result, result[f"smoothness/{name}"])
+            draw_dot(axes, row, result, result[f"smoothness/{name}"])
         axes.axvline(float(results[0][f"white_noise/{name}"]), color="0.4", linestyle="--", linewidth=0.8)
         axes.set_xlabel(title)
     name_rows(panels[0], results)
@@ -115,17 +115,17 @@ def _draw_smoothness(figure: SubFigure, results: Sequence[Result]) -> None:
 
 def _draw_robustness(figure: SubFigure, results: Sequence[Result]) -> None:
     """Draw the edge cosine of each tenth of the images by linearized robustness, and the rank correlations."""
-    if width() >= NARROW:
+    if get_width() >= NARROW:
         curve, spearman = figure.subplots(1, 2, width_ratios=[3, 2])
     else:
         curve, spearman = figure.subplots(2, 1)
     for row, result in enumerate(results):
         x, mean, low, high = (result[f"curve/{name}"] for name in CURVE)
-        curve.plot(x, mean, marker=marker(result), markersize=3, linewidth=1, **stroke(result))
-        curve.fill_between(x, low, high, color=color(variant(result)), alpha=0.25, lw=0)
-        dot(spearman, row, result, result["robustness/spearman_edge_cosine"])
+        curve.plot(x, mean, marker=choose_marker(result), markersize=3, linewidth=1, **choose_stroke(result))
+        curve.fill_between(x, low, high, color=choose_color(variant(result)), alpha=0.25, lw=0)
+        draw_dot(spearman, row, result, result["robustness/spearman_edge_cosine"])
         if np.isfinite(result["robustness/spearman_alpha"][0]):
-            dot(spearman, row, result, result["robustness/spearman_alpha"], hollow=True)
+            draw_dot(spearman, row, result, result["robustness/spearman_alpha"], hollow=True)
     if any((result["curve/linearized_robustness"] > 0).any() for result in results):  # all gradients may be zero
         scale_log(curve, "x")
     curve.set(xlabel="linearized robustness, L2 over pixels", ylabel="cosine of edges and |gradient|")

@@ -12,18 +12,18 @@ from matplotlib.figure import SubFigure
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.figures.overlays import (
     CEILING,
-    attention_bar,
-    bare,
-    caption_end,
-    ceiling,
-    few_ticks,
+    draw_attention_bar,
+    end_caption,
+    find_ceiling,
+    make_weight_scale,
+    measure_pitch,
     overlay,
-    pitch,
     show,
     strip,
-    weight_scale,
+    strip_axes,
+    thin_ticks,
 )
-from interpret_robust.figures.style import RC, Drawing, collect_numbers, new_figure, width
+from interpret_robust.figures.style import RC, Drawing, collect_numbers, get_width, make_figure
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import ball, group_by_weights, images_text, label, weights_of
 
@@ -65,14 +65,14 @@ def draw(results: Sequence[Result]) -> Drawing:
     rows = _rows([result for models in kinds.values() for result in models])
     scales = {kind: _scales(models) for kind, models in kinds.items()}
     heights = [(ROW if len(results) > MOST_TALL else TALL_ROW) * len(rows), BARS]
-    figure = new_figure(sum(heights))
+    figure = make_figure(sum(heights))
     figure.set_layout_engine("constrained", h_pad=PAD, w_pad=PAD, hspace=0, wspace=0)
     with mpl.rc_context(RC):
         parts: Any = figure.subfigures(2, 1, height_ratios=heights)
         _draw_maps(parts[0], rows, scales)
         _draw_bars(parts[1], scales, uniform=1 / results[0]["mean_map/clean"].size)
     numbers = collect_numbers(results, DATASETS)
-    caption = _caption(results) + caption_end(scale.weight for scale in scales.values())
+    caption = _caption(results) + end_caption(scale.weight for scale in scales.values())
     return Drawing(figure, caption, numbers)
 
 
@@ -90,15 +90,15 @@ def _rows(results: Sequence[Result]) -> list[tuple[Kind, Result]]:
 
 
 def _scales(results: Sequence[Result]) -> Scales:
-    """Return scales to large weights, and to both sides to large changes; see `overlays.weight_scale` and `ceiling`."""
-    weight = weight_scale([_maps(result, kind) for result in results for kind in ("clean", "adversarial")])
-    change = ceiling([_maps(result, "difference") for result in results])
+    """Return scales to large weights, and to both sides to large changes; see `make_weight_scale`."""
+    weight = make_weight_scale([_maps(result, kind) for result in results for kind in ("clean", "adversarial")])
+    change = find_ceiling([_maps(result, "difference") for result in results])
     return Scales(weight, ScalarMappable(Normalize(-change, change), "RdBu_r"))
 
 
 def _columns() -> int:
     """Return how many pictures fit into a row."""
-    return min(COLUMNS, int((width() - NAMES - KINDS) / COLUMN))
+    return min(COLUMNS, int((get_width() - NAMES - KINDS) / COLUMN))
 
 
 def _maps(result: Result, kind: str) -> AnyArray:
@@ -110,10 +110,10 @@ def _maps(result: Result, kind: str) -> AnyArray:
 
 def _draw_maps(figure: SubFigure, rows: Sequence[tuple[Kind, Result]], scales: dict[str, Scales]) -> None:
     """Draw the rows, with the names of models before them."""
-    grid = figure.add_gridspec(len(rows), 2, width_ratios=[NAMES, width() - NAMES])
+    grid = figure.add_gridspec(len(rows), 2, width_ratios=[NAMES, get_width() - NAMES])
     for place, (kind, result) in enumerate(rows):
         axes = figure.add_subplot(grid[place, 1])
-        bare(axes)
+        strip_axes(axes)
         axes.set_ylabel(kind, rotation=0, ha="right", va="center", fontsize=6.5)
         _draw_row(axes, kind, result, scales[weights_of(result)])
         if kind == "clean":
@@ -135,7 +135,7 @@ def _draw_row(axes: Axes, kind: Kind, result: Result, scales: Scales) -> None:
     else:
         overlay(axes, images, _maps(result, kind)[:columns], scales.weight)
         _write_classes(axes, result, f"prediction_{kind}")
-    axes.set_xlim(-0.5, columns * pitch(size[1]) - 0.5)
+    axes.set_xlim(-0.5, columns * measure_pitch(size[1]) - 0.5)
 
 
 def _write_classes(axes: Axes, result: Result, prediction: str) -> None:
@@ -152,13 +152,13 @@ def _write_classes(axes: Axes, result: Result, prediction: str) -> None:
 def _write(axes: Axes, result: Result, place: int, text: str, **style: Any) -> None:
     """Draw words above a picture of a row, smaller where they would reach into the next."""
     height, columns = result["examples/image"].shape[1:3]
-    middle = place * pitch(columns) + columns / 2 - 0.5
+    middle = place * measure_pitch(columns) + columns / 2 - 0.5
     size = min(SIZE, COLUMN / (LETTER * len(text)))
     axes.text(middle, -0.5 - height / 16, text, ha="center", va="bottom", fontsize=size, **style)
 
 
 def _write_name(axes: Axes, result: Result) -> None:
-    bare(axes)
+    strip_axes(axes)
     axes.spines["top"].set(visible=True, color="0.7")
     name = label(result).replace(" seed", "\nseed").replace(", ", "\n")
     axes.text(0, 0.5, name, fontsize=7, va="center", transform=axes.transAxes)
@@ -168,10 +168,10 @@ def _draw_bars(figure: SubFigure, scales: dict[str, Scales], uniform: float) -> 
     """Draw two color bars for attention, two for Grad-CAM."""
     bars = iter(figure.subplots(1, 2 * len(scales), gridspec_kw={"wspace": 0.12}))
     for kind, (weight, difference) in scales.items():
-        attention_bar(figure, weight, next(bars), kind, uniform)
+        draw_attention_bar(figure, weight, next(bars), kind, uniform)
         text = f"{kind},\nadversarial - clean"
         bar = figure.colorbar(difference, cax=next(bars), orientation="horizontal", label=text, extend="both")
-        few_ticks(bar)
+        thin_ticks(bar)
 
 
 def _caption(results: Sequence[Result]) -> str:

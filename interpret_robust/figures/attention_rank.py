@@ -16,29 +16,29 @@ from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.statistics import Interval
 from interpret_robust.figures.overlays import (
     CEILING,
-    attention_bar,
-    bare,
-    caption_end,
+    draw_attention_bar,
+    end_caption,
+    make_weight_scale,
     overlay,
     show,
     strip,
-    weight_scale,
+    strip_axes,
 )
 from interpret_robust.figures.style import (
     RC,
     Drawing,
     break_label,
+    choose_color,
+    choose_stroke,
     collect_numbers,
-    color,
+    count_legend_columns,
     draw_interval,
-    legend_columns,
-    legend_lines,
+    get_width,
+    make_figure,
+    measure_legend,
     name_rows,
-    new_figure,
+    name_sides,
     scale_log,
-    sides,
-    stroke,
-    width,
 )
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import ball, group_by_weights, images_text, label, variant, weights_of
@@ -80,17 +80,17 @@ OUTCOME_DATASETS = (*(f"curve/{outcome}{part}" for outcome in OUTCOMES for part 
 def draw(results: Sequence[Result]) -> Drawing:
     """Return the paper's Figure 2: one panel for attention, one for Grad-CAM, on one scale."""
     kinds = group_by_weights(results)
-    abreast = len(kinds) if width() > PANEL_OF_CURVES * len(kinds) else 1
-    rows, inches = -(-len(kinds) // abreast), width() / abreast - 0.5
+    abreast = len(kinds) if get_width() > PANEL_OF_CURVES * len(kinds) else 1
+    rows, inches = -(-len(kinds) // abreast), get_width() / abreast - 0.5
     names = {kind: [*map(label, models), "shuffled weights", "uniform"] for kind, models in kinds.items()}
-    columns = {kind: legend_columns(names[kind], inches) for kind in kinds}
+    columns = {kind: count_legend_columns(names[kind], inches) for kind in kinds}
     entries = max(-(-len(names[kind]) // columns[kind]) for kind in kinds)
-    figure = new_figure(rows * (1.9 + 0.14 * entries))
+    figure = make_figure(rows * (1.9 + 0.14 * entries))
     with mpl.rc_context(RC):
         panels = figure.subplots(rows, abreast, sharey=True, squeeze=False)
         for axes, (kind, models) in zip(panels.flat, kinds.items(), strict=True):
             for result in models:
-                _draw_band(axes, _papers_curve(result), label=label(result), **stroke(result))
+                _draw_band(axes, _papers_curve(result), label=label(result), **choose_stroke(result))
             _draw_nulls(axes, models)
             axes.set_xlabel("robustness rank (0 = most robust)")
             place: dict[str, Any] = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0)}
@@ -105,10 +105,10 @@ def draw(results: Sequence[Result]) -> Drawing:
 
 def draw_correlations(results: Sequence[Result]) -> Drawing:
     """Return the Spearman of weight and robustness of each image, and its mean beside the controls."""
-    abreast = 2 if width() > PANEL_OF_CURVES * 2 else 1
+    abreast = 2 if get_width() > PANEL_OF_CURVES * 2 else 1
     texts = [text for text, _ in CONTROLS.values()]
-    columns = legend_columns(texts, width() + 0.9)
-    figure = new_figure(0.14 * -(-len(texts) // columns) + (2 // abreast) * (0.55 + CONTROL_ROW * len(results)))
+    columns = count_legend_columns(texts, get_width() + 0.9)
+    figure = make_figure(0.14 * -(-len(texts) // columns) + (2 // abreast) * (0.55 + CONTROL_ROW * len(results)))
     with mpl.rc_context(RC):
         spread, controls = figure.subplots(2 // abreast, abreast, sharey=True)
         _draw_spread(spread, results)
@@ -130,7 +130,7 @@ def draw_correlations(results: Sequence[Result]) -> Drawing:
         place: dict[str, Any] = {"loc": "outside upper center", "handletextpad": 0.1, "columnspacing": 1}
         figure.legend(handles=handles, ncols=columns, fontsize=7, **place)
     return Drawing(
-        figure, f"{_subject(results)} {CORRELATIONS_CAPTION.format(*sides())}", collect_numbers(results, TESTS)
+        figure, f"{_subject(results)} {CORRELATIONS_CAPTION.format(*name_sides())}", collect_numbers(results, TESTS)
     )
 
 
@@ -160,7 +160,7 @@ def _draw_spread(axes: Axes, results: Sequence[Result]) -> None:
     for row, result in enumerate(results):
         values = result["per_image/spearman"]
         values = values[np.isfinite(values)]
-        shade = color(variant(result))
+        shade = choose_color(variant(result))
         if len(values):
             parts: Any = axes.violinplot(values, [row], orientation="horizontal", showextrema=False, widths=0.8)
             parts["bodies"][0].set(facecolor=shade, alpha=0.4)
@@ -172,7 +172,7 @@ def _draw_controls(axes: Axes, results: Sequence[Result]) -> None:
     places = np.linspace(-0.32, 0.32, len(CONTROLS))
     for row, result in enumerate(results):
         for place, (name, (_, shape)) in zip(places, CONTROLS.items(), strict=True):
-            _draw_mark(axes, row + place, Interval(*result[f"test/{name}"]), color(variant(result)), shape)
+            _draw_mark(axes, row + place, Interval(*result[f"test/{name}"]), choose_color(variant(result)), shape)
         if row:
             axes.axhline(row - 0.5, color="0.92", linewidth=0.8)
 
@@ -184,11 +184,11 @@ def _draw_mark(axes: Axes, row: float, interval: Interval, shade: str, shape: st
 
 def draw_outcomes(results: Sequence[Result]) -> Drawing:
     """Return a small panel a model: its curve where the attack failed and where it succeeded."""
-    columns = min(int(width() / PANEL), len(results))
+    columns = min(int(get_width() / PANEL), len(results))
     rows = -(-len(results) // columns)
     names = [*(text for text, _ in OUTCOMES.values()), "uniform"]
-    entries = legend_columns(names, width() + 0.6)
-    figure = new_figure(0.4 + OUTCOME_ROW * rows + legend_lines(names, entries))
+    entries = count_legend_columns(names, get_width() + 0.6)
+    figure = make_figure(0.4 + OUTCOME_ROW * rows + measure_legend(names, entries))
     with mpl.rc_context(RC):
         grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
         for axes, result in zip(grid.flat, results, strict=False):
@@ -208,7 +208,7 @@ def _draw_outcome(axes: Axes, result: Result) -> None:
     counts = [int(result[f"curve/{outcome}_images"]) for outcome in OUTCOMES]
     for count, (outcome, (_, dash)) in zip(counts, OUTCOMES.items(), strict=True):
         if count >= FEWEST:
-            _draw_band(axes, result[f"curve/{outcome}"], color=color(variant(result)), linestyle=dash)
+            _draw_band(axes, result[f"curve/{outcome}"], color=choose_color(variant(result)), linestyle=dash)
     if max(counts) < FEWEST:
         text = f"fewer than {FEWEST}\nimages of each"
         axes.text(0.5, 0.75, text, transform=axes.transAxes, ha="center", va="center", color="0.4", fontsize=6.5)
@@ -220,10 +220,10 @@ def _draw_outcome(axes: Axes, result: Result) -> None:
 def draw_maps(results: Sequence[Result]) -> Drawing:
     """Return example images, and below them each model's weights laid over them."""
     models = [result for kind in group_by_weights(results).values() for result in kind]
-    count = min(len(results[0]["examples/index"]), int((width() - NAMES) / EXAMPLE))
+    count = min(len(results[0]["examples/index"]), int((get_width() - NAMES) / EXAMPLE))
     images, scales = results[0]["examples/image"][:count], _scales(results)
     heights = [EXAMPLE_ROW * (1 + len(results)), BARS]
-    figure = new_figure(sum(heights))
+    figure = make_figure(sum(heights))
     with mpl.rc_context(RC):
         parts: Any = figure.subfigures(2, 1, height_ratios=heights)
         first, *rest = parts[0].subplots(1 + len(results), 1)
@@ -232,24 +232,24 @@ def draw_maps(results: Sequence[Result]) -> Drawing:
             maps = result["examples/attention"][:count].reshape(count, *result.config["local_grid"])
             overlay(axes, images, maps, scales[weights_of(result)])
         for axes, name in zip((first, *rest), ["image", *map(label, models)], strict=True):
-            bare(axes)
+            strip_axes(axes)
             axes.set_ylabel(name.replace(", ", "\n"), rotation=0, ha="right", va="center", fontsize=7)
         _draw_bars(parts[1], scales, float(results[0]["curve/uniform"]))
-    caption = f"{_subject(results)} {MAPS_CAPTION}{caption_end(scales.values())}"
+    caption = f"{_subject(results)} {MAPS_CAPTION}{end_caption(scales.values())}"
     return Drawing(figure, caption, collect_numbers(results, ("examples/index",)))
 
 
 def _scales(results: Sequence[Result]) -> dict[str, ScalarMappable]:
     """Return what colors stand for: one scale for all maps of attention, one for all of Grad-CAM."""
     return {
-        kind: weight_scale([result["examples/attention"] for result in models])
+        kind: make_weight_scale([result["examples/attention"] for result in models])
         for kind, models in group_by_weights(results).items()
     }
 
 
 def _draw_bars(figure: SubFigure, scales: dict[str, ScalarMappable], uniform: float) -> None:
     for axes, (kind, scale) in zip(figure.subplots(1, len(scales), squeeze=False)[0], scales.items(), strict=True):
-        attention_bar(figure, scale, axes, kind, uniform)
+        draw_attention_bar(figure, scale, axes, kind, uniform)
 
 
 def _subject(results: Sequence[Result]) -> str:

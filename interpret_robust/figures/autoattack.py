@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import matplotlib as mpl
 
-from interpret_robust.figures.style import RC, Drawing, break_label, dot, name_rows, new_figure, set_title
+from interpret_robust.figures.style import RC, Drawing, break_label, draw_dot, make_figure, name_rows, set_title
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import ball, images_text, label, places, subject_text
 
@@ -13,13 +13,13 @@ READS = "autoattack/1"
 
 def draw(results: Sequence[Result]) -> Drawing:
     """Return a row a model: accuracy on natural images (hollow) and after all attacks (filled)."""
-    figure, numbers = new_figure(0.9 + 0.27 * len(results)), {}
+    figure, numbers = make_figure(0.9 + 0.27 * len(results)), {}
     with mpl.rc_context(RC):
         axes = figure.subplots()
         for row, result in enumerate(results):
             natural, accuracies = 100 * result["accuracy/natural"], 100 * result["accuracy/after"]
-            dot(axes, row - 0.12, result, natural, hollow=True)
-            dot(axes, row + 0.12, result, accuracies[-1])
+            draw_dot(axes, row - 0.12, result, natural, hollow=True)
+            draw_dot(axes, row + 0.12, result, accuracies[-1])
             steps = dict(zip(places(result, "attack"), accuracies.tolist(), strict=True))
             numbers[label(result)] = {"natural": natural.tolist(), "after": steps}
         name_rows(axes, results)

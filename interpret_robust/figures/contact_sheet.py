@@ -6,8 +6,8 @@ import numpy as np
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.parsing import format_count
 from interpret_robust.datasets import Dataset, Split
-from interpret_robust.figures.overlays import bare, show, strip
-from interpret_robust.figures.style import RC, Drawing, new_figure
+from interpret_robust.figures.overlays import show, strip, strip_axes
+from interpret_robust.figures.style import RC, Drawing, make_figure
 
 COLUMNS = 12
 MOST_ROWS = 20
@@ -19,7 +19,7 @@ def draw(dataset: Dataset, split: str) -> Drawing:
     counts = np.bincount(images.labels)
     all_classes = np.flatnonzero(counts)
     classes = all_classes[:MOST_ROWS]
-    figure = new_figure(0.5 * len(classes) + 0.3)
+    figure = make_figure(0.5 * len(classes) + 0.3)
     with mpl.rc_context(RC):
         rows = figure.subplots(len(classes), 1, squeeze=False).ravel()
         for axes, label in zip(rows, classes, strict=True):
@@ -31,7 +31,7 @@ def draw(dataset: Dataset, split: str) -> Drawing:
             axes.set_anchor("W")  # beside its name, for which the layout leaves room
             name = f"{dataset.class_names[label]} ({counts[label]})"
             axes.set_ylabel(name, rotation=0, ha="right", va="center")
-            bare(axes)
+            strip_axes(axes)
     masks = "" if images.masks is None else " Beside each image: the same with everything off the object dimmed."
     rest = len(all_classes) - len(classes)
     remainder = f" {rest} classes more are not drawn." if rest else ""

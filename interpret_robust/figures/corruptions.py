@@ -8,8 +8,16 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from interpret_robust.datasets.cifar_c import GROUPS
-from interpret_robust.figures.overlays import bare, show
-from interpret_robust.figures.style import RC, Drawing, legend_columns, marker, new_figure, stroke, width
+from interpret_robust.figures.overlays import show, strip_axes
+from interpret_robust.figures.style import (
+    RC,
+    Drawing,
+    choose_marker,
+    choose_stroke,
+    count_legend_columns,
+    get_width,
+    make_figure,
+)
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import images_text, label, places
 
@@ -35,14 +43,14 @@ def draw(results: Sequence[Result]) -> Drawing:
     groups = {name: [member for member in group if member in corruptions] for name, group in GROUPS.items()}
     groups = {name: members for name, members in groups.items() if members}
     names = [label(result) for result in results]
-    columns = legend_columns(names, width())
-    abreast = min(ABREAST, int(width() / PANEL))
+    columns = count_legend_columns(names, get_width())
+    abreast = min(ABREAST, int(get_width() / PANEL))
     rows = [
         (name, members[place : place + abreast])
         for name, members in groups.items()
         for place in range(0, len(members), abreast)
     ]
-    figure = new_figure(0.4 + 0.14 * -(-len(names) // columns) + ROW_HEIGHT * len(rows))
+    figure = make_figure(0.4 + 0.14 * -(-len(names) // columns) + ROW_HEIGHT * len(rows))
     with mpl.rc_context(RC):
         grid = figure.subplots(len(rows), abreast, squeeze=False, sharex=True, sharey=True)
         for (name, members), panels in zip(rows, grid, strict=True):
@@ -67,8 +75,10 @@ def draw(results: Sequence[Result]) -> Drawing:
 def _draw_curve(axes: Axes, result: Result, place: int) -> None:
     severities = [0, *result["severity"].tolist()]
     accuracy, low, high = 100 * np.vstack([result["accuracy/natural"], result["accuracy/corrupted"][place]]).T
-    style = stroke(result)
-    axes.plot(severities, accuracy, marker=marker(result), markersize=2, linewidth=0.9, label=label(result), **style)
+    style = choose_stroke(result)
+    axes.plot(
+        severities, accuracy, marker=choose_marker(result), markersize=2, linewidth=0.9, label=label(result), **style
+    )
     axes.fill_between(severities, low, high, color=style["color"], alpha=0.12, lw=0)
 
 
@@ -78,15 +88,15 @@ def draw_examples(results: Sequence[Result]) -> Drawing:
     pictures = {"natural": result["examples/natural"]} | dict(
         zip(places(result, "corruption"), result["examples/corrupted"], strict=True)
     )
-    abreast = int(width() / PICTURE)
+    abreast = int(get_width() / PICTURE)
     rows = -(-len(pictures) // abreast)
-    figure = new_figure((0.2 + width() / abreast) * rows)
+    figure = make_figure((0.2 + get_width() / abreast) * rows)
     with mpl.rc_context(RC):
         layout: Any = figure.get_layout_engine()
         layout.set(w_pad=0.01, h_pad=0.02, wspace=0.02, hspace=0.02)
         grid = figure.subplots(rows, abreast, squeeze=False)
         for axes in grid.flat:
-            bare(axes)
+            strip_axes(axes)
         for axes, (name, picture) in zip(grid.flat, pictures.items(), strict=False):
             show(axes, picture)
             axes.set_title(_title(name), fontsize=6, pad=2)

@@ -51,7 +51,7 @@ def draw_all(
 ) -> list[Path]:
     """Draw a figure, or one panel, for each set of files that are of the same images under the same settings."""
     groups = _groups(figure, files)
-    stems = [saving.stem(figure, group) for group in groups]
+    stems = [saving.name_picture(figure, group) for group in groups]
     pictures = []
     for group, stem in zip(groups, stems, strict=True):
         # Models that were trained, and so attacked, under different settings may share every part of a name.
@@ -120,18 +120,18 @@ def draw_to(
     else:
         raise _no_files([figure], folders)
     results = _sort(results)
-    with style.wide(width):
+    with style.use_width(width):
         drawing = compose(figure, results, panel)
     if width > style.WIDTH:
         saving.enlarge(drawing.figure, width / style.WIDTH)
     with Lock(path):
-        saving.write(drawing, [path], saving.inputs(results), read_package_version())
+        saving.write(drawing, [path], saving.list_inputs(results), read_package_version())
 
 
-def narrow(figure: str, results: Sequence[hdf5.Result], width: float) -> Image.Image:
+def draw_narrow(figure: str, results: Sequence[hdf5.Result], width: float) -> Image.Image:
     """Return the first panel of a figure as pixels, laid out for a width in inches, from files that can share it."""
-    with style.wide(width):
-        return saving.pixels(compose(figure, _sort(results)))
+    with style.use_width(width):
+        return saving.render_pixels(compose(figure, _sort(results)))
 
 
 def _sort(results: Sequence[hdf5.Result]) -> list[hdf5.Result]:
@@ -155,8 +155,8 @@ def _draw(
 ) -> list[Path]:
     """Draw each panel: the first is named as the figure, and the others end in their own name."""
     in_paper_order = _sort(results)
-    stem, sources = saving.stem(figure, in_paper_order) + suffix, saving.inputs(in_paper_order)
-    first = next(iter(figures.plots(figure)))
+    stem, sources = saving.name_picture(figure, in_paper_order) + suffix, saving.list_inputs(in_paper_order)
+    first = next(iter(figures.list_plots(figure)))
     return [
         keep(
             partial(compose, figure, in_paper_order, name),
@@ -166,7 +166,7 @@ def _draw(
             say,
             with_pdf=with_pdf,
         )
-        for name in figures.plots(figure, panel)
+        for name in figures.list_plots(figure, panel)
     ]
 
 
@@ -197,7 +197,7 @@ def compose(figure: str, results: Sequence[hdf5.Result], panel: str | None = Non
 
     Its caption says what stands in the place of gradients.
     """
-    plot, *_ = figures.plots(figure, panel or None).values()
+    plot, *_ = figures.list_plots(figure, panel or None).values()
     results = labels.tell_apart(results)
     drawing: style.Drawing = plot(results)
     source = labels.maps_of(results[0])

@@ -14,8 +14,8 @@ from matplotlib.ticker import MaxNLocator
 
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.parsing import format_percent
-from interpret_robust.figures.overlays import bare
-from interpret_robust.figures.style import RC, WIDTH, Drawing, new_figure
+from interpret_robust.figures.overlays import strip_axes
+from interpret_robust.figures.style import RC, WIDTH, Drawing, make_figure
 from interpret_robust.results.names import LONG_NAMES, OF_PREDICTED_CLASS, ball
 
 LIKELIEST = 3
@@ -132,7 +132,7 @@ def draw(explanation: Explanation) -> Drawing:
     weights = [side.weights for side in sides.values() if side.weights is not None]
     scale = Normalize(0, max((float(np.nan_to_num(values).max()) for values in weights), default=0.0) or 1.0)
     heading = wrap(f"{explanation.picture} as {explanation.model} sees it", LONGEST_TITLE)
-    figure = new_figure(2 * row + TITLES + LINE * len(heading) + LEGEND + (BAR if weights else 0.0))
+    figure = make_figure(2 * row + TITLES + LINE * len(heading) + LEGEND + (BAR if weights else 0.0))
     with mpl.rc_context(RC):
         grid = figure.subplots(2, len(columns), width_ratios=columns)
         for axes, title in zip(grid[0], titles, strict=True):
@@ -153,7 +153,7 @@ def draw(explanation: Explanation) -> Drawing:
 
 def _draw_side(panels: AnyArray, explanation: Explanation, side: Side, scale: Normalize) -> None:
     for axes in panels:
-        bare(axes)
+        strip_axes(axes)
     _show(panels[0], side.image)
     _show(panels[1], side.gradient_image)
     if side.weights is not None:

@@ -14,11 +14,11 @@ from interpret_robust.figures.style import (
     NARROW,
     RC,
     Drawing,
-    chance,
+    count_legend_columns,
     draw_differences,
-    legend_columns,
-    new_figure,
-    width,
+    find_chance,
+    get_width,
+    make_figure,
 )
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import ball, images_text, label, places
@@ -44,14 +44,14 @@ def draw(results: Sequence[Result]) -> Drawing:
 
     Below, what removal in one order costs beyond another.
     """
-    abreast = int(width() / PANEL)
+    abreast = int(get_width() / PANEL)
     bands = math.ceil(len(results) / abreast)
     upper_height = LEGEND_HEIGHT + 2 * PANEL_HEIGHT * bands
-    if width() < NARROW:
+    if get_width() < NARROW:
         upper_height += 0.5  # for a legend of more lines
     of_contrasts = max(0.2, 0.07 * len(results)) * len(places(results[0], "contrast"))
-    lower_height = 1.1 + of_contrasts if width() >= NARROW else 2 * (0.7 + of_contrasts) + 0.3
-    figure = new_figure(upper_height + lower_height)
+    lower_height = 1.1 + of_contrasts if get_width() >= NARROW else 2 * (0.7 + of_contrasts) + 0.3
+    figure = make_figure(upper_height + lower_height)
     with mpl.rc_context(RC):
         parts: Any = figure.subfigures(2, 1, height_ratios=[upper_height, lower_height])
         upper, lower = parts
@@ -80,7 +80,7 @@ def _draw_curves(figure: SubFigure, results: Sequence[Result], bands: int, colum
     grid[0, 0].set(ylim=(0, 102), xlim=(share[0], share[-1]), xticks=np.linspace(0, share[-1], 5).round())
     figure.supxlabel("local features removed", fontsize=8)
     handles, names = grid[0, 0].get_legend_handles_labels()
-    columns = legend_columns(names, width())
+    columns = count_legend_columns(names, get_width())
     figure.legend(handles, names, loc="outside upper center", ncols=columns, title="removed first")
 
 
@@ -91,7 +91,7 @@ def _draw_orders(axes: Axes, result: Result, condition: int) -> None:
         style: dict[str, Any] = ORDER_STYLES[name]
         axes.plot(share, accuracy[number], markersize=2, linewidth=0.9, markevery=2, label=name, **style)
         axes.fill_between(share, low[number], high[number], color=style["color"], alpha=0.15, lw=0)
-    level, text = chance(result)
+    level, text = find_chance(result)
     axes.axhline(level, label=text, **CHANCE)
 
 
@@ -124,7 +124,7 @@ def _caption(results: Sequence[Result]) -> str:
         f"(PGD-{settings['steps']}, {ball(settings)}, seed {settings['seed']}). Attended: by attention on "
         "the clean image, largest first (Grad-CAM where the model's name says so); robust: smallest L2 distance of "
         "clean and adversarial local feature first; prior: by the mean attention of training images. Bands are Wilson "
-        f"95 % intervals; gray dashes: {chance(results[0])[1]}. "
+        f"95 % intervals; gray dashes: {find_chance(results[0])[1]}. "
         "Below: area under the second order's curve minus area under the first's, over the share "
         "removed, above 0 where the first costs more; bars are 95 % intervals of the paired bootstrap over images."
     )

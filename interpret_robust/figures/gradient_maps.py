@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from interpret_robust.figures.overlays import bare, show
-from interpret_robust.figures.style import RC, Drawing, new_figure, width
+from interpret_robust.figures.overlays import show, strip_axes
+from interpret_robust.figures.style import RC, Drawing, get_width, make_figure
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import VIEWS, images_text, label
 
@@ -26,7 +26,7 @@ def draw(results: Sequence[Result]) -> Drawing:
     Images that differ between models come again.
     """
     heads = [place for place, result in enumerate(results) if place == 0 or not _is_equal(results[place - 1], result)]
-    figure = new_figure(ROW_HEIGHT * (len(heads) + len(VIEWS) * len(results)) + 0.2)
+    figure = make_figure(ROW_HEIGHT * (len(heads) + len(VIEWS) * len(results)) + 0.2)
     with mpl.rc_context(RC):
         layout: Any = figure.get_layout_engine()
         layout.set(w_pad=0.01, h_pad=0.01, wspace=0.01, hspace=0.01)
@@ -40,9 +40,9 @@ def draw(results: Sequence[Result]) -> Drawing:
 
 
 def _grid(figure: Figure, rows: int) -> list[list[Axes]]:
-    grid = figure.subplots(rows, min(COLUMNS, int((width() - NAMES) / COLUMN)), squeeze=False)
+    grid = figure.subplots(rows, min(COLUMNS, int((get_width() - NAMES) / COLUMN)), squeeze=False)
     for axes in grid.flat:
-        bare(axes)
+        strip_axes(axes)
     panels: list[list[Axes]] = grid.tolist()
     return panels
 

@@ -13,14 +13,14 @@ from interpret_robust.figures.style import (
     NARROW,
     RC,
     Drawing,
-    chance,
-    color,
+    choose_color,
+    choose_marker,
+    count_legend_columns,
     draw_interval,
-    legend_columns,
-    legend_lines,
-    marker,
-    new_figure,
-    width,
+    find_chance,
+    get_width,
+    make_figure,
+    measure_legend,
 )
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import label, short_name, variant
@@ -55,26 +55,26 @@ def draw(results: Sequence[Result]) -> Drawing:
     step = len(results) + GAP
     handles = _legend(results)
     names = [str(handle.get_label()) for handle in handles]
-    columns = 4 if width() >= NARROW else legend_columns(names, width())
-    lines = 0.0 if width() >= NARROW else 0.2 + legend_lines(names, columns)
-    figure = new_figure(1.1 + LINE_HEIGHT * step * len(groups) + lines)
+    columns = 4 if get_width() >= NARROW else count_legend_columns(names, get_width())
+    lines = 0.0 if get_width() >= NARROW else 0.2 + measure_legend(names, columns)
+    figure = make_figure(1.1 + LINE_HEIGHT * step * len(groups) + lines)
     with mpl.rc_context(RC):
         panels = figure.subplots(1, len(PANELS), sharey=True, sharex=True)
         for axes, (rule, title) in zip(panels, PANELS.items(), strict=True):
             for number, (_, scores) in enumerate(groups):
                 for row, result in enumerate(results):
                     _mark(axes, number * step + row, result, scores(result, rule))
-            axes.axvline(chance(results[0])[0], **CHANCE)
+            axes.axvline(find_chance(results[0])[0], **CHANCE)
             axes.axhline(len(evaluators) * step - GAP / 2 - 0.5, color="0.6", linewidth=0.8)
             axes.grid(visible=False, axis="y")
-            if width() >= NARROW:
+            if get_width() >= NARROW:
                 axes.set(title=title, xlabel="read as the true class, %")
             else:
                 axes.set_title(title.replace("to 3 ", "to 3\n"))
         middle = (len(results) - 1) / 2
         panels[0].set_yticks([number * step + middle for number in range(len(groups))], [name for name, _ in groups])
         panels[0].set_ylim(len(groups) * step - GAP / 2 - 0.5, -GAP / 2 - 0.5)
-        if width() < NARROW:
+        if get_width() < NARROW:
             figure.supxlabel("read as the true class, %", fontsize=RC["font.size"])
         figure.legend(handles=handles, loc="outside upper center", ncols=columns)
     return Drawing(figure, _caption(results), {label(result): _numbers(result) for result in results})
@@ -121,7 +121,7 @@ def _anchors(results: Sequence[Result]) -> dict[str, float]:
 
 
 def _look(result: Result) -> tuple[str, str]:
-    return color(variant(result)), marker(result)
+    return choose_color(variant(result)), choose_marker(result)
 
 
 def _legend(results: Sequence[Result]) -> list[Line2D]:
@@ -132,7 +132,7 @@ def _legend(results: Sequence[Result]) -> list[Line2D]:
     ]
     hollow = Line2D([], [], linestyle="none", color="0.3", marker="o", markerfacecolor="white", markersize=4)
     hollow.set_label("hollow: the other sign, +g")
-    guess = Line2D([], [], label=chance(results[0])[1], **CHANCE)
+    guess = Line2D([], [], label=find_chance(results[0])[1], **CHANCE)
     return [*models, hollow, guess]
 
 
@@ -154,5 +154,6 @@ def _caption(results: Sequence[Result]) -> str:
         "both with Wilson 95 % intervals over images. Clipped: to 3 standard deviations of each map; raw: divided by "
         "each map's largest entry; zero is gray. Above the line: each evaluator; below it controls in the map's place, "
         f"read by each model's first evaluator ({readers}); edges and absolute values are filled where they are "
-        f"brighter than gray. Dashed: {chance(results[0])[1]}. Accuracy of the evaluators on the images: {anchors}."
+        f"brighter than gray. Dashed: {find_chance(results[0])[1]}. Accuracy of the evaluators on the images: "
+        f"{anchors}."
     )

@@ -12,12 +12,12 @@ from interpret_robust.figures.style import (
     NARROW,
     RC,
     Drawing,
-    abreast,
     collect_numbers,
-    dot,
+    count_abreast,
+    draw_dot,
+    get_width,
+    make_figure,
     name_rows,
-    new_figure,
-    width,
 )
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import images_text
@@ -51,10 +51,10 @@ def draw(results: Sequence[Result]) -> Drawing:
     patterns = bool(np.isfinite(results[0]["pattern/chance"]))
     rows = 0.2 * len(results)
     heights = [OBJECT_HEIGHT + rows] + patterns * [PATTERN_HEIGHT + rows]
-    if width() < NARROW:
+    if get_width() < NARROW:
         counts = (len(PANELS), len(PATTERN_PANELS))
         heights = [0.2 + count * height for count, height in zip(counts, heights, strict=False)]
-    figure = new_figure(sum(heights))
+    figure = make_figure(sum(heights))
     with mpl.rc_context(RC):
         parts: Any = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)
         _draw_object(parts[0, 0], results)
@@ -67,11 +67,11 @@ def draw(results: Sequence[Result]) -> Drawing:
 
 def _draw_object(figure: SubFigure, results: Sequence[Result]) -> None:
     """Draw a panel for each map and statistic, with the object's area and the center prior as lines."""
-    columns = abreast(len(PANELS))
+    columns = count_abreast(len(PANELS))
     panels = figure.subplots(len(PANELS) // columns, columns, sharey=True).ravel()
     for axes, (title, name, center, index) in zip(panels, PANELS, strict=True):
         for row, result in enumerate(results):
-            dot(axes, row, result, 100 * result[name][index])
+            draw_dot(axes, row, result, 100 * result[name][index])
         for baseline, stroke in (("share/area", "--"), (center, ":")):
             axes.axvline(100 * results[0][baseline][index, 0], color="0.3", linestyle=stroke, linewidth=0.9)
         axes.set(xlim=(-3, 103), xlabel=title)
@@ -81,17 +81,17 @@ def _draw_object(figure: SubFigure, results: Sequence[Result]) -> None:
         Line2D([], [], color="0.3", linestyle="--", linewidth=0.9, label="the object's area"),
         Line2D([], [], color="0.3", linestyle=":", linewidth=0.9, label="a map that knows only the center"),
     ]
-    figure.legend(handles=handles, loc="outside upper right", ncols=abreast(2))
+    figure.legend(handles=handles, loc="outside upper right", ncols=count_abreast(2))
 
 
 def _draw_patterns(figure: SubFigure, results: Sequence[Result]) -> None:
     """Draw what the gradient and the decision have to do with the planted patterns (filled), with controls (hollow)."""
-    columns = abreast(len(PATTERN_PANELS))
+    columns = count_abreast(len(PATTERN_PANELS))
     panels = figure.subplots(len(PATTERN_PANELS) // columns, columns, sharey=True).ravel()
     for axes, (title, name, control, text) in zip(panels, PATTERN_PANELS, strict=True):
         for row, result in enumerate(results):
-            dot(axes, row, result, 100 * result[control], hollow=True)
-            dot(axes, row, result, 100 * result[name])
+            draw_dot(axes, row, result, 100 * result[control], hollow=True)
+            draw_dot(axes, row, result, 100 * result[name])
         axes.set_xlabel(f"{title}\n(hollow: {text})", fontsize=7)
     panels[0].axvline(100 * float(results[0]["pattern/chance"]), color="0.3", linestyle="-.", linewidth=0.9)
     panels[1].axvline(0, color="0.5", linestyle="--", linewidth=0.8)

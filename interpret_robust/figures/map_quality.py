@@ -7,13 +7,13 @@ import matplotlib as mpl
 from interpret_robust.figures.style import (
     RC,
     Drawing,
-    abreast,
     break_label,
     collect_numbers,
-    dot,
+    count_abreast,
+    draw_dot,
+    make_figure,
     name_rows,
-    new_figure,
-    sides,
+    name_sides,
 )
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import images_text, radius
@@ -25,14 +25,14 @@ DATASETS = ("mean/sensitivity", "mean/unforetold", "mean/unforetold_shuffled", "
 
 def draw(results: Sequence[Result]) -> Drawing:
     """Return a row a model: sensitivity on the left, what is not predicted on the right, by shuffled maps hollow."""
-    columns = abreast(2)
-    figure = new_figure((1.1 + 0.3 * len(results)) * (2 // columns))
+    columns = count_abreast(2)
+    figure = make_figure((1.1 + 0.3 * len(results)) * (2 // columns))
     with mpl.rc_context(RC):
         shift, unforetold = figure.subplots(2 // columns, columns, sharey=True)
         for row, result in enumerate(results):
-            dot(shift, row, result, result["mean/sensitivity"])
-            dot(unforetold, row - 0.12, result, 100 * result["mean/unforetold"])
-            dot(unforetold, row + 0.12, result, 100 * result["mean/unforetold_shuffled"], hollow=True)
+            draw_dot(shift, row, result, result["mean/sensitivity"])
+            draw_dot(unforetold, row - 0.12, result, 100 * result["mean/unforetold"])
+            draw_dot(unforetold, row + 0.12, result, 100 * result["mean/unforetold_shuffled"], hollow=True)
         name_rows(shift, results)
         for axes in (shift, unforetold):
             axes.grid(visible=False, axis="y")
@@ -45,7 +45,7 @@ def draw(results: Sequence[Result]) -> Drawing:
 
 def _caption(results: Sequence[Result]) -> str:
     config = results[0].config
-    settings, data, (left, right) = config["settings"], config["data"], sides()
+    settings, data, (left, right) = config["settings"], config["data"], name_sides()
     return (
         f"Quality of maps ({settings['source']}) on {images_text(data)} of {data['dataset']}, by "
         f"captum. {left}: the largest of {settings['samples']} changes of a map as the image moves within "

@@ -11,18 +11,18 @@ from matplotlib.lines import Line2D
 from interpret_robust.figures.style import (
     RC,
     Drawing,
-    abreast,
-    color,
+    choose_color,
+    choose_marker,
+    choose_stroke,
+    count_abreast,
+    count_legend_columns,
     draw_interval,
-    legend_columns,
-    legend_lines,
-    marker,
+    get_width,
+    make_figure,
+    measure_legend,
     name_rows,
-    new_figure,
+    name_sides,
     set_title,
-    sides,
-    stroke,
-    width,
 )
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import (
@@ -60,11 +60,11 @@ def draw(results: Sequence[Result]) -> Drawing:
     """Return two panels: left, a line of accuracy against radius for each model; right, a row for each with a mark
     for each attack at eps.
     """
-    columns = abreast(2)
+    columns = count_abreast(2)
     names = [name for name, _ in MARKS.values()]
-    entries = len(names) if columns == 2 else legend_columns(names, width())
+    entries = len(names) if columns == 2 else count_legend_columns(names, get_width())
     height = max(2.4, 1.0 + 0.42 * len(results))
-    figure = new_figure(height + (2 - columns) * CURVES + legend_lines(names, entries))
+    figure = make_figure(height + (2 - columns) * CURVES + measure_legend(names, entries))
     with mpl.rc_context(RC):
         heights = [1] if columns == 2 else [CURVES, height]
         left, right = figure.subplots(2 // columns, columns, height_ratios=heights)
@@ -86,8 +86,8 @@ def _draw_radii(axes: Axes, results: Sequence[Result]) -> None:
     for result in results:
         accuracies = _accuracies(result)
         value, low, high = 100 * np.array([accuracies["natural"], *accuracies["pgd"]]).T
-        axes.plot(value, marker=marker(result), markersize=3, linewidth=1.1, **stroke(result))
-        axes.fill_between(range(len(value)), low, high, color=color(variant(result)), alpha=0.15, lw=0)
+        axes.plot(value, marker=choose_marker(result), markersize=3, linewidth=1.1, **choose_stroke(result))
+        axes.fill_between(range(len(value)), low, high, color=choose_color(variant(result)), alpha=0.15, lw=0)
     prefix = NORMS[norm(results[0].config["settings"])]
     ticks = ["0", *(text.removeprefix(prefix) for text in growing_radii(results[0]))]
     axes.set_xticks(range(len(ticks)), ticks)
@@ -98,7 +98,7 @@ def _draw_row(axes: Axes, row: int, result: Result) -> None:
     accuracies = _accuracies(result) | {"pgd": _accuracies(result)["pgd"][0]}
     for offset, (name, (_, mark)) in zip(OFFSETS, MARKS.items(), strict=True):
         interval = [100 * number for number in accuracies[name]]
-        draw_interval(axes, row + offset, interval, color=color(variant(result)), **STYLE, **mark)
+        draw_interval(axes, row + offset, interval, color=choose_color(variant(result)), **STYLE, **mark)
 
 
 def _accuracies(result: Result) -> dict[str, Any]:
@@ -111,7 +111,7 @@ def _title(results: Sequence[Result]) -> str:
 
 
 def _caption(results: Sequence[Result]) -> str:
-    settings, (left, right) = results[0].config["settings"], sides()
+    settings, (left, right) = results[0].config["settings"], name_sides()
     return (
         f"Accuracy on {images_text(results[0].data)} of {results[0].data['dataset']}. {left}: under PGD-20 on the "
         "cross-entropy, against its radius; an image that is broken in one ball counts as broken in every larger one. "

@@ -27,7 +27,7 @@ FAINTEST = 0.25
 """How opaque a map laid over an image is where it is zero."""
 
 
-def bare(axes: Axes) -> None:
+def strip_axes(axes: Axes) -> None:
     """Leave nothing of the axes but the picture in them."""
     axes.set(xticks=[], yticks=[])
     axes.grid(visible=False)
@@ -45,27 +45,27 @@ def strip(pictures: AnyArray, size: tuple[int, int], gap: int | None = None) -> 
     """Return pictures of `size` (M, height, width, ...), or maps (M, y, x), in a row, each map drawn to that size.
 
     A pixel shows the place that it lies in, or several by area. One image is laid out and drawn many times faster
-    than M axes. The gaps between, of so many pixels or see `pitch`, are NaN, or white where pictures are bytes.
+    than M axes. The gaps between, of so many pixels or see `measure_pitch`, are NaN, or white where pictures are bytes.
     """
     width = size[1]
     large = pictures if pictures.shape[1:3] == size else average_cells(pictures, size).astype(pictures.dtype)
     gaps = [(0, 0)] * large.ndim
-    gaps[2] = (0, pitch(width) - width if gap is None else gap)
+    gaps[2] = (0, measure_pitch(width) - width if gap is None else gap)
     empty = 255 if pictures.dtype == np.uint8 else np.nan
     return np.concatenate(list(np.pad(large, gaps, constant_values=empty)), axis=1)
 
 
-def pitch(width: int) -> int:
+def measure_pitch(width: int) -> int:
     """Return the distance from one picture of a strip to the next."""
     return width + width // 2
 
 
-def attention_bar(figure: Figure | SubFigure, maps: ScalarMappable, axes: Axes, name: str, uniform: float) -> None:
+def draw_attention_bar(figure: Figure | SubFigure, maps: ScalarMappable, axes: Axes, name: str, uniform: float) -> None:
     """Draw the color bar, lying in `axes`, of maps of weights, with a line at the weight that all positions would
     share.
     """
     text = f"{name}\n(line: uniform, {uniform:.2g})"
-    few_ticks(figure.colorbar(maps, cax=axes, orientation="horizontal", label=text, extend="max"))
+    thin_ticks(figure.colorbar(maps, cax=axes, orientation="horizontal", label=text, extend="max"))
     axes.axvline(uniform, color="white", linewidth=1)
 
 
@@ -83,20 +83,20 @@ def overlay(axes: Axes, images: AnyArray, maps: AnyArray, scale: ScalarMappable)
     axes.imshow(values, cmap=scale.cmap, vmin=low, vmax=high, alpha=opacity, interpolation="nearest")
 
 
-def weight_scale(maps: Sequence[AnyArray]) -> ScalarMappable:
+def make_weight_scale(maps: Sequence[AnyArray]) -> ScalarMappable:
     """Return the colors of weights, from zero; of weights that are nearly uniform from the smallest, so that they
     differ.
     """
-    low, high = min(float(np.nanmin(array, initial=np.inf)) for array in maps), ceiling(maps)
+    low, high = min(float(np.nanmin(array, initial=np.inf)) for array in maps), find_ceiling(maps)
     return ScalarMappable(Normalize(low if high / 2 < low < high else 0, high), "viridis")
 
 
-def caption_end(scales: Iterable[ScalarMappable]) -> str:
+def end_caption(scales: Iterable[ScalarMappable]) -> str:
     """Return what a caption ends with if one of its scales of weights begins above zero."""
     return NEARLY_UNIFORM if any((scale.get_clim()[0] or 0) > 0 for scale in scales) else ""
 
 
-def few_ticks(bar: Colorbar) -> None:
+def thin_ticks(bar: Colorbar) -> None:
     """Write few numbers under a color bar, as powers of ten where they are tiny or long, so that they do not touch."""
     bar.ax.xaxis.set_major_locator(MaxNLocator(3))
     low, high = bar.mappable.get_clim()
@@ -104,11 +104,11 @@ def few_ticks(bar: Colorbar) -> None:
         bar.ax.ticklabel_format(axis="x", style="sci", scilimits=(-2, 4), useOffset=False)
 
 
-def ceiling(maps: Sequence[AnyArray]) -> float:
+def find_ceiling(maps: Sequence[AnyArray]) -> float:
     """Return where a color scale ends: at a percentile of magnitudes, so that one large weight darkens no other.
 
     Example:
-        >>> round(ceiling([np.r_[np.linspace(0, 0.1, 999), 0.33]]), 3)
+        >>> round(find_ceiling([np.r_[np.linspace(0, 0.1, 999), 0.33]]), 3)
         0.099
     """
     values = np.abs(np.concatenate([np.ravel(array) for array in maps]))

@@ -12,11 +12,11 @@ from interpret_robust.figures.style import (
     NARROW,
     RC,
     Drawing,
-    chance,
+    count_legend_columns,
     draw_differences,
-    legend_columns,
-    new_figure,
-    width,
+    find_chance,
+    get_width,
+    make_figure,
 )
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import images_text, label, places
@@ -42,8 +42,8 @@ def draw(results: Sequence[Result]) -> Drawing:
     """Return the curves, a row a model and a column a rule. Below, how much better maps are than their controls."""
     upper_height = LEGEND_HEIGHT + PANEL_HEIGHT * len(results)
     of_rules = max(0.25, 0.08 * len(results)) * len(places(results[0], "rule"))
-    lower_height = 1.0 + of_rules if width() >= NARROW else 2 * (0.7 + of_rules) + 0.3
-    figure = new_figure(upper_height + lower_height)
+    lower_height = 1.0 + of_rules if get_width() >= NARROW else 2 * (0.7 + of_rules) + 0.3
+    figure = make_figure(upper_height + lower_height)
     with mpl.rc_context(RC):
         parts: Any = figure.subfigures(2, 1, height_ratios=[upper_height, lower_height])
         upper, lower = parts
@@ -65,15 +65,15 @@ def _draw_curves(figure: SubFigure, results: Sequence[Result]) -> None:
                 style: dict[str, Any] = ORDER_STYLES[name]
                 axes.plot(result["percent"], accuracy, markersize=2, linewidth=0.9, label=name, **style)
                 axes.fill_between(result["percent"], low, high, color=style["color"], alpha=0.15, lw=0)
-            level, text = chance(result)
+            level, text = find_chance(result)
             axes.axhline(level, label=text, **CHANCE)
         panels[0].set_ylabel(label(result).replace(", ", "\n") + "\n% right")
     for axes, name in zip(grid[0], rules, strict=True):
-        axes.set_title(name if width() >= NARROW else fill(name, 10))
+        axes.set_title(name if get_width() >= NARROW else fill(name, 10))
     grid[0, 0].set(ylim=(0, 102), xlim=(0, 100), xticks=(0, 50, 100))
     figure.supxlabel("% of pixels deleted (in insertion: inserted)", fontsize=8)
     handles, names = grid[0, 0].get_legend_handles_labels()
-    columns = legend_columns(names, width())
+    columns = count_legend_columns(names, get_width())
     figure.legend(handles, names, loc="outside upper center", ncols=columns, title="order of pixels")
 
 
@@ -103,7 +103,7 @@ def _caption(results: Sequence[Result]) -> str:
         f"of the magnitude of maps ({settings['source']}), of edges (Sobel), and at random (seed {settings['seed']}). "
         f"Deletion: the largest magnitude first becomes {fill}. Insertion: it is the first to come back. ROAD: pixels "
         "are imputed from their neighbors, the largest or the smallest magnitude first. Bands are Wilson 95 % "
-        f"intervals; gray dashes: {chance(results[0])[1]}. "
+        f"intervals; gray dashes: {find_chance(results[0])[1]}. "
         "Below: by how much the area under the map's curve is better than its control's, right of 0 where "
         "the map is better; bars are 95 % intervals of the paired bootstrap over images."
     )

@@ -7,7 +7,15 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 
-from interpret_robust.figures.style import RC, Drawing, color, marker, new_figure, stroke, width
+from interpret_robust.figures.style import (
+    RC,
+    Drawing,
+    choose_color,
+    choose_marker,
+    choose_stroke,
+    get_width,
+    make_figure,
+)
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import images_text, label, places, variant
 
@@ -34,9 +42,9 @@ def draw(results: Sequence[Result]) -> Drawing:
     """Return a panel a score that the data allow: each model's means by stage, and the range of random networks."""
     finite = np.isfinite(results[0]["cascade/mean"][:, 0, 0])
     scores = {score: number for number, score in enumerate(places(results[0], "score")) if finite[number]}
-    columns = int(width() / PANEL)
+    columns = int(get_width() / PANEL)
     bands = -(-(len(scores) + 1) // columns)
-    figure = new_figure(PANEL_HEIGHT * bands)
+    figure = make_figure(PANEL_HEIGHT * bands)
     with mpl.rc_context(RC):
         *panels, legend = figure.subplots(bands, columns, squeeze=False).flat[: len(scores) + 1]
         for axes, (score, number) in zip(panels, scores.items(), strict=True):
@@ -66,10 +74,10 @@ def _draw_panel(axes: Axes, results: Sequence[Result], score: int) -> None:
 
 def _draw_model(axes: Axes, result: Result, score: int, places: Sequence[str], aside: float) -> None:
     stages = _cascade(result)
-    shade, shape = color(variant(result)), marker(result)
+    shade, shape = choose_color(variant(result)), choose_marker(result)
     value, low, high = result["cascade/mean"][score, : len(stages)].T
     x = [places.index(name) for name in stages]
-    axes.plot(x, value, marker=shape, markersize=2.5, linewidth=0.9, label=label(result), **stroke(result))
+    axes.plot(x, value, marker=shape, markersize=2.5, linewidth=0.9, label=label(result), **choose_stroke(result))
     axes.fill_between(x, low, high, color=shade, alpha=0.2, lw=0)
     mean, lowest, highest = result["random/mean"][score]
     axes.errorbar(

@@ -11,15 +11,15 @@ from interpret_robust.core.statistics import Interval
 from interpret_robust.figures.style import (
     RC,
     Drawing,
-    color,
+    choose_color,
+    choose_marker,
+    count_legend_columns,
     draw_interval,
-    legend_columns,
-    legend_lines,
-    marker,
+    get_width,
+    make_figure,
+    measure_legend,
     name_rows,
-    new_figure,
     set_title,
-    width,
 )
 from interpret_robust.results.attack_outcomes import headline, readings
 from interpret_robust.results.attack_tables import AttackTable, attack_tables
@@ -58,8 +58,8 @@ def draw(results: Sequence[Result]) -> Drawing:
         "worst case": "worst case, white-box",
     }
     marks = [name for name in MARKS if any(name in intervals for intervals in accuracies)]
-    columns = legend_columns([texts[name] for name in marks], width())
-    figure = new_figure(1.1 + 0.27 * len(results) + legend_lines(marks, columns))
+    columns = count_legend_columns([texts[name] for name in marks], get_width())
+    figure = make_figure(1.1 + 0.27 * len(results) + measure_legend(marks, columns))
     with mpl.rc_context(RC):
         axes = figure.subplots()
         for row, (result, intervals) in enumerate(zip(results, accuracies, strict=True)):
@@ -102,7 +102,7 @@ def _style(name: str, shape: str, shade: str) -> dict[str, Any]:
 
 
 def _draw_mark(axes: Axes, row: int, result: Result, name: str, interval: Interval) -> None:
-    style = _style(name, marker(result), color(variant(result)))
+    style = _style(name, choose_marker(result), choose_color(variant(result)))
     draw_interval(axes, row + MARKS[name].offset, [100 * number for number in interval], elinewidth=1, **style)
 
 

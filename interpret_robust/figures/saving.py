@@ -34,7 +34,7 @@ FORMATS: dict[str, dict[str, Any]] = {
 """The endings of pictures, and how each is saved: without a date, so that equal inputs give equal bytes."""
 
 
-def stem(name: str, results: Sequence[Result]) -> str:
+def name_picture(name: str, results: Sequence[Result]) -> str:
     """Return a figure's file name: its own, then dataset and architecture, then what the files' names end in."""
     first = results[0]
     conditions = first.path.stem
@@ -43,7 +43,7 @@ def stem(name: str, results: Sequence[Result]) -> str:
     return make_file_part("-".join([name, first.job["dataset"], first.job["architecture"], conditions]))
 
 
-def inputs(results: Sequence[Result]) -> dict[str, str]:
+def list_inputs(results: Sequence[Result]) -> dict[str, str]:
     """Return the content hash of each file, by its name."""
     return {result.path.name: str(result.attributes["content_sha256"]) for result in results}
 
@@ -118,7 +118,7 @@ def _lay_out(figure: Figure) -> None:
         figure.set_layout_engine(None)
 
 
-def pixels(drawing: Drawing) -> Image.Image:
+def render_pixels(drawing: Drawing) -> Image.Image:
     """Return a drawing as the pixels that its PNG would have."""
     buffer = io.BytesIO()
     with mpl.rc_context(RC):

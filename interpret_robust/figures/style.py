@@ -69,7 +69,7 @@ class Drawing:
 
 
 @contextmanager
-def wide(inches: float) -> Iterator[None]:
+def use_width(inches: float) -> Iterator[None]:
     """Make figures of another width than that of a conference paper.
 
     Narrower ones have fewer panels abreast and text of the same size; wider ones are to be enlarged, see `enlarge`.
@@ -81,7 +81,7 @@ def wide(inches: float) -> Iterator[None]:
         _width.reset(token)
 
 
-def width() -> float:
+def get_width() -> float:
     """Return the width in inches for which panels are laid out: that of a conference paper, or less."""
     return min(WIDTH, _width.get())
 
@@ -93,22 +93,22 @@ TITLE = 42
 """Characters of a title that fit over a narrow figure."""
 
 
-def abreast(panels: int) -> int:
+def count_abreast(panels: int) -> int:
     """Return how many of some panels that share a row of a wide figure stand abreast: one where it is narrow."""
-    return panels if width() >= NARROW else 1
+    return panels if get_width() >= NARROW else 1
 
 
-def sides() -> tuple[str, str]:
+def name_sides() -> tuple[str, str]:
     """Return where two panels stand, as a caption calls them."""
-    return ("Left", "Right") if width() >= NARROW else ("Above", "Below")
+    return ("Left", "Right") if get_width() >= NARROW else ("Above", "Below")
 
 
-def legend_columns(names: Sequence[str], inches: float) -> int:
+def count_legend_columns(names: Sequence[str], inches: float) -> int:
     """Return how many entries of a legend fit abreast into a width."""
     return max(1, min(len(names), int(inches / (0.42 + 0.057 * max(map(len, names))))))
 
 
-def legend_lines(names: Sequence[str], columns: int) -> float:
+def measure_legend(names: Sequence[str], columns: int) -> float:
     """Return the inches that a legend of so many columns needs beyond its first line.
 
     Where the figure is wide it has all its entries abreast.
@@ -118,7 +118,7 @@ def legend_lines(names: Sequence[str], columns: int) -> float:
 
 def break_label(text: str) -> str:
     """Return the label of an axis in two lines where the figure is narrow: broken at a bracket, colon or comma."""
-    if width() >= NARROW:
+    if get_width() >= NARROW:
         return text
     gap = next((gap for gap in (" (", ": ", ", ") if gap in text), "")
     return text.replace(gap, gap.replace(" ", "\n"), 1)
@@ -127,13 +127,13 @@ def break_label(text: str) -> str:
 def set_title(figure: Figure, text: str) -> None:
     """Write a title over a figure; over a narrow one its last part stands in a line of its own."""
     head, _, tail = text.rpartition(", ")
-    figure.suptitle(text if not head or width() >= NARROW or len(text) < TITLE else f"{head},\n{tail}")
+    figure.suptitle(text if not head or get_width() >= NARROW or len(text) < TITLE else f"{head},\n{tail}")
 
 
-def new_figure(height: float) -> Figure:
+def make_figure(height: float) -> Figure:
     """Return an empty figure of full width. Nothing global is touched and no window can open."""
     with mpl.rc_context(RC):
-        figure = Figure(figsize=(width(), height), layout="constrained")
+        figure = Figure(figsize=(get_width(), height), layout="constrained")
         FigureCanvasAgg(figure)
     return figure
 
@@ -163,7 +163,7 @@ def scale_log(axes: Axes, name: Literal["x", "y"]) -> None:
     """
     axes.set(**{f"{name}scale": "log"})
     axis = getattr(axes, f"{name}axis")
-    axis.set_major_locator(FixedLocator(log_ticks(*getattr(axes, f"get_{name}lim")())))
+    axis.set_major_locator(FixedLocator(choose_log_ticks(*getattr(axes, f"get_{name}lim")())))
     axis.set_major_formatter("{x:g}")
     axis.set_minor_formatter(NullFormatter())
 
@@ -172,7 +172,7 @@ LABEL_GAP = 0.2
 """Share of a logarithmic axis between one label and the next, at least: beside the smallest panel they do not touch."""
 
 
-def log_ticks(low: float, high: float) -> list[float]:
+def choose_log_ticks(low: float, high: float) -> list[float]:
     """Return round numbers from `low` to `high` that are labels of a logarithmic axis, LABEL_GAP or more apart.
 
     They are 1, 2 and 5 of each decade, or 1 and 3, or the 1 of each decade, or of every second decade, and so on. Where
@@ -192,7 +192,7 @@ CHANCE: Mapping[str, Any] = {"color": "0.5", "linestyle": "--", "linewidth": 0.8
 """How the line of guessing is drawn."""
 
 
-def chance(result: Result) -> tuple[float, str]:
+def find_chance(result: Result) -> tuple[float, str]:
     """Return the accuracy of guessing among a model's classes, in %, and what it is called."""
     classes = len(result.job["class_names"])
     return 100 / classes, f"chance, one in {classes}"
@@ -211,7 +211,7 @@ def draw_differences(
         panels: by title, of each model its value, low and high for each group (groups, 3), as shares.
         unit: what stands under each panel.
     """
-    columns = abreast(len(panels))
+    columns = count_abreast(len(panels))
     grid = figure.subplots(len(panels) // columns, columns, sharex=True, sharey=True, squeeze=False).ravel()
     for axes, (title, values_by_model) in zip(grid, panels.items(), strict=True):
         for number, (result, values) in enumerate(zip(results, values_by_model, strict=True)):
@@ -220,8 +220,8 @@ def draw_differences(
                 value,
                 np.arange(len(groups)) + (number - (len(results) - 1) / 2) * 0.7 / len(results),
                 xerr=[value - low, high - value],
-                color=color(variant(result)),
-                marker=marker(result),
+                color=choose_color(variant(result)),
+                marker=choose_marker(result),
                 markersize=3,
                 linestyle="none",
                 linewidth=0.8,
@@ -233,21 +233,21 @@ def draw_differences(
     grid[0].set_yticks(range(len(groups)), groups)
     grid[0].set_ylim(len(groups) - 0.4, -0.6)
     handles, names = grid[0].get_legend_handles_labels()
-    columns = legend_columns(names, width())
+    columns = count_legend_columns(names, get_width())
     figure.legend(handles, names, loc="outside lower center", ncols=columns, columnspacing=1.2, handletextpad=0.3)
 
 
-def stroke(result: Result) -> dict[str, Any]:
+def choose_stroke(result: Result) -> dict[str, Any]:
     """Return how a model's line is drawn: in the color of its variant, with the dash of its seed."""
-    return {"color": color(variant(result)), "linestyle": DASHES[(result.job["seed"] or 0) % len(DASHES)]}
+    return {"color": choose_color(variant(result)), "linestyle": DASHES[(result.job["seed"] or 0) % len(DASHES)]}
 
 
-def marker(result: Result) -> str:
+def choose_marker(result: Result) -> str:
     """Return the mark of a model's seed."""
     return MARKERS[(result.job["seed"] or 0) % len(MARKERS)]
 
 
-def color(name: str) -> str:
+def choose_color(name: str) -> str:
     """Return a variant's color; that of another model follows from its name, and two may share one."""
     return COLORS.get(name) or OTHER_COLORS[zlib.crc32(name.encode()) % len(OTHER_COLORS)]
 
@@ -269,9 +269,9 @@ def collect_numbers(results: Sequence[Result], datasets: Sequence[str]) -> dict[
     return {label(result): {name: result[name].tolist() for name in datasets} for result in results}
 
 
-def dot(axes: Axes, row: float, result: Result, interval: AnyArray, *, hollow: bool = False) -> None:
+def draw_dot(axes: Axes, row: float, result: Result, interval: AnyArray, *, hollow: bool = False) -> None:
     """Draw a statistic (value, low, high) of a model in its row, in its color and with the mark of its seed."""
-    shade = color(variant(result))
+    shade = choose_color(variant(result))
     face = "white" if hollow else shade
-    look = {"marker": marker(result), "markerfacecolor": face, "markersize": 4.5, "linestyle": "none"}
+    look = {"marker": choose_marker(result), "markerfacecolor": face, "markersize": 4.5, "linestyle": "none"}
     draw_interval(axes, row, interval, color=shade, elinewidth=1, **look)

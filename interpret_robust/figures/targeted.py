@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import matplotlib as mpl
 
-from interpret_robust.figures.style import RC, Drawing, break_label, dot, name_rows, new_figure, set_title
+from interpret_robust.figures.style import RC, Drawing, break_label, draw_dot, make_figure, name_rows, set_title
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import attack, images_text, label, subject_text
 
@@ -13,13 +13,13 @@ READS = "targeted/1"
 
 def draw(results: Sequence[Result]) -> Drawing:
     """Return a row a model: accuracy under the attack (hollow) and the share taken for the target (filled)."""
-    figure, numbers = new_figure(0.9 + 0.27 * len(results)), {}
+    figure, numbers = make_figure(0.9 + 0.27 * len(results)), {}
     with mpl.rc_context(RC):
         axes = figure.subplots()
         for row, result in enumerate(results):
             accuracy, success = 100 * result["share/right"][1], 100 * result["share/aimed"][1]
-            dot(axes, row - 0.12, result, accuracy, hollow=True)
-            dot(axes, row + 0.12, result, success)
+            draw_dot(axes, row - 0.12, result, accuracy, hollow=True)
+            draw_dot(axes, row + 0.12, result, success)
             numbers[label(result)] = {"still right": accuracy.tolist(), "taken for the target": success.tolist()}
         name_rows(axes, results)
         axes.grid(visible=False, axis="y")

@@ -12,7 +12,7 @@ from torch import Tensor
 from interpret_robust.attacks.noise import per_image_noise
 from interpret_robust.attacks.pgd import PGD
 from interpret_robust.attacks.settings import Norm, resolve_ball
-from interpret_robust.attribution.gradients import choose_weight, gradient_map, position_weights
+from interpret_robust.attribution.gradients import choose_weight, compute_map, compute_position_weights
 from interpret_robust.attribution.scale_rules import as_image
 from interpret_robust.core import progress
 from interpret_robust.core.arrays import AnyArray
@@ -135,10 +135,10 @@ def measure(
 
 
 def _side(subject: Subject, network: Classifier, images: Tensor, labels: Tensor, weight: str | None) -> Side:
-    gradient = gradient_map("gradient", network, images, labels, [0])
+    gradient = compute_map("gradient", network, images, labels, [0])
     weights: AnyArray | None = None
     if weight is not None:
-        weights = to_numpy(position_weights(network, images, weight)[0]).reshape(subject.local_shape()[1:])
+        weights = to_numpy(compute_position_weights(network, images, weight)[0]).reshape(subject.local_shape()[1:])
     with torch.no_grad():
         probabilities = to_numpy(network(images).float().softmax(1)[0])
     return Side(_array(images), probabilities, _array(gradient), _array(as_image(gradient, "clip", 0.0)), weights)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from interpret_robust import analyses
-from interpret_robust.analyses.engine.naming import effective_limit, file_path
+from interpret_robust.analyses.engine.naming import name_file, resolve_limit
 from interpret_robust.core.errors import Say, UserError, unknown
 from interpret_robust.core.file_names import resolve
 from interpret_robust.core.folders import Folders
@@ -92,10 +92,10 @@ def _answers(
         analysis = analyses.get(question.analysis)
         if analysis.needs_masks and data.test.masks is None:
             continue
-        settings, limit = question.settings_for(analysis), effective_limit(question.limit, data.split(question.split))
+        settings, limit = question.settings_for(analysis), resolve_limit(question.limit, data.split(question.split))
         steps = []
         for model in (models[key] for key in question.models):
-            path = file_path(folders.analyses, analysis, model.path.stem, model.job, question.split, settings, limit)
+            path = name_file(folders.analyses, analysis, model.path.stem, model.job, question.split, settings, limit)
             choose = readers_of.get(analysis.readers)
             readers = choose(model, tuple(jobs), jobs.__getitem__) if choose else ()
             needs = (model.path, *readers[: analysis.most_readers])

@@ -59,7 +59,7 @@ def describe_axes(dataset: Dataset, subject: Subject, evaluators: Sequence[str])
     }
 
 
-def readers_of(config: Mapping[str, Any]) -> set[tuple[str, str]]:
+def list_readers(config: Mapping[str, Any]) -> set[tuple[str, str]]:
     """Return the name and id of the evaluators in a configuration."""
     return {(model.name, model.id) for model in hdf5.evaluators_of(config)}
 
@@ -69,4 +69,4 @@ def differ_in_readers(first: Mapping[str, Any], second: Mapping[str, Any]) -> bo
     first_rest, second_rest = (
         hash_config({key: value for key, value in config.items() if key != "evaluators"}) for config in (first, second)
     )
-    return first_rest == second_rest and readers_of(first) != readers_of(second)
+    return first_rest == second_rest and list_readers(first) != list_readers(second)

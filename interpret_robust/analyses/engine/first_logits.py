@@ -30,7 +30,7 @@ TOLERANCE = 1e-2
 """Share of the largest number by which the answer to the first image may differ from the stored one."""
 
 
-def first_logits(models: Iterable[Subject], split: Split) -> dict[str, list[float]]:
+def read_first_logits(models: Iterable[Subject], split: Split) -> dict[str, list[float]]:
     """Return the logits (K,) of the first image by the name of each model from elsewhere, and numbers of its gradient.
 
     Those, by the name and GRADIENT, are its length and its products with PRODUCTS fixed random maps. Models are left
@@ -66,7 +66,7 @@ def check_first_logits(
 ) -> None:
     """Raise UserError where a model answers otherwise than when it made the file at `path`.
 
-    `earlier` has the logits of then by the name of each model, `latest` those of now, see `first_logits`.
+    `earlier` has the logits of then by the name of each model, `latest` those of now, see `read_first_logits`.
     """
     for name, logits in latest.items():
         earlier_logits = np.array(earlier.get(name, logits))

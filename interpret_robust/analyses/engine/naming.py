@@ -13,7 +13,7 @@ from interpret_robust.core.spelling import list_spellings
 from interpret_robust.datasets.base import Split
 
 
-def file_path(
+def name_file(
     folder: Path,
     analysis: Analysis,
     checkpoint: str,
@@ -52,7 +52,7 @@ def file_path(
     return next((path for path in choices if path.exists()), choices[0])
 
 
-def effective_limit(limit: int | None, split: Split) -> int | None:
+def resolve_limit(limit: int | None, split: Split) -> int | None:
     """Return a limit; none where the split does not reach it.
 
     The same images under another name would be asked twice.

@@ -84,7 +84,7 @@ def _read_file() -> dict[str, AnalysisOptions]:
     }
 
 
-def options_of(name: str) -> AnalysisOptions:
+def read_options(name: str) -> AnalysisOptions:
     """Return what the command of the analysis `name` takes; one of an installed package is imported.
 
     Raises UserError for an analysis that cannot be loaded.

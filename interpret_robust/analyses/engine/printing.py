@@ -11,13 +11,13 @@ NUMBERS: dict[str, Callable[[Sequence[hdf5.Result]], list[dict[str, str]]]] = {"
 """Analyses whose CSV is not what is printed but one table of its numbers."""
 
 
-def text_of(files: Sequence[Path], views: Sequence[str] = (), form: str = "text") -> str:
+def render_answers(files: Sequence[Path], views: Sequence[str] = (), form: str = "text") -> str:
     """Return the headline numbers of an analysis's files, a row a model in the paper's order, then comparisons."""
     results = [hdf5.read(path) for path in files]
     numbers = NUMBERS.get(results[0].analysis)
     if form == "csv" and numbers:
         return render(numbers(sorted(results, key=names.order)), form)
-    return with_captions(rows_of(results, views), form)
+    return with_captions(make_tables(results, views), form)
 
 
 def _prefix(results: Sequence[hdf5.Result]) -> str:
@@ -34,7 +34,7 @@ def _maps(result: hdf5.Result) -> dict[str, str]:
     return {} if source == names.GRADIENT else {"maps": source}
 
 
-def rows_of(results: Sequence[hdf5.Result], views: Sequence[str] = ()) -> list[Table]:
+def make_tables(results: Sequence[hdf5.Result], views: Sequence[str] = ()) -> list[Table]:
     """Return the rows of these tables, by column.
 
     Under a table stands the attack that its numbers rest on; where models were attacked in several ways, a column.

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from interpret_robust.attacks.noise import per_image_noise
 from interpret_robust.attacks.pgd import PGD
-from interpret_robust.attacks.settings import default_step, resolve_ball
+from interpret_robust.attacks.settings import choose_step, resolve_ball
 from interpret_robust.core.errors import UserError, unknown
 from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import list_batch_places, read_batches
@@ -44,7 +44,7 @@ def draw_images(train: Split) -> Split:
     return train.take(indices)
 
 
-def description(kind: str, train: Split, job: Mapping[str, Any]) -> dict[str, Any]:
+def describe_recalibration(kind: str, train: Split, job: Mapping[str, Any]) -> dict[str, Any]:
     """Return what decides the statistics of a model of this job, for the configuration of a file."""
     images = draw_images(train)
     entry = {"images": kind, "count": len(images), "seed": SEED, "sha256": images.sha256}
@@ -59,11 +59,11 @@ def _attack(job: Mapping[str, Any]) -> PGD:
     """Return the attack that the model met in training, by running statistics."""
     recipe = job.get("recipe", {})
     norm, eps = resolve_ball(None, None, recipe)
-    step = recipe.get("attack_step", default_step(eps, norm))
+    step = recipe.get("attack_step", choose_step(eps, norm))
     return PGD(eps=eps, step_size=step, steps=recipe.get("attack_steps", STEPS), norm=norm)
 
 
-def recalibrated_network(subject: Subject, device: torch.device, kind: str, train: Split) -> Classifier:
+def recalibrate_network(subject: Subject, device: torch.device, kind: str, train: Split) -> Classifier:
     """Return the subject's model with batch-norm statistics of clean or adversarial training images, or of both.
 
     Adversarial images are made on the model as it is, before any statistic changes, from starts that are a function

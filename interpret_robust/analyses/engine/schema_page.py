@@ -21,13 +21,13 @@ Each axis has a scale of its name at the root of the file, so that xarray and Ne
 features row by row, `channel` their channels; `y`, `x` and `color` count an image's rows, columns and colors."""
 
 
-def page() -> str:
+def render_page() -> str:
     """Return the whole page, as Markdown."""
-    sections = (section(analyses.get(name).schema, analyses.about(name)) for name in analyses.names())
+    sections = (render_section(analyses.get(name).schema, analyses.about(name)) for name in analyses.list_names())
     return "\n\n".join([INTRODUCTION, *sections]) + "\n"
 
 
-def section(schema: Schema, question: str) -> str:
+def render_section(schema: Schema, question: str) -> str:
     """Return what the page says of one analysis."""
     rows = [_row("dataset", "type", "axes", "meaning"), _row(*["---"] * 4)]
     rows += [
@@ -52,4 +52,4 @@ def _row(*cells: Any) -> str:
 
 
 if __name__ == "__main__":
-    print(page(), end="")
+    print(render_page(), end="")

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from interpret_robust.attacks.noise import per_image_noise
 from interpret_robust.attacks.norms import Ball, make_ball
 from interpret_robust.attacks.pgd import PGD
-from interpret_robust.attacks.settings import LossName, Norm, check_norm, default_step, resolve_ball
-from interpret_robust.attribution.gradients import SOURCE_HELP, SPATIAL_WEIGHT_HELP, checked_source, resolved_weight
+from interpret_robust.attacks.settings import LossName, Norm, check_norm, choose_step, resolve_ball
+from interpret_robust.attribution.gradients import SOURCE_HELP, SPATIAL_WEIGHT_HELP, check_source, resolve_weight
 from interpret_robust.core.errors import UserError, describe, unknown
 
 
@@ -81,7 +81,7 @@ class BallSettings(Settings):
         """
         super().resolve(job)
         norm, eps = resolve_ball(self.norm, self.eps, job.get("recipe", {}))
-        step_size = default_step(eps, norm) if self.step_size is None else self.step_size
+        step_size = choose_step(eps, norm) if self.step_size is None else self.step_size
         settings = replace(self, eps=eps, step_size=step_size, norm=norm)
         settings.attack(0)
         if norm == "linf" and step_size > 1:
@@ -133,7 +133,7 @@ class SourceSettings(Settings):
 
     def resolve(self, job: Mapping[str, Any]) -> Self:
         """Return these settings. Raises UserError also where there is no such source."""
-        checked_source(self.source)
+        check_source(self.source)
         return super().resolve(job)
 
 
@@ -148,4 +148,4 @@ class WeightSettings(Settings):
 
         Raises UserError also for attention of a model without.
         """
-        return replace(super().resolve(job), spatial_weight=resolved_weight(self.spatial_weight, job))
+        return replace(super().resolve(job), spatial_weight=resolve_weight(self.spatial_weight, job))

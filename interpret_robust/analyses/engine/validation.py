@@ -14,7 +14,7 @@ from interpret_robust.results.hdf5 import View
 from interpret_robust.results.schema import Column, Schema
 
 
-def problems(path: Path) -> list[str]:
+def list_problems(path: Path) -> list[str]:
     """Return what is wrong with an analysis file, a sentence each; nothing where it is good.
 
     A file is good where it can be read (its checksum holds) and has every dataset of its schema with that type
@@ -23,7 +23,7 @@ def problems(path: Path) -> list[str]:
     try:
         result = hdf5.read(path)
         name = result.analysis
-        if name not in analyses.names():
+        if name not in analyses.list_names():
             return [f"{path} holds {result.schema}, which no analysis of this irt writes."]
         schema: Schema = analyses.get(name).schema
         if result.schema not in schema.readable:

@@ -19,15 +19,15 @@ from interpret_robust.analyses.engine.configuration import (
     describe_evaluators,
     describe_images,
     differ_in_readers,
-    readers_of,
+    list_readers,
 )
-from interpret_robust.analyses.engine.first_logits import FIRST_LOGITS, GRADIENT, check_first_logits, first_logits
+from interpret_robust.analyses.engine.first_logits import FIRST_LOGITS, GRADIENT, check_first_logits, read_first_logits
 from interpret_robust.analyses.engine.fit import check_masks, check_models, list_doubts
-from interpret_robust.analyses.engine.naming import effective_limit, file_path
+from interpret_robust.analyses.engine.naming import name_file, resolve_limit
 from interpret_robust.analyses.engine.nan_answers import list_nan_answers
 from interpret_robust.analyses.engine.settings import SourceSettings, shares_attack
 from interpret_robust.attacks import cache
-from interpret_robust.attribution.gradients import completeness_gap
+from interpret_robust.attribution.gradients import measure_completeness_gap
 from interpret_robust.core import device as devices
 from interpret_robust.core import progress, provenance, ranks
 from interpret_robust.core.arrays import AnyArray
@@ -102,7 +102,7 @@ class Work:
         self._subject, self._evaluators, self._stop = subject, evaluators, threading.Event()
         self._deadline, self._late_doubts = deadline, list[str]()
         self.is_new = False
-        limit = effective_limit(limit, dataset.split(split))
+        limit = resolve_limit(limit, dataset.split(split))
         self.recalibrate = recalibration.check_kind(recalibrate)
         self.split = dataset.split(split).draw(limit)
         if analysis.needs_masks:
@@ -110,7 +110,7 @@ class Work:
         self.settings: Any = settings.resolve(subject.job)
         other_dataset = dataset.name if dataset.name != subject.job["dataset"] else ""
         readers = () if default_evaluators else names
-        self.path = file_path(
+        self.path = name_file(
             folder, analysis, subject.name, subject.job, split, settings, limit, other_dataset, readers, recalibrate
         )
         self.config: dict[str, Any] = {
@@ -123,7 +123,7 @@ class Work:
             "device": device.type,
         }
         if recalibrate != "none":
-            self.config["recalibration"] = recalibration.description(recalibrate, dataset.train, subject.job)
+            self.config["recalibration"] = recalibration.describe_recalibration(recalibrate, dataset.train, subject.job)
         if evaluators:
             self.config["evaluators"] = describe_evaluators(evaluators, are_default=default_evaluators)
         self.origin: dict[str, Any] = {
@@ -146,7 +146,7 @@ class Work:
     def _network(self, subject: Subject) -> Classifier:
         if self.recalibrate == "none":
             return subject.model(self.device)
-        return recalibration.recalibrated_network(subject, self.device, self.recalibrate, self.dataset.train)
+        return recalibration.recalibrate_network(subject, self.device, self.recalibrate, self.dataset.train)
 
     @cached_property
     def model(self) -> Classifier:
@@ -245,9 +245,9 @@ class Work:
         if self.path.exists() and not overwrite:
             stored_config = hdf5.provenance(self.path)["config"]
             if self._has_other_copies(stored_config):
-                if readers_of(stored_config) < readers_of(config):
+                if list_readers(stored_config) < list_readers(config):
                     return False
-                if readers_of(stored_config) > readers_of(config):
+                if list_readers(stored_config) > list_readers(config):
                     config = stored_config
         is_finished = writer.is_finished(self.path, self.analysis.schema, config, overwrite=overwrite)
         if is_finished:
@@ -257,7 +257,7 @@ class Work:
     @cached_property
     def _logits_of_run(self) -> dict[str, dict[str, list[float]]]:
         """Return what models from elsewhere answer to the first image, as a file's run has it; nothing of ours."""
-        logits = first_logits((self._subject, *self._evaluators), self.split)
+        logits = read_first_logits((self._subject, *self._evaluators), self.split)
         return {FIRST_LOGITS: logits} if logits else {}
 
     def _check_logits(self, path: Path, run: Mapping[str, Any]) -> None:
@@ -328,7 +328,7 @@ class Work:
             stop_requests() as self._stop,
             bar,
             self._together(),
-            cache.shared_attacks(self.model, self._identity()),
+            cache.share_attacks(self.model, self._identity()),
             self._sink(rows, missing_images, own_firsts) as sink,
             self._watch(),
         ):
@@ -411,7 +411,9 @@ class Work:
         batch = self._first_images()
         self._restart_draws(0)
         seed = getattr(self.settings, "seed", 0)
-        gap = completeness_gap(self.settings.source, self.model, batch.images, batch.labels, batch.indices, seed)
+        gap = measure_completeness_gap(
+            self.settings.source, self.model, batch.images, batch.labels, batch.indices, seed
+        )
         return {} if math.isnan(gap) else {"completeness_gap": gap}
 
     def _first_images(self) -> Batch:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from interpret_robust import analyses
-from interpret_robust.analyses.engine.naming import file_path
+from interpret_robust.analyses.engine.naming import name_file
 from interpret_robust.study.explorer.album import Album
 from interpret_robust.study.explorer.models import Exhibit
 from interpret_robust.study.explorer.view import View
@@ -28,7 +28,7 @@ def file_stems(exhibit: Exhibit, album: Album, view: View, seed: int, weight: st
     stems = {}
     for name, values in settings.items():
         analysis = analyses.get(name)
-        path = file_path(
+        path = name_file(
             Path("analyses"),
             analysis,
             subject.name,

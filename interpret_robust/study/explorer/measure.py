@@ -9,9 +9,9 @@ from PIL import Image
 from torch import Tensor
 
 from interpret_robust.analyses.attention_maps import total_variation_distance
-from interpret_robust.analyses.feature_deletion import logits_without
+from interpret_robust.analyses.feature_deletion import compute_logits_without
 from interpret_robust.attacks.adversarial import check_adversarial
-from interpret_robust.attribution.gradients import position_weights
+from interpret_robust.attribution.gradients import compute_position_weights
 from interpret_robust.attribution.scale_rules import Rule, as_image
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.configs import replace_infinite
@@ -106,7 +106,7 @@ def _positions(exhibit: Exhibit, images: Tensor, adversarial: Tensor) -> dict[st
         clean, attacked = (exhibit.network.features(pixels) for pixels in (images, adversarial))
     distance = to_numpy(measure_positions(attacked.local - clean.local))
     clean_weights, adversarial_weights = (
-        to_numpy(position_weights(exhibit.network, pixels, exhibit.weight, features))
+        to_numpy(compute_position_weights(exhibit.network, pixels, exhibit.weight, features))
         for pixels, features in ((images, clean), (adversarial, attacked))
     )
     is_ranked = bool((distance != distance[:, :1]).any())
@@ -132,7 +132,7 @@ def deletions(exhibit: Exhibit, adversarial: Tensor, label: int, positions: rang
             mask = torch.arange(local.shape[2] * local.shape[3], device=local.device) == places[:, None]
             count = len(places)
             images, features = adversarial.expand(count, -1, -1, -1), local.expand(count, -1, -1, -1)
-            logits = logits_without(network, images, features, mask, exhibit.fill)
+            logits = compute_logits_without(network, images, features, mask, exhibit.fill)
             truth = logits.float().softmax(1)[:, label]
             answers += zip(predict_classes(logits).tolist(), map(replace_infinite, truth.tolist()), strict=True)
     return answers

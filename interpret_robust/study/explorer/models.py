@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from interpret_robust.analyses.feature_deletion import mean_feature, position_mean, reference_batches
+from interpret_robust.analyses.feature_deletion import average_features, average_positions, read_reference
 from interpret_robust.attribution.gradients import choose_weight
 from interpret_robust.datasets import Dataset
 from interpret_robust.datasets.batches import choose_batch_size
@@ -54,9 +54,9 @@ class Exhibit:
     @cached_property
     def fill(self) -> Tensor:
         """Return the mean local feature (C,) of training images, as feature-deletion takes it."""
-        batches = reference_batches(self.dataset, choose_batch_size(*self.dataset.image_shape[1:]), self.device)
+        batches = read_reference(self.dataset, choose_batch_size(*self.dataset.image_shape[1:]), self.device)
         with torch.no_grad():
-            return mean_feature([position_mean(self.network.features(batch.images)) for batch in batches])
+            return average_features([average_positions(self.network.features(batch.images)) for batch in batches])
 
     def card(self) -> dict[str, Any]:
         """Return what the page says of it."""
@@ -65,7 +65,7 @@ class Exhibit:
         return {
             "name": job["variant"] if job["seed"] is None else f"{job['variant']} seed {job['seed']}",
             "meaning": explain_variant(job["variant"]),
-            "color": style.color(job["variant"]),
+            "color": style.choose_color(job["variant"]),
             "words": self.words,
             "weights": WEIGHTS.get(self.weight, self.weight) if self.weight else None,
             "grid": self.subject.local_shape()[1:],

@@ -98,7 +98,7 @@ def _draw(results: list[Result], folder: Path, say: Say) -> dict[str, dict[Path,
     """Return the pictures of each analysis that has one, drawn side by side while all else is loaded."""
     tasks = [
         _Pictures(name, tuple(result.path for result in results if result.schema in labels), folder)
-        for name, labels in ((name, hdf5.labels_of(figures.get(name).READS)) for name in figures.names())
+        for name, labels in ((name, hdf5.labels_of(figures.get(name).READS)) for name in figures.list_names())
     ]
     pictures: dict[str, dict[Path, PictureData]] = {task.figure: {} for task in tasks}
     to_draw = [task for task in tasks if task.files]
@@ -128,7 +128,7 @@ def _stamp(results: list[Result], explorer: str | None) -> str:
     """Return the SHA-256 of all that decides the page: the content of its files, the version that makes it, and whether
     a page of `irt explore` lies beside it.
     """
-    made_from = {"version": metadata.version("interpret-robust"), "files": saving.inputs(results)}
+    made_from = {"version": metadata.version("interpret-robust"), "files": saving.list_inputs(results)}
     made_from |= {"explorer": explorer} if explorer else {}
     return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
 

@@ -170,7 +170,7 @@ def _analyses(results: Sequence[Result], pictures: Mapping[str, Mapping[Path, Pi
             "tables": _tables(groups[name]),
             "pictures": [*pictures.get(name, {}).values()],
         }
-        for name in analyses.names()
+        for name in analyses.list_names()
         if name in groups
     ]
 
@@ -187,7 +187,7 @@ def _tables(results: Sequence[Result]) -> list[dict[str, Any]]:
         return datasets.index(_dataset(group[0])), len(commands.changed_settings(group[0]))
 
     return [
-        {"of": _conditions(group[0]), "tables": [_foldable(table) for table in printing.rows_of(group)]}
+        {"of": _conditions(group[0]), "tables": [_foldable(table) for table in printing.make_tables(group)]}
         for group in sorted(groups.values(), key=place)
     ]
 
@@ -220,7 +220,9 @@ def _thumbnail(
     """Return a picture as the first screen shows it: drawn anew from the same files, for a narrow column."""
     (figure,) = (name for name, paths in pictures.items() if path in paths)
     inputs = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["inputs"]
-    return embed(path, drawing.narrow(figure, [entry for entry in results if entry.path.name in inputs], THUMBNAIL))
+    return embed(
+        path, drawing.draw_narrow(figure, [entry for entry in results if entry.path.name in inputs], THUMBNAIL)
+    )
 
 
 def _origin(result: Result) -> dict[str, Any]:
