@@ -39,8 +39,8 @@ from interpret_robust.models import checkpoint
 from interpret_robust.models.classifier import predict_classes
 from interpret_robust.models.losses import margin_loss
 from interpret_robust.results import hdf5
-from interpret_robust.results.attack_outcomes import Outcomes, right
-from interpret_robust.results.autoattack_tables import weaker_than_ours
+from interpret_robust.results.attack_outcomes import Outcomes, find_right
+from interpret_robust.results.autoattack_tables import compare_with_ours
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.tables import render
 
@@ -112,7 +112,7 @@ def analyze(name: str, path: Path, folder: Path, device: torch.device, limit: in
     return work, hdf5.read(work.path)
 
 
-def find_right(attack: Attack, work: Work) -> Outcomes:
+def attack_all(attack: Attack, work: Work) -> Outcomes:
     """Return which of the images (N,) are still classified correctly under another library's attack."""
     torch.manual_seed(0)
     eps, step = work.settings.eps, work.settings.step_size
@@ -128,9 +128,9 @@ def find_right(attack: Attack, work: Work) -> Outcomes:
 def compare(work: Work, result: Result) -> Iterator[dict[str, Any]]:
     """Yield a row of the table for each attack and each other library."""
     for reading, libraries in LIBRARIES.items():
-        our_outcomes = right(result, reading)
+        our_outcomes = find_right(result, reading)
         for library, attack in libraries.items():
-            their_outcomes = find_right(attack, work)
+            their_outcomes = attack_all(attack, work)
             yield {
                 "model": work.config["checkpoint"]["name"],
                 "attack": reading,
@@ -172,7 +172,7 @@ def main() -> None:
             pairs += compare(work, our_result)
             if arguments.autoattack_images:
                 _, autoattack = analyze("autoattack", path, folder, device, arguments.autoattack_images)
-                comparisons.append((path.stem, weaker_than_ours(autoattack, our_result)))
+                comparisons.append((path.stem, compare_with_ours(autoattack, our_result)))
             print(f"{path.stem} done after {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
     for row, p_value in zip(pairs, holm([row["McNemar p"] for row in pairs]), strict=True):
         row["Holm p"] = p_value

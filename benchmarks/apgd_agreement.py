@@ -36,7 +36,7 @@ from interpret_robust.models import checkpoint
 from interpret_robust.models.classifier import predict_classes
 from interpret_robust.models.folding import fold
 from interpret_robust.results import hdf5
-from interpret_robust.results.attack_outcomes import right_in_worst_case
+from interpret_robust.results.attack_outcomes import find_right_in_worst_case
 from interpret_robust.results.hdf5 import Result
 
 TOLERANCE = 0.003
@@ -70,7 +70,7 @@ def break_images(
 
 def group_right_images(result: Result, images: int) -> list[AnyArray]:
     """Return the indices of the images that a file leaves right, for each BATCH of its first `images`."""
-    right = right_in_worst_case(result)[:images]
+    right = find_right_in_worst_case(result)[:images]
     return [first + np.flatnonzero(right[first : first + BATCH]) for first in range(0, images, BATCH)]
 
 

@@ -151,7 +151,7 @@ def measure_questions(folder: Path) -> dict[str, Question]:
     """Measure the files of each analysis of the reference study; of `robustness` those with the whole attack table."""
     questions: dict[str, list[Question]] = defaultdict(list)
     for path in sorted(folder.glob("*-cifar10-small-*.h5")):
-        provenance = hdf5.provenance(path)
+        provenance = hdf5.read_provenance(path)
         config, run = provenance["config"], provenance["run"]
         if config["settings"].get("cw") != "none":
             questions[config["analysis"].partition("/")[0]].append(_measure_file(path, run["seconds"]))

@@ -43,7 +43,7 @@ def move_on_server(paths: list[Path], moves: int, steps: int) -> Iterator[tuple[
     from interpret_robust.study.explorer import opening
     from interpret_robust.study.explorer.server import Server
 
-    explorer = opening.explorer(paths, [], None, "test", 0, "cpu")
+    explorer = opening.open_explorer(paths, [], None, "test", 0, "cpu")
     radii = explorer.setup()["norms"][explorer.norm]["radii"][1:]
     with Server(explorer) as server:
         Thread(target=server.serve_until_interrupted, daemon=True).start()

@@ -70,7 +70,7 @@ def measure(root: Path, analysis: str, count: int) -> Cost:
     if process.returncode:
         raise SystemExit(f"{shlex.join(command)} failed")
     (file,) = (root / "analyses").iterdir()
-    seconds = hdf5.provenance(file)["run"]["seconds"]
+    seconds = hdf5.read_provenance(file)["run"]["seconds"]
     file.unlink()
     return Cost(count, usage.ru_maxrss / 1024, process_seconds, seconds)
 

@@ -25,7 +25,7 @@ from interpret_robust.models.variants import find_variant
 from interpret_robust.results import hdf5
 from interpret_robust.study import report
 from interpret_robust.training.job import Job
-from interpret_robust.training.recipe_file import recipe_of
+from interpret_robust.training.recipe_file import find_recipe
 from interpret_robust.training.run import Run as TrainingRun
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -206,7 +206,7 @@ def _compare_bfloat16(context: Context, architecture: str) -> Case:
 
     def run(precision: str) -> Run:
         changes = (*RECIPE, "batch_size=64", f"attack_precision={precision}")
-        recipe = recipe_of("quick", "cluttered-digits", changes)
+        recipe = find_recipe("quick", "cluttered-digits", changes)
         run = TrainingRun(Job(load(source), architecture, find_variant("at"), 0, recipe), CPU)
 
         def advance() -> float:

@@ -46,7 +46,7 @@ from interpret_robust.models.variants import VARIANTS, find_variant
 from interpret_robust.results.tables import render
 from interpret_robust.training.job import Job
 from interpret_robust.training.recipe import PRESETS
-from interpret_robust.training.recipe_file import recipe_of
+from interpret_robust.training.recipe_file import find_recipe
 from interpret_robust.training.run import Run
 
 WARM_UP = 6
@@ -150,7 +150,7 @@ class Work:
 
 def make_works(arguments: argparse.Namespace, device: torch.device) -> Iterator[Work]:
     """Make the works: a training step, and a gradient as an evaluation's PGD takes it, of random images."""
-    recipe = recipe_of(arguments.recipe, "random", architecture=arguments.arch)
+    recipe = find_recipe(arguments.recipe, "random", architecture=arguments.arch)
     # An attack that does not grow is the same work in each step.
     recipe = replace(recipe, batch_size=arguments.batch, attack_steps=arguments.steps, eps_ramp=0.0)
     dataset = make_random_dataset(arguments.batch * (arguments.repeats + WARM_UP + 3))  # less than an epoch is run

@@ -281,7 +281,7 @@ def read_analysis(path: Path) -> str:
     problems = validation.list_problems(path)
     if problems:
         raise UserError(problems[0])
-    values = [result[name] for name, _, _ in hdf5.tree(path)]
+    values = [result[name] for name, _, _ in hdf5.list_datasets(path)]
     return digest_parts(description.describe(path), *values, json.dumps(result.config, sort_keys=True))
 
 
@@ -351,7 +351,7 @@ def resume(path: Path) -> str:
     with open_partial(copy) as rows:
         fill(rows, whole.count)
         rows.finish({column.path: whole[column.path] for column in find_schema().summary}, {})
-    environment = hdf5.provenance(copy)["environment"]
+    environment = hdf5.read_provenance(copy)["environment"]
     return digest_parts(hdf5.attributes(copy)["content_sha256"], json.dumps(environment, sort_keys=True))
 
 

@@ -149,31 +149,35 @@ def _compute_table(kind: str, pattern: str, part: int) -> Table:
         raise ValueError(f"no file is called {pattern}")
     if kind == "readers":
         return Table(_compare_readers(results), "", f"{results[0].count} {results[0].config['data']['split']} images.")
-    table = audit.verdicts(audit.audits(results)[part]) if kind == "audit" else printing.make_tables(results)[part]
+    table = (
+        audit.tabulate_verdicts(audit.audit_results(results)[part])
+        if kind == "audit"
+        else printing.make_tables(results)[part]
+    )
     return Table(list(table), table.title, table.note)
 
 
 def _compare_readers(results: list[Any]) -> Rows:
     """Return how often each evaluator reads clipped maps -g, and Sobel edges of the image in their place."""
     from interpret_robust.results import gradmap_tables
-    from interpret_robust.results.names import label, places, short_name
+    from interpret_robust.results.names import label, list_places, shorten_name
 
     return [
         {
             "map of": label(result),
-            "read by": short_name(result, reader),
+            "read by": shorten_name(result, reader),
             "gradient map": f"{100 * gradmap_tables.is_read(result, reader, 'clip').mean():.1f} %",
             "Sobel edges": f"{100 * result['controls/accuracy'][place, _find_edges(result), 0, 0, 0]:.1f} %",
         }
         for result in results
-        for place, reader in enumerate(places(result, "evaluator"))
+        for place, reader in enumerate(list_places(result, "evaluator"))
     ]
 
 
 def _find_edges(result: Any) -> int:
-    from interpret_robust.results.names import places
+    from interpret_robust.results.names import list_places
 
-    return places(result, "control").index("sobel")
+    return list_places(result, "control").index("sobel")
 
 
 def _render_markdown(columns: list[str], body: list[list[str]]) -> str:

@@ -64,7 +64,7 @@ def measure(processes: int, seed: int, arguments: argparse.Namespace, folder: Pa
         float(result["accuracy/natural"][0, 0]),
         float(result["accuracy/adversarial"][0, 0, 0]),
         checkpoint_file.read(checkpoint).about["history"][-1]["seconds"],
-        hdf5.provenance(answer)["run"]["seconds"],
+        hdf5.read_provenance(answer)["run"]["seconds"],
     )
 
 

@@ -35,7 +35,7 @@ OF_ALL = ("partner", "cosine_shuffled", "alpha_shuffled", "edge_cosine_shuffled"
 def verify(path: Path, checkpoints: Path, limit: int, folder: Path) -> dict[str, str]:
     """Repeat one file's analysis, and return its row of the table."""
     original = analyses.read(path)
-    config, run = original.config, hdf5.provenance(path)["run"]
+    config, run = original.config, hdf5.read_provenance(path)["run"]
     evaluators = config.get("evaluators", {"names": [], "given": False})
     analysis = original.analysis
     task = AnalysisTask(

@@ -50,7 +50,7 @@ from interpret_robust.models.variants import find_variant
 from interpret_robust.results.hdf5 import Columns
 from interpret_robust.study.tasks import AnalysisTask
 from interpret_robust.training.job import Job
-from interpret_robust.training.recipe_file import recipe_of
+from interpret_robust.training.recipe_file import find_recipe
 from interpret_robust.training.run import Run as TrainingRun
 
 OUR_NAME = "ours"
@@ -116,7 +116,7 @@ def compare_training(context: Context) -> list[Case]:
 
 def _compare_recipe(context: Context, title: str, name: str, changes: tuple[str, ...]) -> Case:
     subject = checkpoint.read(context.path(name))
-    recipe = recipe_of("quick", "cluttered-digits", changes)
+    recipe = find_recipe("quick", "cluttered-digits", changes)
     job = Job(load(subject.about["source"]), "small", find_variant(name), 0, recipe)
     loops: dict[str, Callable[[Job], Any]] = {OUR_NAME: partial(TrainingRun, device=CPU)}
     for (library, pgd_of), layout in product(TRAINING_ATTACKS.items(), Layout):

@@ -13,7 +13,7 @@ from interpret_robust.datasets.cluttered_digits import make_cluttered_digits
 from interpret_robust.models import Classifier
 from interpret_robust.models.variants import find_variant
 from interpret_robust.training import accelerate as acceleration
-from interpret_robust.training.accelerate import WARM_UP, RecordedStep, accelerate, with_own_code
+from interpret_robust.training.accelerate import WARM_UP, RecordedStep, accelerate, keep_own_code
 from interpret_robust.training.job import Job
 from interpret_robust.training.recipe import Recipe
 from interpret_robust.training.run import Run
@@ -98,7 +98,7 @@ def test_every_model_is_compiled_however_many_there_are() -> None:
         counter = CompileCounter()
         torch._dynamo.reset()
         for place, model in enumerate(models):
-            features = with_own_code(model.features) if is_own else model.features
+            features = keep_own_code(model.features) if is_own else model.features
             program = torch.compile(features, backend=counter, dynamic=False)
             assert torch.equal(program(images).pooled, place * images.flatten(1))
         assert counter.frame_count == (len(models) if is_own else limit)

@@ -39,7 +39,7 @@ from interpret_robust.models.checkpoint import Checkpoint
 from interpret_robust.models.external import ExternalModel
 from interpret_robust.models.wrapper import WrappedModel
 from interpret_robust.results import hdf5
-from interpret_robust.training.recipe_file import recipe_of
+from interpret_robust.training.recipe_file import find_recipe
 
 RESNET: dict[str, Any] = {"weights": "random", "local_layer": "layer2", "label": "resnet"}
 
@@ -766,7 +766,7 @@ def test_help_lists_the_settings_of_each_question_as_they_are() -> None:
 
 
 def test_help_lists_the_fields_of_a_recipe_and_of_a_card() -> None:
-    recipe = recipe_of(None, "cluttered-digits")
+    recipe = find_recipe(None, "cluttered-digits")
     entries = re.findall(r"^ {4}(\w+)=(.+?): \w", inspect.getdoc(ir.train) or "", flags=re.MULTILINE)
     assert [name for name, _ in entries] == [field.name for field in fields(recipe) if field.name != "name"]
     assert dict(entries) | {"eps": "8/255", "attack_step": "5/255", "epochs": repr(recipe.epochs)} == dict(entries)

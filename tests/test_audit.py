@@ -15,16 +15,22 @@ from click.testing import CliRunner
 from interpret_robust import cli
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.statistics import average_seeds
-from interpret_robust.results.attack_outcomes import right
+from interpret_robust.results.attack_outcomes import find_right
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import newest_first
+from interpret_robust.results.names import sort_newest_first
 from interpret_robust.results.tables import FORMS
 from interpret_robust.study import paper
 from interpret_robust.study import verdicts as verdicts_package
-from interpret_robust.study.audit import audits, measures, numbers, text_of, verdicts
+from interpret_robust.study.audit import (
+    audit_results,
+    list_numbers,
+    render_audits,
+    tabulate_measures,
+    tabulate_verdicts,
+)
 from interpret_robust.study.paper import Claim
 from interpret_robust.study.verdicts import sampling
-from interpret_robust.study.verdicts.sample import Sample, alike, sample
+from interpret_robust.study.verdicts.sample import Sample, pair_files, sample
 
 READINGS = ("PGD-5", "PGD-20", "CW-30")
 SHARES = {"at": (0.5, 0.2), "at-att": (0.8, 0.6)}
@@ -51,8 +57,8 @@ def natural(files: Sequence[Result], variant: str) -> list[npt.NDArray[np.float6
 
 def test_a_row_tells_a_claim_with_figures_interval_and_verdict(tmp_path: Path) -> None:
     files = study(tmp_path)
-    (audit,) = audits(files)
-    row = next(row for row in verdicts(audit) if row["claim"] == "attention raises natural accuracy")
+    (audit,) = audit_results(files)
+    row = next(row for row in tabulate_verdicts(audit) if row["claim"] == "attention raises natural accuracy")
     first, second = natural(files, "at-att"), natural(files, "at")
     (value, low, high), _ = average_seeds([gain - other for gain, other in zip(first, second, strict=True)])
     assert (row["section"], row["above, open, below zero"]) == ("4.2", "1, 0, 0")
@@ -63,8 +69,8 @@ def test_a_row_tells_a_claim_with_figures_interval_and_verdict(tmp_path: Path) -
 
 
 def test_every_claim_stands_once_and_one_that_is_not_tested_with_the_papers_figures(tmp_path: Path) -> None:
-    (audit,) = audits(study(tmp_path, [0]))
-    rows = verdicts(audit)
+    (audit,) = audit_results(study(tmp_path, [0]))
+    rows = tabulate_verdicts(audit)
     assert [row["claim"] for row in rows] == [claim.statement for claim in paper.CLAIMS]
     mnist = rows[0]
     assert (mnist["paper"], mnist["ours"], mnist["verdict"]) == ("at 92.86 -> at-reg 95.69 (+2.83)", "", "not tested")
@@ -74,8 +80,8 @@ def test_every_claim_stands_once_and_one_that_is_not_tested_with_the_papers_figu
 
 
 def test_all_measures_stand_in_a_table_of_their_own(tmp_path: Path) -> None:
-    (audit,) = audits(study(tmp_path))
-    rows = [row for row in measures(audit) if row["claim"] == "attention raises white-box accuracy"]
+    (audit,) = audit_results(study(tmp_path))
+    rows = [row for row in tabulate_measures(audit) if row["claim"] == "attention raises white-box accuracy"]
     assert [(row["measure"], row["of"], row["kind"], row["sign"]) for row in rows] == [
         (f"accuracy, {attack}", "at-att minus at", kind, "above zero")
         for attack, kind in (
@@ -85,14 +91,14 @@ def test_all_measures_stand_in_a_table_of_their_own(tmp_path: Path) -> None:
             ("each image's worst of CW-30, PGD-20, PGD-5", "main"),
         )
     ]
-    row = next(row for row in verdicts(audit) if row["claim"] == "attention raises white-box accuracy")
+    row = next(row for row in tabulate_verdicts(audit) if row["claim"] == "attention raises white-box accuracy")
     assert row["above, open, below zero"] == "2, 0, 0"
     assert row["first measure [95 %]"] == rows[0]["estimate [95 %]"]
-    assert len(measures(audit)) == sum(len(finding.measures) for finding in audit.findings)
+    assert len(tabulate_measures(audit)) == sum(len(finding.measures) for finding in audit.findings)
 
 
 def test_flags_stand_beside_claims_on_accuracy(tmp_path: Path) -> None:
-    (audit,) = audits(study(tmp_path))
+    (audit,) = audit_results(study(tmp_path))
     assert set(audit.flags) == {finding.claim.name for finding in audit.findings if finding.measures}
     # What is right by chance under one attack is wrong under another: copies break many images that are left.
     assert audit.flags["attention-accuracy"] == "; ".join(f"at-att seed {seed}: black-box" for seed in range(3))
@@ -102,7 +108,7 @@ def test_flags_stand_beside_claims_on_accuracy(tmp_path: Path) -> None:
         )
         for variant in SHARES
     ]
-    (other,) = audits(honest)
+    (other,) = audit_results(honest)
     assert other.flags["attention-accuracy"] == "none of 1"
 
 
@@ -119,23 +125,23 @@ def test_models_whose_attacks_others_than_copies_read_pair_up(tmp_path: Path) ->
         )
         for model, other in (models, models[::-1])
     ]
-    (audit,) = audits(files)
-    row = next(row for row in verdicts(audit) if row["claim"] == "attention raises white-box accuracy")
+    (audit,) = audit_results(files)
+    row = next(row for row in tabulate_verdicts(audit) if row["claim"] == "attention raises white-box accuracy")
     assert (row["ours"], row["verdict"]) == ("at 20.0 -> at-att 60.0", "holds in this seed, for some models")
 
 
 def test_a_model_of_which_only_autoattack_tells_has_no_flags(tmp_path: Path) -> None:
     files = study(tmp_path, [0])
     alone = write_autoattack(tmp_path, ("at-reg", 0), np.arange(120) < 9)
-    assert [audit.flags for audit in audits([*files, alone])] == [audit.flags for audit in audits(files)]
-    assert audits([alone])[0].flags == {}
+    assert [audit.flags for audit in audit_results([*files, alone])] == [audit.flags for audit in audit_results(files)]
+    assert audit_results([alone])[0].flags == {}
 
 
 def test_csv_is_numbers_a_measure_a_row(tmp_path: Path) -> None:
     files = study(tmp_path)
-    (audit,) = audits(files)
-    rows = list(csv.DictReader(io.StringIO(text_of(files, "csv"))))
-    assert [dict(row) for row in rows] == numbers(audit)
+    (audit,) = audit_results(files)
+    rows = list(csv.DictReader(io.StringIO(render_audits(files, "csv"))))
+    assert [dict(row) for row in rows] == list_numbers(audit)
     assert len(rows) == sum(len(finding.measures) or 1 for finding in audit.findings)
     row = next(row for row in rows if row["claim"] == "attention-accuracy")
     differences = [first - other for first, other in zip(natural(files, "at-att"), natural(files, "at"), strict=True)]
@@ -153,15 +159,15 @@ def test_csv_is_numbers_a_measure_a_row(tmp_path: Path) -> None:
 
 def test_models_of_other_data_are_audited_apart(tmp_path: Path) -> None:
     files = [*study(tmp_path, [0]), *study(tmp_path, [0], "svhn")]
-    first, second = audits(files)
+    first, second = audit_results(files)
     assert (first.subject, second.subject) == ("cluttered-digits, small", "svhn, small")
-    details = text_of(files, details=True)
+    details = render_audits(files, details=True)
     assert "at 92.94 -> at-att 93.37 (+0.43)" in details and "at 80.79 -> at-att 82.75 (+1.96)" in details
     alone = write_robustness(
         tmp_path, [("natural", 0)], np.ones((5, 1), bool), np.ones((5, 1, 3, 1), bool), dataset="cifar100"
     )
-    assert [audit.subject for audit in audits([alone, *files])] == ["cluttered-digits, small", "svhn, small"]
-    assert [audit.subject for audit in audits([alone])] == ["cifar100, small"]
+    assert [audit.subject for audit in audit_results([alone, *files])] == ["cluttered-digits, small", "svhn, small"]
+    assert [audit.subject for audit in audit_results([alone])] == ["cifar100, small"]
 
 
 def test_what_was_asked_last_is_audited_first(tmp_path: Path) -> None:
@@ -169,7 +175,10 @@ def test_what_was_asked_last_is_audited_first(tmp_path: Path) -> None:
     for result in files:
         year = 2001 if result.data["dataset"] == "cluttered-digits" else 2002
         result.__dict__["attributes"] = result.attributes | {"created_utc": f"{year}-01-01T00:00:00"}
-    assert [audit.subject for audit in audits(newest_first(files))] == ["svhn, small", "cluttered-digits, small"]
+    assert [audit.subject for audit in audit_results(sort_newest_first(files))] == [
+        "svhn, small",
+        "cluttered-digits, small",
+    ]
 
 
 @pytest.mark.long
@@ -178,7 +187,9 @@ def test_the_command_prints_every_form(tmp_path: Path, form: str) -> None:
     (tmp_path / "analyses").mkdir()
     files = study(tmp_path / "analyses", [0, 1])
     outcome = CliRunner().invoke(cli.irt, ["audit", "--root", str(tmp_path), "--form", form], catch_exceptions=False)
-    assert outcome.output == f"{text_of(newest_first(sorted(files, key=lambda result: result.path)), form)}\n"
+    assert (
+        outcome.output == f"{render_audits(sort_newest_first(sorted(files, key=lambda result: result.path)), form)}\n"
+    )
     if form == "text":
         with pytest.raises(UserError, match=r"compare models, and this file does not suffice for any: `irt reproduce"):
             CliRunner().invoke(cli.irt, ["audit", str(files[0].path)], catch_exceptions=False)
@@ -190,11 +201,11 @@ def test_the_command_prints_every_form(tmp_path: Path, form: str) -> None:
 def test_as_text_a_claim_is_a_line_and_its_number_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     files = study(tmp_path)
-    (audit,) = audits(files)
-    lines, details = text_of(files).splitlines(), text_of(files, details=True).splitlines()
+    (audit,) = audit_results(files)
+    lines, details = render_audits(files).splitlines(), render_audits(files, details=True).splitlines()
     assert max(map(len, [*lines, *details])) <= 80 and len(lines) < 50
     assert lines[0] == "cluttered-digits, small (seeds 0, 1, 2; 120 test images, unless a line names"
-    row = next(row for row in verdicts(audit) if row["claim"] == "attention raises natural accuracy")
+    row = next(row for row in tabulate_verdicts(audit) if row["claim"] == "attention raises natural accuracy")
     place = lines.index("holds, for some models: attention raises natural accuracy")
     assert lines[place + 1] == f"  {row['first measure [95 %]']}  at-att minus at, natural accuracy"
     assert lines[place + 2].startswith("  flags raised: at-att seed 0: black-box")
@@ -209,8 +220,8 @@ def test_as_text_the_number_that_decides_stands_below_one_that_says_otherwise(tm
     for seed, (name, share) in product(range(2), accuracies.items()):
         outcomes = np.broadcast_to(rng.random((400, 1, 1, 1)) < share, (400, 1, len(READINGS), 1))
         files.append(write_robustness(tmp_path, [(name, seed)], np.ones((400, 1), bool), outcomes, readings=READINGS))
-    (audit,) = audits(files)
-    lines = text_of(files).splitlines()
+    (audit,) = audit_results(files)
+    lines = render_audits(files).splitlines()
     attention = next(finding for finding in audit.findings if finding.claim.name == "attention-robustness")
     first = attention.measures[0]
     objection = next(measure for measure in attention.measures_of("main") if measure.sign < 0)
@@ -223,10 +234,10 @@ def test_as_text_the_number_that_decides_stands_below_one_that_says_otherwise(tm
 def test_a_p_value_alone_that_decides_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files, sentence = study(tmp_path), "but p is {:.2g}, corrected over the claims of Section 4.2"
     monkeypatch.setattr(verdicts_package, "SIGNIFICANT", 0.0)
-    (audit,) = audits(files)
+    (audit,) = audit_results(files)
     gain = next(finding for finding in audit.findings if finding.claim.name == "attention-accuracy")
     assert gain.verdict == "cannot tell" and gain.objection is None and gain.p_value is not None
-    assert sentence.format(gain.p_value) in " ".join(text_of(files).split())
+    assert sentence.format(gain.p_value) in " ".join(render_audits(files).split())
 
 
 def test_the_best_is_refuted_by_the_number_that_is_shown(tmp_path: Path) -> None:
@@ -241,14 +252,14 @@ def test_the_best_is_refuted_by_the_number_that_is_shown(tmp_path: Path) -> None
         )
         for name, count in accuracies.items()
     ]
-    lines = text_of(files).splitlines()
+    lines = render_audits(files).splitlines()
     place = lines.index("does not hold in this seed: both together are best under white-box attack")
     assert lines[place + 1].startswith("  +25.0 points") and "at-att-reg minus at," in lines[place + 1]
     assert lines[place + 2].startswith("  but -25.0 points") and "at-att-reg minus at-att," in lines[place + 2]
 
 
 def test_a_claim_that_is_not_tested_says_what_it_needs(tmp_path: Path) -> None:
-    (audit,) = audits(study(tmp_path, [0]))
+    (audit,) = audit_results(study(tmp_path, [0]))
     reasons = {claim.name: audit.needs(claim) for claim in paper.CLAIMS}
     assert reasons["mnist-regularization"] == "The paper says this of MNIST."
     assert "of the architecture small-wide3 too" in reasons["wide-robustness"]
@@ -287,8 +298,8 @@ OF_ONE_MODEL = Claim("above-half", "at-att is right on most images", "most", "Se
 
 def above_half(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[Sample]:
     """Whether a model is right on an image, minus one half."""
-    for files in alike(claim, models, results):
-        yield sample("natural accuracy minus one half", files, [right(files[0], None) - 0.5])
+    for files in pair_files(claim, models, results):
+        yield sample("natural accuracy minus one half", files, [find_right(files[0], None) - 0.5])
 
 
 def test_a_claim_takes_an_entry_and_where_its_measure_is_new_a_function(
@@ -296,12 +307,12 @@ def test_a_claim_takes_an_entry_and_where_its_measure_is_new_a_function(
 ) -> None:
     """What CONTRIBUTING says: the rest of the audit, its corrections, tables and CSV follow."""
     files = study(tmp_path)
-    lines = text_of(files, "csv").splitlines()
+    lines = render_audits(files, "csv").splitlines()
     monkeypatch.setattr(verdicts_package, "CLAIMS", (*paper.CLAIMS, OF_ATTENTION, OF_ONE_MODEL))
     monkeypatch.setitem(sampling.BY_CLAIM, "above-half", above_half)
-    (audit,) = audits(files)
-    first, second = verdicts(audit)[-2:]
-    old = next(row for row in verdicts(audit) if row["claim"] == "attention raises natural accuracy")
+    (audit,) = audit_results(files)
+    first, second = tabulate_verdicts(audit)[-2:]
+    old = next(row for row in tabulate_verdicts(audit) if row["claim"] == "attention raises natural accuracy")
     assert [first[column] for column in ("paper", "ours", "first measure [95 %]")] == [
         old[column] for column in ("paper", "ours", "first measure [95 %]")
     ]
@@ -313,5 +324,5 @@ def test_a_claim_takes_an_entry_and_where_its_measure_is_new_a_function(
     (other,) = (finding.measures[0].p_value for finding in audit.findings if finding.claim is OF_ATTENTION)
     assert p_value is not None and other is not None
     assert alone == (2 * p_value if p_value <= other else max(p_value, 2 * other)), "Holm over two claims of a section"
-    assert text_of(files, "csv").splitlines()[: len(lines)] == lines, "the other claims are as they were"
-    assert "at-att is right on most images" in text_of(files)
+    assert render_audits(files, "csv").splitlines()[: len(lines)] == lines, "the other claims are as they were"
+    assert "at-att is right on most images" in render_audits(files)

@@ -26,7 +26,12 @@ from interpret_robust.core.errors import UserError
 from interpret_robust.datasets import Dataset
 from interpret_robust.models import checkpoint
 from interpret_robust.results import hdf5
-from interpret_robust.results.autoattack_tables import comparable, ours_beside, right_under_autoattack, weaker_than_ours
+from interpret_robust.results.autoattack_tables import (
+    are_comparable,
+    compare_with_ours,
+    find_ours,
+    find_right_under_autoattack,
+)
 from interpret_robust.results.hdf5 import Result
 
 torchattacks = pytest.importorskip("torchattacks")
@@ -242,14 +247,14 @@ ATTACK_TABLE = [1, 0, 1, 1, 1, 1, 1, 1, 1, 0, 1, 1, 1]
 
 
 def test_images_that_only_one_of_the_two_breaks_are_counted() -> None:
-    pair = weaker_than_ours(fake("autoattack", AUTOATTACK), fake("robustness", ATTACK_TABLE))
+    pair = compare_with_ours(fake("autoattack", AUTOATTACK), fake("robustness", ATTACK_TABLE))
     assert (pair.images, pair.only_autoattack, pair.only_ours) == (10, 6, 1)
     assert (pair.autoattack.value, pair.our_accuracy.value) == (0.3, 0.8)
     assert pair.difference.value == pytest.approx(0.5)
     assert 0 <= pair.difference.low < 0.5 < pair.difference.high < 1
     assert pair.p_value == pytest.approx(2 * stats.binom.cdf(1, 7, 0.5))
     assert pair.p_value > 0.05
-    large = weaker_than_ours(fake("autoattack", 3 * AUTOATTACK), fake("robustness", 3 * ATTACK_TABLE[:10]))
+    large = compare_with_ours(fake("autoattack", 3 * AUTOATTACK), fake("robustness", 3 * ATTACK_TABLE[:10]))
     assert (large.images, large.only_autoattack, large.only_ours) == (30, 18, 3)
     assert large.p_value == pytest.approx(2 * stats.binom.cdf(3, 21, 0.5)) and large.p_value < 0.05
     low, high = (100 * bound for bound in large.difference[1:])
@@ -262,7 +267,7 @@ def test_images_that_only_one_of_the_two_breaks_are_counted() -> None:
         "McNemar p": f"{large.p_value:.2g}",
         "images": "30",
     }
-    other = weaker_than_ours(fake("autoattack", 3 * ATTACK_TABLE[:10]), fake("robustness", 3 * AUTOATTACK))
+    other = compare_with_ours(fake("autoattack", 3 * ATTACK_TABLE[:10]), fake("robustness", 3 * AUTOATTACK))
     assert (other.only_autoattack, other.only_ours) == (3, 18)
     assert other.difference.value == pytest.approx(-0.5) and other.difference.high < 0 < large.difference.low
     assert other.p_value == pytest.approx(large.p_value)
@@ -281,12 +286,12 @@ def test_images_that_only_one_of_the_two_breaks_are_counted() -> None:
 )
 def test_what_cannot_be_compared_is_not(table: Result) -> None:
     library = fake("autoattack", AUTOATTACK)
-    assert comparable(library, fake("robustness", ATTACK_TABLE))
-    assert comparable(fake("autoattack", AUTOATTACK, norm="l2"), fake("robustness", ATTACK_TABLE, norm="l2"))
-    assert not comparable(fake("autoattack", AUTOATTACK, norm="l2"), fake("robustness", ATTACK_TABLE))
-    assert not comparable(library, table)
+    assert are_comparable(library, fake("robustness", ATTACK_TABLE))
+    assert are_comparable(fake("autoattack", AUTOATTACK, norm="l2"), fake("robustness", ATTACK_TABLE, norm="l2"))
+    assert not are_comparable(fake("autoattack", AUTOATTACK, norm="l2"), fake("robustness", ATTACK_TABLE))
+    assert not are_comparable(library, table)
     with pytest.raises(UserError, match="are not of the same model, images and ball"):
-        weaker_than_ours(library, table)
+        compare_with_ours(library, table)
 
 
 @pytest.fixture(scope="module")
@@ -343,15 +348,15 @@ def test_in_l2_it_is_set_beside_our_worst_case_in_l2(folder: Callable[..., Resul
     ball: dict[str, Any] = {"eps": 0.25, "norm": "l2"}
     library = folder("autoattack", 12, attacks="apgd-ce", **ball)
     assert library.config["settings"] == {"attacks": "apgd-ce", "seed": 0, **ball}
-    length, right = library["per_image/perturbation"], right_under_autoattack(library)
+    length, right = library["per_image/perturbation"], find_right_under_autoattack(library)
     assert 0 < right.sum() < 12
     assert length.max() <= 0.25 + 1e-5 and (length[~right] > 0.2).all() and (length[right] == 0).all()
     folder("robustness", 12, eps=0.25, pgd="2", cw="none")  # in l-infinity
-    assert ours_beside(library) is None
+    assert find_ours(library) is None
     table = folder("robustness", 12, pgd="20", cw="20", **ball)
-    best = ours_beside(library)
+    best = find_ours(library)
     assert best is not None and best.path == table.path
-    pair = weaker_than_ours(library, table)
+    pair = compare_with_ours(library, table)
     assert pair.only_autoattack <= 1 and pair.only_ours <= 1
     ((_, (row,)),) = [printing.make_tables([library])]
     assert row["only ours breaks"] == str(pair.only_ours)
@@ -361,7 +366,7 @@ def test_in_l2_it_is_set_beside_our_worst_case_in_l2(folder: Callable[..., Resul
 
 def test_the_most_attacks_stand_beside_it_whoever_reads_them(tmp_path: Path) -> None:
     library = write_autoattack(tmp_path, ("at", 0), np.arange(12) < 5)
-    assert ours_beside(library) is None
+    assert find_ours(library) is None
 
     def write_table(restarts: int, readings: Sequence[str], targets: int) -> Result:
         shape = (20, restarts, len(readings), targets)
@@ -377,19 +382,19 @@ def test_the_most_attacks_stand_beside_it_whoever_reads_them(tmp_path: Path) -> 
     ):
         table = write_table(restarts, readings, targets)
         best = table if is_best else best
-        strongest = ours_beside(library)
+        strongest = find_ours(library)
         assert strongest is not None and strongest.path == best.path
 
 
 def test_the_table_sets_it_beside_the_strongest_attack_table_of_its_folder(folder: Callable[..., Result]) -> None:
     library = folder("autoattack", 16, attacks="apgd-ce", eps=2 / 255)
-    assert ours_beside(library) is None
+    assert find_ours(library) is None
     assert len(printing.make_tables([library])) == 1
     folder("robustness", 12, eps=2 / 255, pgd="4", cw="6")  # too few images
     folder("robustness", 16, pgd="3", cw="4")  # another radius
     folder("robustness", 16, eps=2 / 255, pgd="2", cw="none")
     best = folder("robustness", 20, eps=2 / 255, pgd="2", cw="3")
-    strongest = ours_beside(library)
+    strongest = find_ours(library)
     assert strongest is not None and strongest.path == best.path
     ((_, (row,)),) = [printing.make_tables([library])]
     assert row["images"] == "16"
@@ -408,6 +413,6 @@ def test_another_normalization_is_another_model(tmp_path: Path) -> None:
         write_robustness(tmp_path, [model], right[:, None], answers, architecture="any", normalize=name)
         for name in ("imagenet", "0,0,0,1,1,1")
     )
-    assert not comparable(library, wrong) and comparable(library, equal_file)
-    strongest = ours_beside(library)
+    assert not are_comparable(library, wrong) and are_comparable(library, equal_file)
+    strongest = find_ours(library)
     assert strongest is not None and strongest.path == equal_file.path

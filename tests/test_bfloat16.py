@@ -25,7 +25,7 @@ from interpret_robust.models.shared_norm import share_batch_norm
 from interpret_robust.models.variants import Head, find_variant
 from interpret_robust.training.job import Job
 from interpret_robust.training.recipe import Recipe
-from interpret_robust.training.recipe_file import recipe_of
+from interpret_robust.training.recipe_file import find_recipe
 from interpret_robust.training.run import Run
 
 CPU = torch.device("cpu")
@@ -154,7 +154,7 @@ def test_the_card_says_how_gradients_were_rounded(tmp_path: Path, digits: Datase
 
 def test_a_recipe_in_float32_is_described_as_before_there_was_a_choice() -> None:
     assert "attack_precision" not in as_stored(replace(RECIPE, attack_precision="float32"))
-    recipe = recipe_of("quick", "cluttered-digits", ("attack_precision=bfloat16",))
-    assert as_stored(recipe) == as_stored(recipe_of("quick", "cluttered-digits")) | {"attack_precision": "bfloat16"}
+    recipe = find_recipe("quick", "cluttered-digits", ("attack_precision=bfloat16",))
+    assert as_stored(recipe) == as_stored(find_recipe("quick", "cluttered-digits")) | {"attack_precision": "bfloat16"}
     with pytest.raises(UserError, match=r"unknown attack_precision 'half'"):
-        recipe_of("quick", "cluttered-digits", ("attack_precision=half",))
+        find_recipe("quick", "cluttered-digits", ("attack_precision=half",))

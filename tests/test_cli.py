@@ -32,7 +32,7 @@ from interpret_robust.results.tables import FORMS
 from interpret_robust.study import plan, reproduction
 from interpret_robust.study import tasks as pieces
 from interpret_robust.training.recipe import PRESETS
-from interpret_robust.training.recipe_file import recipe_of
+from interpret_robust.training.recipe_file import find_recipe
 
 QUICK = ["--set", "epochs=1", "--set", "batch_size=20"]
 
@@ -391,7 +391,7 @@ def test_train_alone_trains_the_models_of_the_study_each_with_its_recipe(
     assert train_tasks == reproduction.train_tasks(plan.QUICK, Folders(tmp_path))
     assert models_of(train_tasks) == list(plan.QUICK.models)
     for task in train_tasks:
-        assert task.recipe == recipe_of("quick", "cluttered-digits", (), task.architecture)
+        assert task.recipe == find_recipe("quick", "cluttered-digits", (), task.architecture)
     assert {task.architecture for task in train_tasks if task.recipe != PRESETS["quick"]} == {"cnn"}
 
 
@@ -441,7 +441,7 @@ def test_several_seeds_of_each_variant_are_trained(
 ) -> None:
     irt("train", "at", "at-att", "--set", "epochs=2", *options.split(), "--root", tmp_path)
     assert models_of(train_tasks) == [("small", name, seed) for name in ("at", "at-att") for seed in seeds]
-    assert {task.recipe for task in train_tasks} == {recipe_of("quick", "cluttered-digits", ("epochs=2",))}
+    assert {task.recipe for task in train_tasks} == {find_recipe("quick", "cluttered-digits", ("epochs=2",))}
 
 
 def test_several_seeds_of_the_study_are_of_the_models_it_is_about(
@@ -482,7 +482,7 @@ def test_a_copy_is_trained_and_reads_the_attacks_of_the_first(irt: Irt, study: P
     assert irt(*evaluating)[0] == 0
     for first, second in ((0, 1), (1, 0)):
         (path,) = (root / "analyses").glob(f"robustness-tiny-small-at-seed{first}-test-pgd2-cwnone.h5")
-        assert attack_outcomes.targets(hdf5.read(path)) == [models[first].stem, models[second].stem]
+        assert attack_outcomes.list_targets(hdf5.read(path)) == [models[first].stem, models[second].stem]
 
 
 def test_the_models_that_read_an_attack_are_named_on_the_command_line(irt: Irt, study: Path, tmp_path: Path) -> None:
@@ -493,9 +493,9 @@ def test_the_models_that_read_an_attack_are_named_on_the_command_line(irt: Irt, 
     code, _, err = irt("evaluate", "--evaluator", second, *options)
     assert (code, f"{second.name} is left out: it is the evaluator." in err) == (0, True)
     (path,) = (root / "analyses").iterdir()
-    assert attack_outcomes.targets(hdf5.read(path)) == [first.stem, second.stem]
+    assert attack_outcomes.list_targets(hdf5.read(path)) == [first.stem, second.stem]
     assert irt("evaluate", "--matrix", *options)[0] == 0
-    targets = [attack_outcomes.targets(hdf5.read(path)) for path in (root / "analyses").iterdir()]
+    targets = [attack_outcomes.list_targets(hdf5.read(path)) for path in (root / "analyses").iterdir()]
     assert sorted(targets) == [[second.stem, first.stem], [first.stem, second.stem]]
     code, _, err = irt("evaluate", "--matrix", "--evaluator", second, *options)
     assert code == 2

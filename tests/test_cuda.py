@@ -20,7 +20,7 @@ from interpret_robust.models.variants import find_variant
 from interpret_robust.results import hdf5
 from interpret_robust.training.accelerate import WARM_UP, RecordedStep
 from interpret_robust.training.job import Job
-from interpret_robust.training.loop import training
+from interpret_robust.training.loop import run_steps
 from interpret_robust.training.recipe import PRESETS
 from interpret_robust.training.run import Run
 
@@ -60,7 +60,7 @@ def test_models_trained_at_once_are_those_trained_alone(tmp_path: Path, digits: 
     jobs = [Job(digits, "small", find_variant(name), 0, recipe) for name in ("at", "at-att-reg")]
     alone = [checkpoint.read(train(job, tmp_path / "alone", source="x", device=gpu)) for job in jobs]
     stop = Event()
-    steps = [training(job, tmp_path / "at once", source="x", device=gpu, stop=stop) for job in jobs]
+    steps = [run_steps(job, tmp_path / "at once", source="x", device=gpu, stop=stop) for job in jobs]
     together = [checkpoint.read(path) for path in _in_turn(steps)]
     for first, other in zip(alone, together, strict=True):
         for loss in ("cross_entropy", "accuracy"):

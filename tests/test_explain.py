@@ -154,17 +154,17 @@ def test_bad_input_gets_a_sentence(irt: command.Irt, checkpoint: Path, picture: 
 
 def test_a_class_has_a_name_or_a_number() -> None:
     names = ("cat", "dog", "7")
-    assert [explain.class_of(name, names) for name in ("DOG", "0", "7")] == [1, 0, 2]
+    assert [explain.find_class(name, names) for name in ("DOG", "0", "7")] == [1, 0, 2]
     with pytest.raises(ir.UserError, match="unknown class 'cta': did you mean 'cat'"):
-        explain.class_of("cta", names)
+        explain.find_class("cta", names)
     for number in ("3", "-1"):
         with pytest.raises(
             ir.UserError, match=f"class {number} is none of these: give a number from 0 to 2, or a name"
         ):
-            explain.class_of(number, names)
+            explain.find_class(number, names)
     hundred = (*(f"kind {number:02}" for number in range(99)), "pickup_truck")
     with pytest.raises(ir.UserError, match="unknown class 'Truck': of 100, the nearest are pickup_truck"):
-        explain.class_of("Truck", hundred)
+        explain.find_class("Truck", hundred)
 
 
 def small_network() -> torch.nn.Module:

@@ -37,7 +37,7 @@ from interpret_robust.study.explorer import assets, measure, models, opening, pa
 from interpret_robust.study.explorer.album import Album
 from interpret_robust.study.explorer.explorer import Explorer
 from interpret_robust.study.explorer.server import MOST_BYTES, Server
-from interpret_robust.study.explorer.view import View, parse, radii
+from interpret_robust.study.explorer.view import View, list_radii, parse
 
 CPU = torch.device("cpu")
 SEED, IMAGE, EPS, STEPS = 5, 7, 4 / 255, 9
@@ -243,7 +243,7 @@ def test_a_deleted_position_is_that_of_feature_deletion(
             logits = network.rest(adversarial, local)
         assert answer["prediction"] == int(logits.argmax())
         assert answer["truth"] == pytest.approx(float(logits.softmax(1)[0, view.label]), abs=1e-5)
-        deletions = measure.deletions(exhibit, adversarial, view.label, range(64))
+        deletions = measure.measure_deletions(exhibit, adversarial, view.label, range(64))
         assert deletions[position][0] == answer["prediction"]
         assert len({truth for _, truth in deletions}) > 10
 
@@ -375,10 +375,10 @@ def test_many_pictures_do_not_fill_the_memory(
 
 
 def test_the_slider_has_the_radius_of_training_in_its_middle() -> None:
-    assert radii([8 / 255, 0.0], "linf") == ["0", *(f"{place}/255" for place in range(1, 17))]
-    assert radii([0.3], "linf")[8] == "0.3" and radii([0.3], "linf")[-1] == "0.6"
-    assert radii([0.8], "linf")[-1] == "1" and radii([4 / 255], "linf")[1:3] == ["0.5/255", "1/255"]
-    assert radii([1.0, 0.5], "l2") == ["0", *(f"{place / 8:.4g}" for place in range(1, 17))]
+    assert list_radii([8 / 255, 0.0], "linf") == ["0", *(f"{place}/255" for place in range(1, 17))]
+    assert list_radii([0.3], "linf")[8] == "0.3" and list_radii([0.3], "linf")[-1] == "0.6"
+    assert list_radii([0.8], "linf")[-1] == "1" and list_radii([4 / 255], "linf")[1:3] == ["0.5/255", "1/255"]
+    assert list_radii([1.0, 0.5], "l2") == ["0", *(f"{place / 8:.4g}" for place in range(1, 17))]
 
 
 def test_each_norm_has_the_radii_of_training_in_it(
@@ -407,7 +407,7 @@ class AnswersNaN(torch.nn.Module):
 def test_the_image_itself_stands_for_what_an_attack_made_nan(explorer: Explorer) -> None:
     entry, view = explorer.album.entry("3"), View("3", 0, EPS, 4, "cross-entropy")
     exhibit: Any = SimpleNamespace(network=AnswersNaN())
-    iterates = dict(measure.trajectory(exhibit, entry, view, SEED))
+    iterates = dict(measure.measure_trajectory(exhibit, entry, view, SEED))
     assert iterates[3].isnan().any()
     assert torch.equal(iterates[4], entry.pixels)
 
@@ -419,14 +419,14 @@ def test_the_page_of_the_documentation_has_the_code_of_today() -> None:
         return head, rest.partition("</script>")[2]
 
     documentation = Path(__file__).parents[1] / "docs" / "explore-cifar10.html"
-    assert code(documentation.read_text(encoding="utf-8")) == code(assets.whole({}))
+    assert code(documentation.read_text(encoding="utf-8")) == code(assets.embed_all({}))
 
 
 def test_other_weights_than_attention_are_shown_and_commands_name_them(
     paths: list[Path], digits: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(opening, "load", lambda _: digits)
-    explorer = opening.explorer(paths, [], None, "test", SEED, "cpu", str(IMAGE), "feature-norm")
+    explorer = opening.open_explorer(paths, [], None, "test", SEED, "cpu", str(IMAGE), "feature-norm")
     setup = explorer.setup()
     assert setup["weights"] == "feature-norm"
     assert [model["weights"] for model in setup["models"]] == ["feature norm", "feature norm"]
@@ -434,10 +434,10 @@ def test_other_weights_than_attention_are_shown_and_commands_name_them(
     for exhibit in explorer.exhibits:
         with torch.no_grad():
             norm = torch.linalg.vector_norm(exhibit.network.features(entry.pixels).local, dim=1).flatten()
-        cell = measure.cell(exhibit, entry, entry.pixels, view, lambda _: "")
+        cell = measure.measure_cell(exhibit, entry, entry.pixels, view, lambda _: "")
         assert cell["attention"] == pytest.approx((norm / norm.sum()).tolist(), rel=1e-4)
     with pytest.raises(UserError, match="unknown spatial weight 'norm'"):
-        opening.explorer(paths, [], None, "test", SEED, "cpu", str(IMAGE), "norm")
+        opening.open_explorer(paths, [], None, "test", SEED, "cpu", str(IMAGE), "norm")
 
 
 def test_each_model_is_read_once(paths: list[Path], digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -449,14 +449,14 @@ def test_each_model_is_read_once(paths: list[Path], digits: Dataset, monkeypatch
 
     monkeypatch.setattr(opening, "load", lambda _: digits)
     monkeypatch.setattr(opening, "find_subject", read)
-    explorer = opening.explorer(paths, [], None, "test", SEED, "cpu")
+    explorer = opening.open_explorer(paths, [], None, "test", SEED, "cpu")
     assert reads == paths == [Path(exhibit.words) for exhibit in explorer.exhibits]
 
 
 def test_names_tell_models_apart() -> None:
-    assert models.names([{"name": "at seed 0"}, {"name": "at-att seed 1"}]) == ["at", "at-att"]
-    assert models.names([{"name": "at seed 0"}, {"name": "at seed 1"}]) == ["at seed 0", "at seed 1"]
-    assert models.names([{"name": "at seed 0"}, {"name": "at seed 0"}]) == ["at seed 0 (1)", "at seed 0 (2)"]
+    assert models.list_names([{"name": "at seed 0"}, {"name": "at-att seed 1"}]) == ["at", "at-att"]
+    assert models.list_names([{"name": "at seed 0"}, {"name": "at seed 1"}]) == ["at seed 0", "at seed 1"]
+    assert models.list_names([{"name": "at seed 0"}, {"name": "at seed 0"}]) == ["at seed 0 (1)", "at seed 0 (2)"]
 
 
 def test_one_seed_of_each_variant_is_shown_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -467,10 +467,10 @@ def test_one_seed_of_each_variant_is_shown_by_default(monkeypatch: pytest.Monkey
     monkeypatch.setattr(models, "find_subject", subject)
     names = ("a small at-att 1", "a small at 2", "a small at-att 0", "a narrow at 0", "b small at 0")
     paths = [Path(name) for name in names]
-    assert models.default_models(paths, None) == [paths[1], paths[2]]
-    assert models.default_models(paths, "a") == [paths[1], paths[2]]
-    assert models.default_models(paths, "b") == [paths[4]]
-    assert models.default_models(paths, "c") == []
+    assert models.choose_models(paths, None) == [paths[1], paths[2]]
+    assert models.choose_models(paths, "a") == [paths[1], paths[2]]
+    assert models.choose_models(paths, "b") == [paths[4]]
+    assert models.choose_models(paths, "c") == []
 
 
 @pytest.fixture(scope="module")
@@ -501,12 +501,12 @@ def test_a_file_holds_what_the_server_says(page: Path, explorer: Explorer) -> No
         for place, cell in enumerate(by_radius[radius_texts[1]]):
             exhibit, entry = explorer.exhibits[place], explorer.album.entry(key)
             adversarial = explorer.adversarial(place, view)
-            whole = measure.cell(exhibit, entry, adversarial, view, lambda _: "")
+            whole = measure.measure_cell(exhibit, entry, adversarial, view, lambda _: "")
             assert cell["attention"] == pytest.approx(whole["attention"], rel=5e-3)
             assert (cell["prediction"], cell["ranks"]) == (whole["prediction"], whole["ranks"])
             for name in ("truth", "moved", "spearman"):
                 assert cell[name] == pytest.approx(whole[name], abs=1e-6)
-            deletions = measure.deletions(exhibit, adversarial, view.label, range(64))
+            deletions = measure.measure_deletions(exhibit, adversarial, view.label, range(64))
             assert cell["without"][0] == [prediction for prediction, _ in deletions]
             assert cell["without"][1] == pytest.approx([truth for _, truth in deletions], abs=5.1e-3)
 
@@ -528,7 +528,7 @@ def test_a_file_asks_for_nothing_and_replaces_no_other(page: Path, explorer: Exp
 
 
 def test_text_of_a_dataset_cannot_end_its_script() -> None:
-    text = assets.whole({"classes": ["</script><script>alert(1)</script>"]})
+    text = assets.embed_all({"classes": ["</script><script>alert(1)</script>"]})
     assert text.count("</script>") == 2
 
 

@@ -109,7 +109,7 @@ def expected_rows(explorer: Explorer, image: str, eps: float, steps: int = 20, n
         for radius in (0.0, eps):
             view = View(image, label, radius, steps, "cross-entropy", norm)
             adversarial = explorer.adversarial(place, view)
-            cells.append(measure.cell(exhibit, album.entry(image), adversarial, view, lambda _: ""))
+            cells.append(measure.measure_cell(exhibit, album.entry(image), adversarial, view, lambda _: ""))
         sees = [
             f"{album.dataset.class_names[cell['prediction']]} {'✓' if cell['prediction'] == label else '✗'} "
             f"{percent(cell['answers'][0][1])}"
@@ -174,7 +174,7 @@ def test_keys_move_image_radius_and_position(window: Page, server: Server, explo
         window.value("[...document.querySelectorAll('.at-position')].map((one) => one.textContent)")
     ):
         adversarial = explorer.adversarial(place, view)
-        ((prediction, truth),) = measure.deletions(explorer.exhibits[place], adversarial, label, range(20, 21))
+        ((prediction, truth),) = measure.measure_deletions(explorer.exhibits[place], adversarial, label, range(20, 21))
         assert line.endswith(f"→ {percent(truth or 0.0)}")
         assert f" {explorer.album.dataset.class_names[prediction]} " in line
     wait(window, "readAddress().position === view.position")
@@ -263,7 +263,7 @@ def own_server(
         arrays |= {f"x_{part}": split.images[:], f"y_{part}": split.labels}
     write_npz(folder / "mine.npz", arrays)
     paths = [make_checkpoint(folder, variant) for variant in ("at", "at-att")]
-    with Server(opening.explorer(paths, [], str(folder / "mine.npz"), "test", 0, "cpu")) as running:
+    with Server(opening.open_explorer(paths, [], str(folder / "mine.npz"), "test", 0, "cpu")) as running:
         thread = Thread(target=running.serve_until_interrupted)
         thread.start()
         yield running

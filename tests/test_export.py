@@ -249,7 +249,7 @@ def test_one_image_is_shown_with_the_numbers_that_tables_have(tmp_path: Path, mo
         columns = numbers_of(outcome.stdout)
         result = hdf5.read(path)
         class_names = result.job["class_names"]
-        meanings = {key: meaning for key, _, meaning in hdf5.tree(path)}
+        meanings = {key: meaning for key, _, meaning in hdf5.list_datasets(path)}
         with open(to_csv(path, tmp_path).images, encoding="utf-8", newline="") as file:
             table = list(csv.DictReader(file))[5]
         assert next(iter(columns)) == f"label: {meanings['per_image/label']}"

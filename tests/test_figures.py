@@ -30,7 +30,7 @@ from interpret_robust.figures import attention_rank, contact_sheet, drawing, ove
 from interpret_robust.models import checkpoint
 from interpret_robust.results import hdf5
 from interpret_robust.results import names as labels
-from interpret_robust.results.attack_outcomes import most_read
+from interpret_robust.results.attack_outcomes import choose_most_read
 from interpret_robust.results.hdf5 import Result
 
 NAMES = ("robustness", "attention-rank")
@@ -443,7 +443,7 @@ def test_of_two_files_of_one_attack_the_one_that_more_models_read_is_drawn(tmp_p
     )
     other = write_robustness(tmp_path, [("at-att", 0)], np.ones((5, 1), bool), np.ones((5, 1, 3, 1), bool))
     files = [by_all, alone, other]
-    assert most_read(files) == [by_all, other] and most_read(files[1:]) == [alone, other]
+    assert choose_most_read(files) == [by_all, other] and choose_most_read(files[1:]) == [alone, other]
     (picture,) = drawing.draw_all("robustness", [file.path for file in files], tmp_path / "figures", lambda _: None)
     assert set(json.loads(picture.with_suffix(".json").read_text())["numbers"]) == {"at seed 0", "at-att seed 0"}
 

@@ -310,8 +310,8 @@ def test_models_that_were_not_checked_are_named(tmp_path: Path) -> None:
     folder.mkdir()
     write_masking(folder, {"search": first(145)})
     model_flags = flags.collect_flags(list(map(flags.read, folder.iterdir())))
-    assert not any("not checked" in line for line in flags.sentences(model_flags))
-    lines = flags.sentences({**model_flags, "first": [], "second": []})
+    assert not any("not checked" in line for line in flags.describe_flags(model_flags))
+    lines = flags.describe_flags({**model_flags, "first": [], "second": []})
     assert lines[-1] == "not checked: first, second (`irt analyze masking` measures what a check needs)"
     assert lines[-2] == "no flag is raised"
 

@@ -12,7 +12,7 @@ import pytest
 from interpret_robust.cli import irt, main
 from interpret_robust.core.errors import UserError, unknown
 from interpret_robust.results import tables
-from interpret_robust.results.tables import Table, fold, render, with_caption
+from interpret_robust.results.tables import Table, add_caption, fold, render
 
 ROWS = [
     {"model": "cifar10-small-at", "natural": "61.8", "PGD-20": "31.2 ± 0.1", "images": "1000"},
@@ -35,7 +35,7 @@ def test_a_measured_column_and_the_papers_beside_it_are_not_parted() -> None:
 
 @pytest.mark.parametrize("limit", [18, 27, 40, 60, 120])
 def test_a_folded_table_is_narrow_and_whole(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables, "terminal_width", lambda: limit)
+    monkeypatch.setattr(tables, "measure_terminal", lambda: limit)
     text = render(ROWS)
     if limit >= 28:  # the widest pair of columns
         assert max(map(len, text.splitlines())) <= limit
@@ -83,7 +83,7 @@ CLAIMS = [
 def test_long_sentences_are_broken_into_lines_and_intervals_are_not(
     limit: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tables, "terminal_width", lambda: limit)
+    monkeypatch.setattr(tables, "measure_terminal", lambda: limit)
     lines = render(CLAIMS).splitlines()
     assert max(map(len, lines)) <= limit
     text = "\n".join(lines)
@@ -95,21 +95,21 @@ def test_long_sentences_are_broken_into_lines_and_intervals_are_not(
 
 def test_a_file_is_as_wide_as_a_page_unless_columns_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
-    assert tables.terminal_width() in (tables.WIDTH, shutil.get_terminal_size().columns)
+    assert tables.measure_terminal() in (tables.WIDTH, shutil.get_terminal_size().columns)
     monkeypatch.setenv("COLUMNS", "33")
-    assert tables.terminal_width() == 33
+    assert tables.measure_terminal() == 33
 
 
 def test_what_all_names_begin_with_is_said_once_in_text_only() -> None:
     table = Table(
         [{"model": "digits-small-at"}, {"model": "digits-small-at-att"}], note="3 images.", prefix="digits-small-"
     )
-    assert with_caption(table).splitlines()[2:] == [
+    assert add_caption(table).splitlines()[2:] == [
         "at",
         "at-att",
         "3 images. Full names of models begin with digits-small-",
     ]
-    assert "digits-small-at-att" in with_caption(table, "csv") and "Models" not in with_caption(table, "markdown")
+    assert "digits-small-at-att" in add_caption(table, "csv") and "Models" not in add_caption(table, "markdown")
 
 
 def test_numbers_stand_at_the_right_of_their_column() -> None:
@@ -119,7 +119,7 @@ def test_numbers_stand_at_the_right_of_their_column() -> None:
 
 def test_json_has_numbers_as_numbers() -> None:
     table = Table([{"model": "a", "share": "0.25", "images": "7", "p": ""}], "title", "note")
-    assert json.loads(with_caption(table, "json")) == {
+    assert json.loads(add_caption(table, "json")) == {
         "title": "title",
         "note": "note",
         "rows": [{"model": "a", "share": 0.25, "images": 7, "p": None}],
@@ -127,7 +127,7 @@ def test_json_has_numbers_as_numbers() -> None:
 
 
 def test_latex_typesets_the_note() -> None:
-    text = with_caption(Table([{"a": "1"}], "", "50 % of images"), "latex")
+    text = add_caption(Table([{"a": "1"}], "", "50 % of images"), "latex")
     assert r"\footnotesize 50 \% of images" in text and "% 50" not in text
 
 
@@ -139,8 +139,8 @@ def test_a_name_in_other_letters_is_recognized() -> None:
 def test_several_tables_are_one_json_document() -> None:
     first, second = Table([{"a": "1"}], "one"), Table([{"b": "x"}], "", "two")
     rows = [{"title": "one", "note": "", "rows": [{"a": 1}]}, {"title": "", "note": "two", "rows": [{"b": "x"}]}]
-    assert json.loads(tables.with_captions([first, second], "json")) == rows
-    assert tables.with_captions([first, second]) == f"{with_caption(first)}\n\n{with_caption(second)}"
+    assert json.loads(tables.add_captions([first, second], "json")) == rows
+    assert tables.add_captions([first, second]) == f"{add_caption(first)}\n\n{add_caption(second)}"
 
 
 def test_a_second_model_is_refused() -> None:
@@ -179,7 +179,7 @@ CELLS = {
 
 
 def test_json_has_intervals_as_numbers() -> None:
-    (row,) = json.loads(with_caption(Table([CELLS]), "json"))["rows"]
+    (row,) = json.loads(add_caption(Table([CELLS]), "json"))["rows"]
     assert row == {
         "share": {"value": 6.0, "low": 2.1, "high": 16.2},
         "change": {"value": -0.5, "low": -2.1, "high": 1.1},

@@ -55,8 +55,8 @@ from interpret_robust.models.folding import fold
 from interpret_robust.models.losses import loss_gradient
 from interpret_robust.results import hdf5 as results
 from interpret_robust.results import writer
-from interpret_robust.results.conditions import conditions
-from interpret_robust.results.gradmap_tables import comparison_tables, headline
+from interpret_robust.results.conditions import list_conditions
+from interpret_robust.results.gradmap_tables import format_headline, make_comparisons
 from interpret_robust.results.hdf5 import Columns, Result
 
 CPU = torch.device("cpu")
@@ -727,7 +727,7 @@ def exact(first: int, second: int) -> float:
 
 def compare(results: Sequence[Result], *views: str) -> list[list[dict[str, str]]]:
     """The tables that come after that of the controls."""
-    return comparison_tables(results, *views)[1:]
+    return make_comparisons(results, *views)[1:]
 
 
 THREE: dict[str, Right] = {
@@ -788,12 +788,12 @@ def test_a_table_says_where_an_evaluator_gives_most_maps_one_class(
 ) -> None:
     """Of 20 maps; answers that are no class count among all."""
     result = file_of(tmp_path, "at", 0, THREE["at"])
-    assert "read alike" not in headline(result)
+    assert "read alike" not in format_headline(result)
     path, place = "per_image/evaluator_prediction", RULES.index("clip")
     answers = result[path].copy()
     answers[:, 0, 0, place, 0] = [1] * count + [-1] * (IMAGES - count)
     assert IMAGES == 20
-    row = headline(cast(Result, Overwrite(result, path, answers)))
+    row = format_headline(cast(Result, Overwrite(result, path, answers)))
     assert row.get("read alike") == cell
 
 
@@ -814,9 +814,9 @@ def test_evaluators_are_those_that_read_both_with_the_same_weights(tmp_path: Pat
     ]
     (row,), *_ = compare(pair, "clip")
     assert (row["read by"], row["same sign"]) == ("small-natural-seed2", "in 1 of 2 evaluators")
-    difference = describe_differences(*map(conditions, pair))
+    difference = describe_differences(*map(list_conditions, pair))
     assert difference == f"cards of evaluators.{READERS[0]}.normalize is imagenet, here none"
-    assert describe_differences(*map(conditions, (first, retraining))) == ""
+    assert describe_differences(*map(list_conditions, (first, retraining))) == ""
     strangers = file_of(tmp_path / "strangers", "at-reg", 0, {"toy-small-at-seed1": ("", "")})
     assert compare([first, strangers]) == []
 
@@ -864,7 +864,7 @@ def test_seeds_are_set_side_by_side_by_the_evaluators_that_read_all(tmp_path: Pa
 
 def test_the_first_table_shows_the_headline(tmp_path: Path) -> None:
     result = file_of(tmp_path, "at", 0, THREE["at"])
-    row = headline(result)
+    row = format_headline(result)
     label = result["per_image/label"]
     value, low, high = wilson(13 / 20, IMAGES)
     assert row["clip -g"] == f"65.0 % [{100 * low:.1f}, {100 * high:.1f}]"
@@ -878,15 +878,15 @@ def test_the_first_table_shows_the_headline(tmp_path: Path) -> None:
     assert (row["gray maps"], row["images"]) == (str(result["per_image/degenerate"][:, 0].sum()), "20")
     for view in ("clip", "raw"):
         other = {"clip": "raw", "raw": "clip"}[view]
-        assert headline(result, view) == {key: value for key, value in row.items() if not key.startswith(other)}
+        assert format_headline(result, view) == {key: value for key, value in row.items() if not key.startswith(other)}
     assert ANALYSIS.views == ("clip", "raw")
     alone = file_of(tmp_path / "alone", "at", 0, {READERS[0]: THREE["at"][READERS[0]]})
-    assert headline(alone).keys() == {key for key in row if "evaluators" not in key}
+    assert format_headline(alone).keys() == {key for key in row if "evaluators" not in key}
 
 
 def test_the_second_table_shows_the_controls(stored_result: Result, tmp_path: Path) -> None:
     files = [file_of(tmp_path, "at", 0, THREE["at"]), file_of(tmp_path, "natural", 1, THREE["at-att"])]
-    table, *_ = comparison_tables(files)
+    table, *_ = make_comparisons(files)
     assert [(row["rule"], row["instead of the map of"]) for row in table] == [
         (rule, model) for rule in ("clip", "raw") for model in ("at seed 0", "natural seed 1")
     ]
@@ -898,8 +898,8 @@ def test_the_second_table_shows_the_controls(stored_result: Result, tmp_path: Pa
         image = (result["per_image/image_prediction"][:, 0] == label).mean()
         assert row["the image"] == f"{100 * image:.1f} %"
         assert row["random target, by a probe"].startswith(f"{100 * result['anchor/probe'][0]:.1f} % [")
-    assert comparison_tables(files, "raw")[0] == table[2:]
-    assert "random target, by a probe" not in comparison_tables([stored_result])[0][0]
+    assert make_comparisons(files, "raw")[0] == table[2:]
+    assert "random target, by a probe" not in make_comparisons([stored_result])[0][0]
 
 
 # The picture

@@ -142,12 +142,12 @@ def test_a_small_dataset_is_read_once_and_nobody_changes_it_for_the_next_reader(
 
 def test_a_file_says_what_it_holds_and_where_it_comes_from(tmp_path: Path) -> None:
     path = write(tmp_path / "x.h5", run={"seconds": 2.5})
-    assert hdf5.provenance(path) == {"config": CONFIG, "environment": ENVIRONMENT, "run": {"seconds": 2.5}}
-    assert ("per_image/map", "float32 13x3x5x7", "a map") in hdf5.tree(path)
-    assert ("test/total", "float64 scalar", "a number") in hdf5.tree(path)
-    assert ("class", "text 7", "names along this axis") in hdf5.tree(path)
+    assert hdf5.read_provenance(path) == {"config": CONFIG, "environment": ENVIRONMENT, "run": {"seconds": 2.5}}
+    assert ("per_image/map", "float32 13x3x5x7", "a map") in hdf5.list_datasets(path)
+    assert ("test/total", "float64 scalar", "a number") in hdf5.list_datasets(path)
+    assert ("class", "text 7", "names along this axis") in hdf5.list_datasets(path)
     scales = ("sample", "position", "channel", "class", "side", "rank", "of")
-    assert len(hdf5.tree(path)) == len(SCHEMA.per_image) + len(SCHEMA.summary) + len([*scales, "curve/rank"])
+    assert len(hdf5.list_datasets(path)) == len(SCHEMA.per_image) + len(SCHEMA.summary) + len([*scales, "curve/rank"])
 
 
 SCALES: dict[str, tuple[Any, ...]] = {
@@ -480,7 +480,7 @@ def test_names_that_are_cut_elsewhere_are_other_names(tmp_path: Path) -> None:
         with h5py.File(tmp_path / "x.h5", "w") as file:
             file.attrs.update({"config_sha256": "", "schema": "", "n_done": 0})
             file.create_dataset("class", data=list(names), dtype=h5py.string_dtype())
-            checksums.add(hdf5.content_sha256(file))
+            checksums.add(hdf5.hash_content(file))
     assert len(checksums) == 5
 
 
@@ -797,7 +797,7 @@ def test_a_finished_file_is_known_to_be_damaged_before_hdf5_reads_it(
     data[int(random.integers(len(data) - 100))] ^= 1 << int(random.integers(8))  # the seal itself is shorter
     path.write_bytes(data)
     monkeypatch.setattr(h5py, "File", lambda *_: pytest.fail("HDF5 read a damaged file"))
-    for reads in (hdf5.read, hdf5.tree, hdf5.attributes, hdf5.provenance):
+    for reads in (hdf5.read, hdf5.list_datasets, hdf5.attributes, hdf5.read_provenance):
         with pytest.raises(UserError) as error:
             reads(path)
         assert_sentence(error, path, "its content differs from its checksum")
@@ -805,10 +805,10 @@ def test_a_finished_file_is_known_to_be_damaged_before_hdf5_reads_it(
 
 def test_a_file_without_a_seal_is_read_and_its_origin_checked(tmp_path: Path) -> None:
     path = write(tmp_path / "x.h5")
-    origin = hdf5.provenance(path), content(path)
+    origin = hdf5.read_provenance(path), content(path)
     with h5py.File(path, "r+") as file:  # HDF5 cuts off what follows its own end
         file.attrs["note"] = "mine"
-    assert (hdf5.provenance(path), content(path)) == origin
+    assert (hdf5.read_provenance(path), content(path)) == origin
     assert np.array_equal(hdf5.read(path)["per_image/label"], made_rows()["per_image/label"])
     with h5py.File(path, "r+") as file:
         text = file["provenance/run_json"].asstr()[()].replace("seconds", "minutes")

@@ -23,7 +23,7 @@ from interpret_robust.datasets.cluttered_digits import make_cluttered_digits
 from interpret_robust.models import build, checkpoint
 from interpret_robust.models.variants import find_variant
 from interpret_robust.training.job import Job
-from interpret_robust.training.log import Logs, Row, identity
+from interpret_robust.training.log import Logs, Row, identify_job
 from interpret_robust.training.recipe import Recipe
 from interpret_robust.training.run import Run
 
@@ -68,7 +68,7 @@ def test_lines_of_epochs_are_the_history_of_the_checkpoint(tmp_path: Path, digit
     ]
     history = checkpoint.read(path).about["history"]
     assert [{name: row[name] for name in history[0]} for row in lines if row["kind"] == "epoch"] == history
-    assert {(row["model"], row["job"]) for row in lines} == {(path.stem, identity(model_job))}
+    assert {(row["model"], row["job"]) for row in lines} == {(path.stem, identify_job(model_job))}
     assert lines[0]["eps"] == pytest.approx(8 / 255 * (3 / 8) / 0.4)
     assert lines[0]["learning_rate"] == RECIPE.rate(3 / 8)
     assert lines[0]["feature_distance"] > 0
@@ -185,7 +185,7 @@ def test_the_log_of_another_training_is_refused_unless_told(tmp_path: Path, digi
         train(model_job, tmp_path, source="x", device=CPU, logs=EVERY_3)
     assert log.read_bytes() == content
     train(model_job, tmp_path, source="x", device=CPU, logs=EVERY_3, overwrite=True)
-    assert {row["job"] for row in rows(log)} == {identity(model_job)} and len(rows(log)) == 2
+    assert {row["job"] for row in rows(log)} == {identify_job(model_job)} and len(rows(log)) == 2
 
 
 def test_the_epoch_in_which_training_diverged_is_told_in_strict_json(tmp_path: Path, digits: Dataset) -> None:
@@ -236,7 +236,7 @@ def test_tensorboard_has_the_numbers_of_the_log_each_once(tmp_path: Path, digits
     model_job, logs = job(digits, name="at-reg"), Logs(file=True, steps=3, tensorboard=tmp_path / "runs")
     path = stop_at_each_step(model_job, tmp_path / "checkpoints", logs)
     (folder,) = (tmp_path / "runs").iterdir()
-    assert folder.name == f"{path.stem}-{identity(model_job)}"
+    assert folder.name == f"{path.stem}-{identify_job(model_job)}"
     events = reading.EventAccumulator(str(folder)).Reload()
     lines = rows(log_in(path.parent))
     for kind in ("steps", "epoch"):

@@ -9,7 +9,7 @@ from anyone import Convolutions, noise, seed_network
 import interpret_robust as ir
 from interpret_robust.core.errors import UserError
 from interpret_robust.models.normalization import name_statistics
-from interpret_robust.results.hdf5 import model_id
+from interpret_robust.results.hdf5 import identify_model
 from interpret_robust.results.names import label
 
 CARD: dict[str, Any] = {
@@ -48,14 +48,14 @@ JOB: dict[str, Any] = {
     ],
 )
 def test_what_changes_the_function_changes_the_model(changes: dict[str, Any]) -> None:
-    assert model_id("a", JOB) != model_id("a", JOB | {"card": CARD | changes})
+    assert identify_model("a", JOB) != identify_model("a", JOB | {"card": CARD | changes})
 
 
 @pytest.mark.parametrize(
     "layers", [{"local": "layer3", "attention": None}, {"local": "layer4", "attention": "head"}, {"local": None}]
 )
 def test_local_features_of_another_layer_are_of_another_model(layers: dict[str, Any]) -> None:
-    assert model_id("a", JOB) != model_id("a", JOB | {"layers": layers})
+    assert identify_model("a", JOB) != identify_model("a", JOB | {"layers": layers})
 
 
 @pytest.mark.parametrize(
@@ -70,13 +70,13 @@ def test_local_features_of_another_layer_are_of_another_model(layers: dict[str, 
 )
 def test_what_does_not_change_the_function_leaves_the_model(changes: dict[str, Any]) -> None:
     job = JOB | {"dataset": "others", "class_names": ["c", "d"], "variant": "elsewhere", "card": CARD | changes}
-    assert model_id("a", JOB) == model_id("a", job)
-    assert model_id("a", JOB) != model_id("b", job)
+    assert identify_model("a", JOB) == identify_model("a", job)
+    assert identify_model("a", JOB) != identify_model("b", job)
 
 
 def test_a_checkpoint_of_ours_is_told_by_its_weights_alone() -> None:
     job = {"dataset": "cifar10", "architecture": "small", "variant": "at", "seed": 0, "recipe": {"name": "quick"}}
-    assert model_id("a", job) == model_id("a", job | {"variant": "at-att", "seed": 1, "images": 50}) == "a"
+    assert identify_model("a", job) == identify_model("a", job | {"variant": "at-att", "seed": 1, "images": 50}) == "a"
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ from interpret_robust.models import build, checkpoint
 from interpret_robust.models.folding import fold
 from interpret_robust.models.variants import find_variant
 from interpret_robust.results import hdf5, names
-from interpret_robust.study.report.commands import changed_settings
+from interpret_robust.study.report.commands import list_changes
 from interpret_robust.training.job import Job
 from interpret_robust.training.recipe import PRESETS, change
 
@@ -417,7 +417,7 @@ def test_the_command_of_a_file_names_a_ball_that_is_not_that_of_training() -> No
         job = {"recipe": recipe}
         record = as_stored(TableSettings(**changes).resolve(job))
         result: Any = SimpleNamespace(analysis="robustness", config={"settings": record}, job=job)
-        assert TableSettings(**changed_settings(result)).resolve(job) == TableSettings(**record).resolve(job)
+        assert TableSettings(**list_changes(result)).resolve(job) == TableSettings(**record).resolve(job)
 
 
 def test_files_of_two_norms_have_two_names(tmp_path: Path) -> None:
@@ -429,9 +429,9 @@ def test_files_of_two_norms_have_two_names(tmp_path: Path) -> None:
 
 
 def test_a_ball_is_written_with_its_norm() -> None:
-    assert names.ball({"eps": 8 / 255}) == "eps 8/255"
-    assert names.ball({"eps": 128 / 255, "norm": "l2"}) == "L2 eps 0.502"
-    assert names.ball({"eps": 12.0, "norm": "l1"}) == "L1 eps 12"
+    assert names.format_ball({"eps": 8 / 255}) == "eps 8/255"
+    assert names.format_ball({"eps": 128 / 255, "norm": "l2"}) == "L2 eps 0.502"
+    assert names.format_ball({"eps": 12.0, "norm": "l1"}) == "L1 eps 12"
 
 
 def test_the_how_to_lists_which_norms_each_analysis_takes() -> None:

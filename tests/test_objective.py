@@ -13,7 +13,7 @@ from interpret_robust.core.errors import UserError
 from interpret_robust.models import Classifier, Features, build
 from interpret_robust.models.attention import AveragePool
 from interpret_robust.models.variants import VARIANTS, Head, find_variant
-from interpret_robust.training.objective import FeatureRegularization, feature_distance, objective
+from interpret_robust.training.objective import FeatureRegularization, compute_objective, measure_feature_distance
 from interpret_robust.training.recipe import PRESETS
 
 SHAPE = (3, 16, 20)
@@ -46,7 +46,7 @@ def test_objective_equals_the_slow_one(weight: float, head: Head, training: bool
     total, cross_entropy, distance = slow_objective(
         deepcopy(model).double(), images.double(), adversarial.double(), weight
     )
-    loss = objective(model, images, adversarial, LABELS, FeatureRegularization(weight))
+    loss = compute_objective(model, images, adversarial, LABELS, FeatureRegularization(weight))
     assert distance > 0.05
     assert loss.total.item() == pytest.approx(total, rel=1e-5)
     assert loss.cross_entropy.item() == pytest.approx(cross_entropy, rel=1e-5)
@@ -70,7 +70,7 @@ def test_the_distances_gradient_flows_through_the_clean_and_the_adversarial_pass
     images, adversarial = images[:, :1], adversarial[:, :1]
 
     def gradient(weight: float) -> Tensor:
-        total = objective(model, images, adversarial, LABELS, FeatureRegularization(weight)).total
+        total = compute_objective(model, images, adversarial, LABELS, FeatureRegularization(weight)).total
         (slope,) = torch.autograd.grad(total, model.backbone.get_parameter("weight"))
         return slope
 
@@ -93,7 +93,7 @@ class Recorder(Classifier):
 def test_the_clean_image_is_only_seen_where_it_has_weight(weight: float, passes: int) -> None:
     model, (images, adversarial) = Recorder(OneWeight(), AveragePool(), nn.Linear(2, 6)), pair()
     images, adversarial = images[:, :1], adversarial[:, :1]
-    loss = objective(model, images, adversarial, LABELS, FeatureRegularization(weight))
+    loss = compute_objective(model, images, adversarial, LABELS, FeatureRegularization(weight))
     assert len(model.inputs) == passes
     assert sum(view is images for view in model.inputs) == passes - 1
     assert (loss.distance.item() > 0) == (weight > 0)
@@ -103,24 +103,24 @@ def test_cross_entropy_and_logits_are_of_the_adversarial_image_alone() -> None:
     model, (images, adversarial) = build("small", "average", SHAPE, 10, seed=0).eval(), pair()
     expected = model(adversarial)
     for clean in (images, pixels(5, *SHAPE, seed=9)):
-        loss = objective(model, clean, adversarial, LABELS, FeatureRegularization(0.1))
+        loss = compute_objective(model, clean, adversarial, LABELS, FeatureRegularization(0.1))
         torch.testing.assert_close(loss.logits, expected)
         assert loss.cross_entropy.item() == pytest.approx(nn.functional.cross_entropy(expected, LABELS).item())
     assert (
-        objective(model, images, images, LABELS, FeatureRegularization(0.1)).cross_entropy.item()
+        compute_objective(model, images, images, LABELS, FeatureRegularization(0.1)).cross_entropy.item()
         != loss.cross_entropy.item()
     )
 
 
 def test_at_distance_zero_the_gradient_is_zero_and_not_nan() -> None:
     features = pixels(4, 6).requires_grad_()
-    (gradient,) = torch.autograd.grad(feature_distance(features, features.detach().clone()).sum(), features)
+    (gradient,) = torch.autograd.grad(measure_feature_distance(features, features.detach().clone()).sum(), features)
     assert gradient.count_nonzero() == 0 and bool(gradient.isfinite().all())
     model, (images, _) = build("small", "nonlinear", SHAPE, 10, seed=0).train(), pair()
     parameters = list(model.parameters())
     with_weight, without_weight = (
         torch.autograd.grad(
-            objective(model, images, images.clone(), LABELS, FeatureRegularization(weight)).total, parameters
+            compute_objective(model, images, images.clone(), LABELS, FeatureRegularization(weight)).total, parameters
         )
         for weight in (0.1, 0.0)
     )

@@ -16,8 +16,8 @@ from interpret_robust.datasets.records import RECORDS
 from interpret_robust.models.architectures import ARCHITECTURES
 from interpret_robust.models.variants import VARIANTS
 from interpret_robust.results.paper_numbers import read_reported
-from interpret_robust.study.plan import EXPLANATION_IMAGES, PARTS, SCALES, Model, Study, study
-from interpret_robust.study.reproduction import question_tasks
+from interpret_robust.study.plan import EXPLANATION_IMAGES, PARTS, SCALES, Model, Study, find_study
+from interpret_robust.study.reproduction import list_question_tasks
 from interpret_robust.training.recipe import PRESETS
 
 CASES = [(name, scale) for scale in SCALES for name in PARTS]
@@ -29,7 +29,7 @@ def variants(models: Sequence[Model]) -> set[str]:
 
 @pytest.mark.parametrize(("name", "scale"), [*CASES, ("quick", "quick")])
 def test_what_is_asked_is_trained_and_what_is_trained_is_known(name: str, scale: str) -> None:
-    part = study(name, scale)
+    part = find_study(name, scale)
     assert len(set(part.models)) == len(part.models)
     assert part.dataset in RECORDS and part.recipe in PRESETS
     for architecture, variant, seed in part.models:
@@ -43,7 +43,7 @@ def test_what_is_asked_is_trained_and_what_is_trained_is_known(name: str, scale:
 
 @pytest.mark.parametrize("table", ["table1", "table2", "table3", "table5", "table6"])
 def test_tables_have_the_paper_s_data_network_and_variants_and_a_copy_of_each(table: str) -> None:
-    part = study(table, "paper")
+    part = find_study(table, "paper")
     cells = [cell for cell in read_reported() if cell.table == table]
     assert {part.dataset} == {cell.dataset for cell in cells}
     assert {model.architecture for model in part.models} == {cell.architecture for cell in cells}
@@ -63,7 +63,7 @@ def test_tables_have_the_paper_s_data_network_and_variants_and_a_copy_of_each(ta
 @pytest.mark.parametrize("scale", list(SCALES))
 @pytest.mark.parametrize(("name", "seeds"), [("table4", 1), ("table4", 2), ("audit", 3), ("audit", 5)])
 def test_whichever_seed_a_map_is_of_others_read_it(name: str, scale: str, seeds: int) -> None:
-    part = study(name, scale, seeds)
+    part = find_study(name, scale, seeds)
     read = {model for question in part.questions if question.analysis == "gradmap-score" for model in question.models}
     assert {model.seed for model in read} == set(range(seeds))
     for model in read:
@@ -79,12 +79,12 @@ def test_a_part_is_of_as_many_seeds_as_asked() -> None:
     def seeds(part: Study) -> int:
         return len({model.seed for question in part.questions for model in question.models})
 
-    assert [seeds(study(name)) for name in ("table2", "table5", "cifar10", "audit", "figure2")] == [3, 2, 2, 3, 1]
-    assert [seeds(study("table2", seeds=number)) for number in (1, 2, 5)] == [1, 2, 5]
+    assert [seeds(find_study(name)) for name in ("table2", "table5", "cifar10", "audit", "figure2")] == [3, 2, 2, 3, 1]
+    assert [seeds(find_study("table2", seeds=number)) for number in (1, 2, 5)] == [1, 2, 5]
 
 
 def test_the_audit_at_quick_scale_finds_the_models_of_the_quick_study_and_asks_of_more_images() -> None:
-    quick, audit = study("quick"), study("audit")
+    quick, audit = find_study("quick"), find_study("audit")
     assert (quick.dataset, quick.recipe, quick.images) == (audit.dataset, audit.recipe, audit.images)
     assert set(quick.models) <= set(audit.models)
     common = {"attention-rank", "feature-deletion", "localization", "gradmap-score", "alignment"}
@@ -101,7 +101,7 @@ def test_the_audit_at_quick_scale_finds_the_models_of_the_quick_study_and_asks_o
 def test_what_needs_masks_is_not_asked_of_data_without(
     name: str, scale: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = study(name, scale)
+    whole = find_study(name, scale)
     # Whom other models read has to be trained first.
     alone = [question for question in whole.questions if analyses.get(question.analysis).readers == "none"]
     part = replace(whole, questions=tuple(alone))
@@ -116,7 +116,7 @@ def test_what_needs_masks_is_not_asked_of_data_without(
 
         for module in ("study.reproduction", "study.tasks"):
             monkeypatch.setattr(f"interpret_robust.{module}.load", load)
-        pairs = question_tasks(part, Folders(tmp_path), device="cpu")
+        pairs = list_question_tasks(part, Folders(tmp_path), device="cpu")
         for question, tasks in pairs:
             assert [task.analysis for task in tasks] == [question.analysis] * len(question.models)
         return [question.analysis for question, _ in pairs]
@@ -128,7 +128,7 @@ def test_what_needs_masks_is_not_asked_of_data_without(
 
 
 def test_the_reference_study_has_a_copy_of_each_model_and_ships_what_is_small() -> None:
-    part = study("cifar10")
+    part = find_study("cifar10")
     assert (part.dataset, part.recipe, part.images) == ("cifar10", "cifar-quick", None)
     assert {model.seed for model in part.models if model.variant.startswith("at")} == {0, 1}
     assert {model.architecture for model in part.models} == {"small"}  # a cnn has 17 MB
@@ -136,13 +136,13 @@ def test_the_reference_study_has_a_copy_of_each_model_and_ships_what_is_small() 
     limits = {(question.analysis, question.split): question.limit for question in part.questions}
     assert limits["gradient-maps", "train"] == limits["gradient-maps", "test"] == 100
     assert {limit for (name, _), limit in limits.items() if name != "gradient-maps"} == {1000}
-    full = study("cifar10", "paper")
+    full = find_study("cifar10", "paper")
     assert (full.recipe, {model.architecture for model in full.models}) == ("fast", {"narrow", "small"})
 
 
 def test_quick_scale_and_paper_scale_differ_but_ask_the_same() -> None:
     for name in PARTS:
-        quick, paper = study(name, "quick"), study(name, "paper")
+        quick, paper = find_study(name, "quick"), find_study(name, "paper")
         questions = [
             [
                 (question.analysis, question.settings, question.split, [model[1:] for model in question.models])
@@ -164,14 +164,14 @@ def test_quick_scale_and_paper_scale_differ_but_ask_the_same() -> None:
 )
 def test_a_study_that_there_is_not_is_told(arguments: tuple[str, ...], sentence: str) -> None:
     with pytest.raises(UserError) as error:
-        study(*arguments)  # type: ignore[arg-type]
+        find_study(*arguments)  # type: ignore[arg-type]
     assert str(error.value).startswith(sentence)
 
 
 def test_a_study_can_be_of_another_architecture() -> None:
-    small, narrow = study("cifar10"), study("cifar10", architecture="narrow")
+    small, narrow = find_study("cifar10"), find_study("cifar10", architecture="narrow")
     assert {model.architecture for model in narrow.models} == {"narrow"}
     assert [model._replace(architecture="small") for model in narrow.models] == list(small.models)
     assert (narrow.recipe, narrow.dataset) == (small.recipe, small.dataset)
     with pytest.raises(UserError, match="unknown architecture 'narow': did you mean 'narrow'"):
-        study("cifar10", architecture="narow")
+        find_study("cifar10", architecture="narow")

@@ -31,7 +31,7 @@ from interpret_robust.models import architectures, build, checkpoint
 from interpret_robust.models.variants import Variant, find_variant, has_attention
 from interpret_robust.training.objective import FeatureRegularization
 from interpret_robust.training.recipe import PRESETS
-from interpret_robust.training.recipe_file import recipe_of
+from interpret_robust.training.recipe_file import find_recipe
 
 ANALYSIS = '''"""How bright are the images? (a question of ours)
 
@@ -393,9 +393,9 @@ def test_a_record_is_all_that_a_new_dataset_takes(tmp_path: Path, monkeypatch: p
     assert PRESETS["paper"].flip and PRESETS["paper"].pad == 2
     whole = replace(halves_record, can_crop=False)
     monkeypatch.setitem(RECORDS, "halves", whole)
-    assert (recipe_of("paper", "halves").flip, recipe_of("paper", "halves").pad) == (False, 0)
+    assert (find_recipe("paper", "halves").flip, find_recipe("paper", "halves").pad) == (False, 0)
     monkeypatch.setitem(RECORDS, "halves", replace(whole, can_flip=True))
-    assert (recipe_of("paper", "halves").flip, recipe_of("paper", "halves").pad) == (True, 0)
+    assert (find_recipe("paper", "halves").flip, find_recipe("paper", "halves").pad) == (True, 0)
 
 
 @pytest.mark.usefixtures("plugin_folder")

@@ -130,8 +130,8 @@ def test_an_analysis_has_the_same_content(outputs: Outputs, name: str, tmp_path:
     (result,) = (folder / "analyses").glob(f"{name}-*.h5")
     single = rank_jobs.work_of(next(folder.glob("*-at-att-seed0.safetensors")), tmp_path, name).run()
     assert (result.name, content(result)) == (single.name, content(single))
-    assert hdf5.provenance(result)["environment"]["processes"] == count
-    assert hdf5.provenance(single)["environment"]["processes"] == 1
+    assert hdf5.read_provenance(result)["environment"]["processes"] == count
+    assert hdf5.read_provenance(single)["environment"]["processes"] == 1
 
 
 def content(path: Path) -> str:

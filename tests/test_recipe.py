@@ -9,8 +9,8 @@ import pytest
 from interpret_robust.attacks.pgd import PGD
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.parsing import number
-from interpret_robust.training.recipe import PRESETS, Recipe, change, default_preset
-from interpret_robust.training.recipe_file import recipe_of
+from interpret_robust.training.recipe import PRESETS, Recipe, change, choose_default_preset
+from interpret_robust.training.recipe_file import find_recipe
 
 
 def recipe(**values: Any) -> Recipe:
@@ -112,15 +112,15 @@ def test_the_papers_rate_falls_at_the_challenges_steps() -> None:
     ],
 )
 def test_digits_are_never_mirrored_unless_asked(dataset: str, flip: bool) -> None:
-    assert recipe_of("paper", dataset).flip is flip
-    assert recipe_of("paper", dataset, ("flip=true",)).flip is True
-    assert recipe_of("paper", dataset, ("flip=false",)).flip is False
+    assert find_recipe("paper", dataset).flip is flip
+    assert find_recipe("paper", dataset, ("flip=true",)).flip is True
+    assert find_recipe("paper", dataset, ("flip=false",)).flip is False
 
 
 def test_images_with_a_planted_pattern_are_not_cropped() -> None:
-    assert recipe_of("quick", "cluttered-digits-planted").pad == 0
-    assert recipe_of("quick", "cluttered-digits-planted", ("pad=2",)).pad == 2
-    assert recipe_of("quick", "cluttered-digits").pad == 2
+    assert find_recipe("quick", "cluttered-digits-planted").pad == 0
+    assert find_recipe("quick", "cluttered-digits-planted", ("pad=2",)).pad == 2
+    assert find_recipe("quick", "cluttered-digits").pad == 2
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_images_with_a_planted_pattern_are_not_cropped() -> None:
     ],
 )
 def test_every_dataset_has_its_default_preset(dataset: str, name: str) -> None:
-    assert default_preset(dataset) == name
+    assert choose_default_preset(dataset) == name
 
 
 @pytest.mark.parametrize(
@@ -162,20 +162,20 @@ def test_every_dataset_has_its_default_preset(dataset: str, name: str) -> None:
 )
 def test_an_override_changes_its_field_and_no_other(override: str, value: object) -> None:
     field = override.partition("=")[0]
-    actual, original = asdict(recipe_of("quick", "cifar10", (override,))), asdict(recipe_of("quick", "cifar10"))
+    actual, original = asdict(find_recipe("quick", "cifar10", (override,))), asdict(find_recipe("quick", "cifar10"))
     assert actual[field] == value and type(actual[field]) is type(value)
     assert actual | {field: original[field]} == original
 
 
 @pytest.mark.parametrize("dataset", ["cluttered-digits", "cifar10"])
 def test_the_quick_recipe_of_the_network_without_batch_norm(dataset: str) -> None:
-    assert recipe_of("quick", dataset) == PRESETS["quick"]
+    assert find_recipe("quick", dataset) == PRESETS["quick"]
     for name in ("quick", "cifar-quick"):
         adam = asdict(PRESETS[name]) | {"optimizer": "adam", "learning_rate": 2e-3, "epochs": 10}
-        of_cnn = asdict(recipe_of(name, dataset, architecture="cnn"))
+        of_cnn = asdict(find_recipe(name, dataset, architecture="cnn"))
         assert of_cnn == adam | {"flip": PRESETS[name].flip and dataset == "cifar10"}
     adam = asdict(PRESETS["quick"]) | {"optimizer": "adam", "learning_rate": 2e-3, "epochs": 10}
-    recipe = recipe_of("quick", dataset, ("optimizer=sgd", "learning_rate=0.05", "pad=3", "epochs=2"), "cnn")
+    recipe = find_recipe("quick", dataset, ("optimizer=sgd", "learning_rate=0.05", "pad=3", "epochs=2"), "cnn")
     assert asdict(recipe) == adam | {"optimizer": "sgd", "learning_rate": 0.05, "pad": 3, "epochs": 2}
 
 
@@ -183,14 +183,14 @@ def test_the_quick_recipe_of_the_network_without_batch_norm(dataset: str) -> Non
 def test_only_the_quick_recipes_go_by_the_architecture(architecture: str) -> None:
     names = [name for name in PRESETS if name not in ("quick", "cifar-quick") or architecture != "cnn"]
     for name in names:
-        assert recipe_of(name, "cifar10", architecture=architecture) == PRESETS[name]
+        assert find_recipe(name, "cifar10", architecture=architecture) == PRESETS[name]
 
 
 def test_overrides_add_up_and_the_last_one_counts() -> None:
-    actual = recipe_of("quick", "cifar10", ("epochs=3", "pad=1", "epochs=4"))
+    actual = find_recipe("quick", "cifar10", ("epochs=3", "pad=1", "epochs=4"))
     assert (actual.epochs, actual.pad, actual.name) == (4, 1, "quick")
     # two that would each be refused alone may stand together
-    assert recipe_of("mnist", "mnist", ("eps=1/2", "attack_step=1/4")).attack(1) == PGD(0.5, 0.25, 40)
+    assert find_recipe("mnist", "mnist", ("eps=1/2", "attack_step=1/4")).attack(1) == PGD(0.5, 0.25, 40)
 
 
 @pytest.mark.parametrize(
@@ -228,13 +228,13 @@ def test_overrides_add_up_and_the_last_one_counts() -> None:
 )
 def test_a_bad_override_is_told_what_would_be_right(override: str, sentence: str) -> None:
     with pytest.raises(UserError) as error:
-        recipe_of("quick", "cluttered-digits", (override,))
+        find_recipe("quick", "cluttered-digits", (override,))
     assert sentence in str(error.value)
 
 
 def test_an_unknown_preset_is_told_the_nearest() -> None:
     with pytest.raises(UserError) as error:
-        recipe_of("papper", "cifar10")
+        find_recipe("papper", "cifar10")
     assert str(error.value) == (
         "unknown recipe 'papper': did you mean 'paper'? known are cifar-quick, fast, mnist, mnist-quick, paper, quick."
     )
@@ -259,13 +259,13 @@ def test_no_preset_has_an_attack_or_rate_out_of_range_at_any_time() -> None:
 
 
 def test_a_radius_is_judged_in_its_own_norm_and_changes_together() -> None:
-    assert recipe_of("quick", "cluttered-digits", ("norm=l2", "eps=2")).eps == 2
-    assert recipe_of("quick", "cluttered-digits", ("eps=12", "norm=l1")).eps == 12
+    assert find_recipe("quick", "cluttered-digits", ("norm=l2", "eps=2")).eps == 2
+    assert find_recipe("quick", "cluttered-digits", ("eps=12", "norm=l1")).eps == 12
     for overrides in (("eps=2",), ("norm=linf", "eps=2")):
         with pytest.raises(UserError, match="eps is 2: it must lie within 0 and 1"):
-            recipe_of("quick", "cluttered-digits", overrides)
+            find_recipe("quick", "cluttered-digits", overrides)
     with pytest.raises(UserError, match="epochs 0"):
-        recipe_of("quick", "cluttered-digits", ("epochs=0",))
+        find_recipe("quick", "cluttered-digits", ("epochs=0",))
 
 
 def test_without_a_radius_the_steps_of_another_norm_have_to_be_given() -> None:

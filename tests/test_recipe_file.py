@@ -12,7 +12,7 @@ import interpret_robust as ir
 from interpret_robust.core.errors import UserError
 from interpret_robust.models import checkpoint
 from interpret_robust.training.recipe import PRESETS, Recipe, change
-from interpret_robust.training.recipe_file import as_toml, read, recipe_of
+from interpret_robust.training.recipe_file import find_recipe, format_toml, read
 
 
 def write(folder: Path, text: str, name: str = "mine.toml") -> Path:
@@ -31,7 +31,7 @@ def test_a_preset_that_is_printed_is_read_to_the_same_numbers(name: str, tmp_pat
 def test_a_recipe_of_any_numbers_is_printed_to_the_last_bit(tmp_path: Path) -> None:
     odd = change(PRESETS["fast"], {"norm": "l2", "eps": 0.1 + 0.2, "ema": 1 / 3, "weight_decay": 1e-300})
     odd = replace(odd, eps_ramp=1e-05, learning_rate=1e22, attack_step=1.0, flip=False, name="mine")
-    assert read(write(tmp_path, as_toml(odd))) == odd
+    assert read(write(tmp_path, format_toml(odd))) == odd
 
 
 def test_a_file_on_a_base_changes_what_it_names(tmp_path: Path) -> None:
@@ -48,12 +48,12 @@ def test_a_file_without_a_base_has_the_defaults_of_a_recipe(tmp_path: Path) -> N
 
 def test_dataset_architecture_and_overrides_go_with_a_file_as_with_a_preset(tmp_path: Path) -> None:
     path = write(tmp_path, 'base = "cifar-quick"\nflip = true\nepochs = 3\n')
-    as_preset = recipe_of("cifar-quick", "mnist", architecture="cnn")
+    as_preset = find_recipe("cifar-quick", "mnist", architecture="cnn")
     assert as_preset.optimizer == "adam" and not as_preset.flip and as_preset.epochs == 10
-    assert recipe_of(path, "mnist", architecture="cnn") == replace(as_preset, name="mine", epochs=3)
-    assert recipe_of(path, "mnist", ("flip=true", "epochs=4")).flip
-    assert recipe_of(path, "cifar10").flip and recipe_of(path, "cifar10").epochs == 3
-    assert recipe_of(None, "mnist") == recipe_of("mnist", "mnist")
+    assert find_recipe(path, "mnist", architecture="cnn") == replace(as_preset, name="mine", epochs=3)
+    assert find_recipe(path, "mnist", ("flip=true", "epochs=4")).flip
+    assert find_recipe(path, "cifar10").flip and find_recipe(path, "cifar10").epochs == 3
+    assert find_recipe(None, "mnist") == find_recipe("mnist", "mnist")
 
 
 def test_steps_keep_their_share_of_a_radius_in_another_norm(tmp_path: Path) -> None:

@@ -43,14 +43,14 @@ from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.schema import Column, Schema
 from interpret_robust.results.tables import drop_prefix, fold
 from interpret_robust.study import paper, report
-from interpret_robust.study.audit import audits
+from interpret_robust.study.audit import audit_results
 from interpret_robust.study.report import commands, overview
 from interpret_robust.study.report import page as report_page
 from interpret_robust.study.report.page import MOST_CHARACTERS, _keep_whole, _mark_code, render
 from interpret_robust.study.tasks import AnalysisTask
 from interpret_robust.study.verdicts import EXPLANATION, Finding, Verdict
 from interpret_robust.training import recipe_file
-from interpret_robust.training.recipe_file import recipe_of
+from interpret_robust.training.recipe_file import find_recipe
 
 VARIANTS = ("at", "at-att")
 IMAGES = 40
@@ -245,7 +245,7 @@ def test_an_image_without_a_score_has_none_and_without_weights_is_gray(
         columns = {"spearman": values, "effective_positions": values, "attention": weights}
         rows.append({f"per_image/{name}": column for name, column in columns.items()})
         rows.finish({}, {})
-    album = gallery.gallery([maps, hdf5.read(tmp_path / "made.h5")])
+    album = gallery.make_gallery([maps, hdf5.read(tmp_path / "made.h5")])
     assert album is not None
     (model,) = album["told"]["models"]
     scores = dict(zip(album["told"]["scores"], model["scores"], strict=True))
@@ -259,20 +259,20 @@ def test_an_image_without_a_score_has_none_and_without_weights_is_gray(
 def test_files_of_more_images_join_the_gallery_and_the_newest_dataset_is_first(
     answers: dict[str, list[Result]],
 ) -> None:
-    from interpret_robust.results.names import newest_first
+    from interpret_robust.results.names import sort_newest_first
     from interpret_robust.study.report import gallery
 
     maps, robust = answers["gradient-maps"][1], answers["robustness"][1]
     larger = replace(robust, config=robust.config | {"data": robust.data | {"images": 10**4, "sha256": "of more"}})
     of_training = replace(larger, config=larger.config | {"data": larger.data | {"split": "train"}})
-    galleries = [gallery.gallery([maps, other]) for other in (robust, larger, of_training)]
+    galleries = [gallery.make_gallery([maps, other]) for other in (robust, larger, of_training)]
     adversarial = [album["told"]["models"][0]["adversarial"] for album in galleries if album is not None]
     assert adversarial == [robust["per_image/prediction"][:, 0, 1, 0].tolist()] * 2 + [None]
 
     older = replace(maps, config=maps.config | {"data": maps.data | {"dataset": "older"}})
     older.__dict__["attributes"] = maps.attributes | {"created_utc": "2001-01-01T00:00:00"}
-    assert newest_first([older, maps, robust]) == [maps, robust, older]
-    album = gallery.gallery(newest_first([older, maps]))
+    assert sort_newest_first([older, maps, robust]) == [maps, robust, older]
+    album = gallery.make_gallery(sort_newest_first([older, maps]))
     assert album is not None and album["of"]["dataset"] == maps.data["dataset"]
 
 
@@ -288,14 +288,14 @@ def test_the_gallery_joins_no_answers_of_the_same_weights_behind_another_normali
 
     maps, robust, rank = (answers[name][1] for name in ("gradient-maps", "robustness", "attention-rank"))
     imagenet_results = [put_behind("imagenet", maps), put_behind("0.485,0.456,0.406,0.229,0.224,0.225", robust)]
-    album = gallery.gallery([*imagenet_results, put_behind("none", rank)])
+    album = gallery.make_gallery([*imagenet_results, put_behind("none", rank)])
     assert album is not None
     (model,) = album["told"]["models"]
     assert model["name"] == "mine, normalize imagenet"
     assert model["adversarial"] == robust["per_image/prediction"][:, 0, 1, 0].tolist()
     assert model["weights"] is None and [*album["sheets"][0]] == ["gradient"]
     other = [put_behind("none", maps), put_behind("none", rank)]
-    album = gallery.gallery([*imagenet_results, *other])
+    album = gallery.make_gallery([*imagenet_results, *other])
     assert album is not None
     names = ["mine, normalize imagenet", "mine, normalize none"]
     assert [model["name"] for model in album["told"]["models"]] == names
@@ -306,29 +306,29 @@ def test_the_gallery_joins_no_answers_of_the_same_weights_behind_another_normali
 
 
 def test_remarks_say_what_the_numbers_rest_on(answers: dict[str, list[Result]]) -> None:
-    from interpret_robust.study.report.overview import remarks
+    from interpret_robust.study.report.overview import list_remarks
 
-    sentences = [remark.text for remark in remarks(answers["robustness"])]
+    sentences = [remark.text for remark in list_remarks(answers["robustness"])]
     assert sentences[0].startswith("Trained with only one seed: at, at-att (cluttered-digits, small). Their intervals")
     assert sentences[1].startswith("These files do not show whether models hide their gradients")
     assert "Models of `small` are others" in sentences[2] and len(sentences) == 3
     first, second = (replace(answers["robustness"][0]) for _ in range(2))
     entry = first.config["checkpoint"]
     second.__dict__["config"] = first.config | {"checkpoint": entry | {"job": first.job | {"seed": 5}}}
-    assert remarks([first, second])[0].text.startswith("Every variant has 2 or more seeds")
+    assert list_remarks([first, second])[0].text.startswith("Every variant has 2 or more seeds")
     other = replace(answers["attention-rank"][0])
     assert other.job == first.job
     sentence = "Of some models only one seed was asked in attention-rank: those intervals are over images."
-    assert remarks([first, second, other])[0].text == sentence
+    assert list_remarks([first, second, other])[0].text == sentence
     doubtful = replace(answers["robustness"][0])
     doubtful.__dict__["run"] = doubtful.run | {"doubts": ["it is odd."]}
-    assert remarks([doubtful])[0].text == "In doubt: at seed 0: it is odd."
+    assert list_remarks([doubtful])[0].text == "In doubt: at seed 0: it is odd."
     doubtful.__dict__["config"] = doubtful.config | {
         "evaluators": {"names": ["digits-mine"], "sha256": ["0"], "jobs": {"digits-mine": {"variant": "mine"}}}
     }
     for evaluator in ("mine", "digits-mine"):
         doubtful.__dict__["run"] = doubtful.run | {"doubts": [f"{evaluator} is odd."]}
-        assert remarks([doubtful])[0].text == f"In doubt: {evaluator} is odd."
+        assert list_remarks([doubtful])[0].text == f"In doubt: {evaluator} is odd."
 
 
 def test_names_of_variants_are_explained_once(page: str) -> None:
@@ -350,8 +350,8 @@ def test_what_stands_in_backticks_is_code_and_all_else_is_text() -> None:
 
 def test_pills_say_what_claims_say(page: str, answers: dict[str, list[Result]]) -> None:
     """Of one seed no more than `in this seed`, in the singular and in the plural."""
-    (audit,) = audits([result for results in answers.values() for result in results])
-    pills = overview.pills(audit.findings)
+    (audit,) = audit_results([result for results in answers.values() for result in results])
+    pills = overview.make_pills(audit.findings)
     assert [finding.claim for pill in pills for finding in pill.findings] == [
         finding.claim for verdict in get_args(Verdict) for finding in audit.findings if finding.verdict == verdict
     ]
@@ -363,7 +363,9 @@ def test_pills_say_what_claims_say(page: str, answers: dict[str, list[Result]]) 
         measures = tuple(replace(measure, estimate=estimate) for measure in attention_finding.measures)
         return Finding(attention_finding.claim, "table2", measures)
 
-    assert [overview.pills([make_finding(value)] * count)[0].text for value in (0.2, -0.2) for count in (1, 2)] == [
+    assert [
+        overview.make_pills([make_finding(value)] * count)[0].text for value in (0.2, -0.2) for count in (1, 2)
+    ] == [
         *("1 holds in this seed, for some models", "2 hold in this seed, for some models"),
         *("1 does not hold in this seed, for some models", "2 do not hold in this seed, for some models"),
     ]
@@ -395,13 +397,13 @@ def test_the_first_pictures_are_of_the_newest_dataset_and_compare_most_models_of
         "masking": [picture("m", older)],
         "gradient-maps": [picture("maps", older, newest)],
     }
-    stems = [path.stem for path in overview.chosen_pictures(pictures, results)]
+    stems = [path.stem for path in overview.choose_pictures(pictures, results)]
     assert stems == ["r-l2", "maps", "a"]
-    assert [path.stem for path in overview.chosen_pictures(pictures, results[::-1])] == ["r", "a", "m"]
+    assert [path.stem for path in overview.choose_pictures(pictures, results[::-1])] == ["r", "a", "m"]
     pictures["robustness"] += [picture("one", alone), picture("few", *small_results)]
-    assert overview.chosen_pictures(pictures, results)[0].stem == "few"
+    assert overview.choose_pictures(pictures, results)[0].stem == "few"
     pictures["robustness"].append(picture("r-long-name", newest, second))
-    assert overview.chosen_pictures(pictures, results)[0].stem == "r-long-name"
+    assert overview.choose_pictures(pictures, results)[0].stem == "r-long-name"
 
 
 def test_gray_images_and_other_sizes_have_sheets() -> None:
@@ -420,7 +422,7 @@ def test_every_file_stands_with_its_origin(page: str, answers: dict[str, list[Re
     section = html.unescape(page.partition('<section id="provenance">')[2])
     for result in (result for files in answers.values() for result in files):
         entry = section.partition(f"<summary>{result.path.name}</summary>")[2].partition("</details>")[0]
-        attributes, record = hdf5.attributes(result.path), hdf5.provenance(result.path)
+        attributes, record = hdf5.attributes(result.path), hdf5.read_provenance(result.path)
         for value in (
             result.schema,
             attributes["content_sha256"],
@@ -428,7 +430,7 @@ def test_every_file_stands_with_its_origin(page: str, answers: dict[str, list[Re
             attributes["created_utc"],
             record["environment"]["torch"],
             record["config"]["checkpoint"]["sha256"],
-            commands.command_of(result),
+            commands.compose_command(result),
         ):
             assert value in entry
 
@@ -454,7 +456,7 @@ def made_by(tmp_path: Path) -> Callable[..., Result]:
 
     def make(result: Result, origin: Mapping[str, Any] | None = None, **changes: Any) -> Result:
         path = tmp_path / f"{len(list(tmp_path.iterdir()))}.h5"
-        run = hdf5.provenance(result.path)["run"] | dict(origin or {})
+        run = hdf5.read_provenance(result.path)["run"] | dict(origin or {})
         name, version = result.schema.split("/")
         with writer.open_rows(path, Schema(name, int(version), (), ()), 1, {}, result.config | changes, {}) as rows:
             rows.finish({}, run)
@@ -471,7 +473,7 @@ def default_settings(result: Result) -> dict[str, Any]:
 def trained_by(result: Result, **changes: Any) -> dict[str, Any]:
     """The checkpoint of a configuration, its job changed."""
     entry: dict[str, Any] = result.config["checkpoint"]
-    recipe = vars(recipe_of("quick", "cluttered-digits"))
+    recipe = vars(find_recipe("quick", "cluttered-digits"))
     return entry | {"job": entry["job"] | {"recipe": recipe} | changes}
 
 
@@ -481,14 +483,14 @@ def test_commands_name_what_is_not_the_default(
     base = answers["robustness"][1]
     default, data = default_settings(base), base.config["data"]
     command = f"irt analyze robustness checkpoints/{base.config['checkpoint']['name']}.safetensors"
-    assert commands.command_of(made_by(base, settings=default)) == command
+    assert commands.compose_command(made_by(base, settings=default)) == command
     options = {"--eps", str(2 / 255), "--pgd", "1,2", "--cw", "none"}
     options |= {"--step-size", str(base.config["settings"]["step_size"])}
-    assert set(commands.command_of(base).removeprefix(command).split()) <= options
-    assert "--cw none" in commands.command_of(base) and "--pgd 1,2" in commands.command_of(base)
+    assert set(commands.compose_command(base).removeprefix(command).split()) <= options
+    assert "--cw none" in commands.compose_command(base) and "--pgd 1,2" in commands.compose_command(base)
     other, origin = data | {"split": "train", "dataset": "digits"}, {"source": "my data/digits.npz", "limit": 30}
     other_result = made_by(base, origin, settings=default | {"seed": 7}, data=other, batch_size=5)
-    assert commands.command_of(other_result) == (
+    assert commands.compose_command(other_result) == (
         f"{command} --dataset 'my data/digits.npz' --split train --limit 30 --batch-size 5 --seed 7"
     )
 
@@ -498,8 +500,8 @@ def test_a_recalibrated_model_is_asked_as_such(
 ) -> None:
     base = answers["attention-rank"][0]
     result = made_by(base, recalibration={"images": "clean"})
-    command = commands.command_of(result)
-    assert command.replace(" --recalibrate clean", "") == commands.command_of(base) != command
+    command = commands.compose_command(result)
+    assert command.replace(" --recalibrate clean", "") == commands.compose_command(base) != command
     conditions = report_page._conditions(base)
     assert report_page._conditions(result) == f"{conditions}, batch norm recalibrated on clean images"
     assert result.model_name == f"{base.model_name} (recalibrated on clean images)"
@@ -508,14 +510,14 @@ def test_a_recalibrated_model_is_asked_as_such(
 def test_zero_is_an_option_too(answers: dict[str, list[Result]], made_by: Callable[..., Result]) -> None:
     settings = answers["attention-rank"][0].config["settings"]
     result = made_by(answers["attention-rank"][0], settings=settings | {"steps": 0})
-    assert "--steps 0" in commands.command_of(result)
+    assert "--steps 0" in commands.compose_command(result)
 
 
 def test_models_are_trained_on_as_many_images_of_the_same_file(
     answers: dict[str, list[Result]], made_by: Callable[..., Result]
 ) -> None:
     base = answers["robustness"][1]
-    recipe = vars(recipe_of("quick", "cluttered-digits")) | {"epochs": 3, "flip": True}
+    recipe = vars(find_recipe("quick", "cluttered-digits")) | {"epochs": 3, "flip": True}
     checkpoint, source_name = trained_by(base, recipe=recipe, images=5000), "my data/cluttered-digits.npz"
     origin = {"source": source_name, "trained_on": [source_name]}
     result = made_by(base, origin, checkpoint=checkpoint, settings=default_settings(base))
@@ -533,21 +535,21 @@ def test_a_command_names_all_models_that_were_asked_alike(
     first, second = answers["attention-rank"]
     longer = made_by(second, settings=second.config["settings"] | {"steps": 77})
     *_, command, other_command, _ = commands.list_commands([second, longer, first])
-    start, end = "irt analyze attention-rank", commands.command_of(first).partition(".safetensors")[2]
+    start, end = "irt analyze attention-rank", commands.compose_command(first).partition(".safetensors")[2]
     names = [f"checkpoints/{result.model_name}.safetensors" for result in (first, second)]
     assert command == f"{start} {names[0]} \\\n    {names[1]}{end}"
     process = subprocess.run(["sh", "-c", f"printf '%s\n' {command}"], capture_output=True, text=True, check=True)
     assert process.stdout.split("\n") == [*start.split(), *names, *end.split(), ""]
-    assert other_command == commands.command_of(longer) and "--steps 77" in other_command
+    assert other_command == commands.compose_command(longer) and "--steps 77" in other_command
 
 
 def test_commands_are_taken_by_irt(answers: dict[str, list[Result]], made_by: Callable[..., Result]) -> None:
     """A recipe that is told is the recipe that is parsed."""
-    recipe = replace(recipe_of("fast", "cifar10"), flip=False, ema=0.995, schedule="steps", eps=4 / 255)
+    recipe = replace(find_recipe("fast", "cifar10"), flip=False, ema=0.995, schedule="steps", eps=4 / 255)
     base = answers["robustness"][0]
     words = commands.list_commands([made_by(base, checkpoint=trained_by(base, recipe=vars(recipe)))])[0].split()
     overrides = tuple(value for name, value in pairwise(words) if name == "--set")
-    assert len(overrides) > 2 and recipe_of("fast", "cluttered-digits", overrides) == recipe
+    assert len(overrides) > 2 and find_recipe("fast", "cluttered-digits", overrides) == recipe
 
 
 def test_a_recipe_of_the_users_own_is_told_without_its_file(
@@ -560,7 +562,7 @@ def test_a_recipe_of_the_users_own_is_told_without_its_file(
     words = commands.list_commands([made_by(base, checkpoint=trained_by(base, recipe=vars(recipe)))])[0].split()
     overrides = tuple(value for name, value in pairwise(words) if name == "--set")
     name = words[words.index("--recipe") + 1]
-    assert name == "quick" and replace(recipe_of(name, "cluttered-digits", overrides), name="mine") == recipe
+    assert name == "quick" and replace(find_recipe(name, "cluttered-digits", overrides), name="mine") == recipe
 
 
 def test_evaluators_are_trained_and_named_where_they_were_given(
@@ -592,11 +594,11 @@ def test_evaluators_are_trained_and_named_where_they_were_given(
     evaluators = default.config["evaluators"]
     assert evaluators["jobs"] == {reader.path.stem: reader.job for reader in readers} and evaluators["given"] is False
     assert custom.config["evaluators"] == evaluators | {"given": True}
-    run = hdf5.provenance(custom.path)["run"]
+    run = hdf5.read_provenance(custom.path)["run"]
     assert (run["source"], run["limit"], run["trained_on"]) == ("d.npz", 7, [digits.name] * 3)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(analyses, "get", lambda _: oddity.ANALYSIS)
-        lines, reader_options = commands.list_commands([default, custom]), commands.command_of(custom).split()
+        lines, reader_options = commands.list_commands([default, custom]), commands.compose_command(custom).split()
     trainings = [line.split() for line in lines if line.startswith("irt train")]
     assert [(line[2], line[line.index("--seed") + 1]) for line in trainings] == [
         ("at", "0"),
@@ -629,7 +631,7 @@ def test_a_task_says_where_its_images_are_from(
     result = hdf5.read(task.work().run())
     option = f" --dataset {other_data}" if is_elsewhere else ""
     name = f"checkpoints/{snapshot.path.name}"
-    assert commands.command_of(result) == f"irt analyze gradient-maps {name}{option} --limit 3 --batch-size 3"
+    assert commands.compose_command(result) == f"irt analyze gradient-maps {name}{option} --limit 3 --batch-size 3"
     training = commands.list_commands([result])[0]
     assert f" --dataset {training_data} " in training and f" --limit {len(digits.train)} --set " in training
 

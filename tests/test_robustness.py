@@ -451,8 +451,8 @@ def test_a_file_says_what_each_target_makes_of_the_sources_images(
     path = work(checkpoints, digits, tmp_path, batch_size=60).run()
     result = hdf5.read(path)
     assert list_problems(path) == []
-    assert attack_outcomes.targets(result) == [model.path.stem for model in checkpoints]
-    assert attack_outcomes.readings(result) == ["PGD-3", "PGD-6", "CW-4"]
+    assert attack_outcomes.list_targets(result) == [model.path.stem for model in checkpoints]
+    assert attack_outcomes.list_readings(result) == ["PGD-3", "PGD-6", "CW-4"]
     models = [model.model(CPU) for model in checkpoints]
     images = torch.tensor(digits.train.images / 255, dtype=torch.float32).permute(0, 3, 1, 2)
     labels = torch.tensor(digits.train.labels)
@@ -463,13 +463,13 @@ def test_a_file_says_what_each_target_makes_of_the_sources_images(
         for target, model in enumerate(models):
             natural = (model(images).argmax(1) == labels).numpy()
             resists = [(model(example).argmax(1) == labels).numpy() for example in adversarial]
-            np.testing.assert_array_equal(attack_outcomes.right(result, None, target), natural)
-            np.testing.assert_array_equal(attack_outcomes.right(result, "PGD-6", target), resists[0] & resists[1])
+            np.testing.assert_array_equal(attack_outcomes.find_right(result, None, target), natural)
+            np.testing.assert_array_equal(attack_outcomes.find_right(result, "PGD-6", target), resists[0] & resists[1])
             assert result["accuracy/adversarial"][1, target, 0] == pytest.approx((resists[0] & resists[1]).mean())
             worst = natural.copy()
             for name in ("PGD-3", "PGD-6", "CW-4"):
-                worst &= attack_outcomes.right(result, name, target)
-            np.testing.assert_array_equal(attack_outcomes.right_in_worst_case(result, target), worst)
+                worst &= attack_outcomes.find_right(result, name, target)
+            np.testing.assert_array_equal(attack_outcomes.find_right_in_worst_case(result, target), worst)
             assert result["accuracy/worst"][target, 0] == pytest.approx(worst.mean())
     white, black = result["accuracy/worst"][0, 0], result["accuracy/worst"][1:, 0]
     assert white < min(black) - 0.1
@@ -492,7 +492,7 @@ def test_one_reading_stands_for_all(
     headline: str | None,
 ) -> None:
     path = work(checkpoints[:1], digits, tmp_path, settings=TableSettings(**settings), limit=4).run()
-    assert attack_outcomes.headline(hdf5.read(path)) == headline
+    assert attack_outcomes.find_headline(hdf5.read(path)) == headline
 
 
 def test_without_attacks_a_file_holds_natural_accuracies(
@@ -508,6 +508,6 @@ def test_without_attacks_a_file_holds_natural_accuracies(
     assert f"{100 * result['accuracy/natural'][0, 0]:.1f} %" in " ".join(table_row(result).values())
     assert to_csv(path, tmp_path).left_out == []
     maps = work(checkpoints[:1], digits, tmp_path, "gradient-maps", settings=MapSettings(), limit=20)
-    album = gallery.gallery([hdf5.read(maps.run()), result])
+    album = gallery.make_gallery([hdf5.read(maps.run()), result])
     assert album is not None
     assert album["told"]["models"][0]["adversarial"] is None

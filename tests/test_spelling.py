@@ -44,7 +44,7 @@ from interpret_robust.results import hdf5
 from interpret_robust.results.export import to_csv
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.training.job import Job
-from interpret_robust.training.loop import state_of
+from interpret_robust.training.loop import name_state
 from interpret_robust.training.recipe import Recipe
 
 CPU = torch.device("cpu")
@@ -90,7 +90,7 @@ def read_arrays(path: Path) -> dict[str, AnyArray]:
 
 
 def contents(result: Result) -> dict[str, AnyArray]:
-    return {name: result[name] for name, _, _ in hdf5.tree(result.path)}
+    return {name: result[name] for name, _, _ in hdf5.list_datasets(result.path)}
 
 
 def test_the_table_holds_each_word_once_and_goes_both_ways() -> None:
@@ -131,7 +131,7 @@ def test_an_old_file_gives_what_it_holds_under_the_names_of_today(label: str) ->
         assert today in result and name not in result
         with pytest.raises(UserError, match=f"holds no '{name}'"):
             result[name]
-    assert {name for name, _, _ in hdf5.tree(path)} <= {new_names.get(name, name) for name in arrays}
+    assert {name for name, _, _ in hdf5.list_datasets(path)} <= {new_names.get(name, name) for name in arrays}
 
 
 @pytest.mark.parametrize("label", OLD)
@@ -236,7 +236,7 @@ def test_a_training_goes_on_from_an_old_state_to_the_same_weights(
     whole = train(job, tmp_path / "whole", source="x", device=CPU)
     with pytest.raises(Stopped, match="after step 1 of 3"):
         train(job, tmp_path / "old", source="x", device=CPU, deadline=-math.inf)
-    state = state_of(tmp_path / "old" / whole.name)
+    state = name_state(tmp_path / "old" / whole.name)
     with_old_names(state)
     assert any(name.startswith("optimiser.") for name in load_file(state))
     repeat = train(job, tmp_path / "old", source="x", device=CPU)
@@ -292,5 +292,5 @@ def test_an_unfinished_answer_with_old_names_is_begun_anew(
         rows.append({column.path: rows._file[column.path][:5] for column in job.analysis.schema.per_image})
     assert partial.exists()
     path = work(model, digits, tmp_path, "attention-rank").run()
-    assert hdf5.provenance(path)["config"] == config and not partial.exists()
+    assert hdf5.read_provenance(path)["config"] == config and not partial.exists()
     assert np.isfinite(hdf5.read(path)["per_image/attention"]).all()

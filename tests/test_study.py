@@ -28,10 +28,10 @@ from interpret_robust.models.card import Reference
 from interpret_robust.models.variants import VARIANTS
 from interpret_robust.results import attack_outcomes, hdf5
 from interpret_robust.study import reproduction, tasks
-from interpret_robust.study.evaluators import copies_of, evaluators_of, list_candidates
-from interpret_robust.study.plan import QUICK, study
+from interpret_robust.study.evaluators import choose_evaluators, find_copies, list_candidates
+from interpret_robust.study.plan import QUICK, find_study
 from interpret_robust.study.report import commands
-from interpret_robust.study.tasks import AnalysisTask, analysis_tasks, applicable
+from interpret_robust.study.tasks import AnalysisTask, choose_applicable, make_tasks
 
 NAMES = [f"{architecture} {name} {seed}" for architecture, name, seed in QUICK.models]
 """Models are written as `small at-att 0`."""
@@ -83,13 +83,13 @@ def test_the_study_has_evaluators_for_each_of_its_models(
 ) -> None:
     candidates = models(NAMES)
     random.Random(0).shuffle(candidates)
-    assert describe(evaluators_of(checkpoint.read(models([subject])[0]), candidates)) == evaluators
+    assert describe(choose_evaluators(checkpoint.read(models([subject])[0]), candidates)) == evaluators
 
 
 def test_every_subject_of_the_study_is_read_by_the_same_models(models: Callable[..., list[Path]]) -> None:
     subjects = [model for model in NAMES if model.endswith(" 0")]
     assert {model.split()[1] for model in subjects} == set(VARIANTS)
-    assert len({evaluators_of(checkpoint.read(path), models(NAMES)) for path in models(subjects)}) == 1
+    assert len({choose_evaluators(checkpoint.read(path), models(NAMES)) for path in models(subjects)}) == 1
 
 
 @pytest.mark.parametrize(
@@ -111,13 +111,13 @@ def test_every_subject_of_the_study_is_read_by_the_same_models(models: Callable[
 def test_evaluators_are_of_other_seeds_natural_ones_first(
     models: Callable[..., list[Path]], subject: str, candidates: str, evaluators: str
 ) -> None:
-    choice = evaluators_of(checkpoint.read(models([subject])[0]), models(candidates.split(", ")))
+    choice = choose_evaluators(checkpoint.read(models([subject])[0]), models(candidates.split(", ")))
     assert ", ".join(describe(choice)) == evaluators
 
 
 def test_evaluators_are_of_the_same_data(models: Callable[..., list[Path]]) -> None:
     (subject, second), foreign = models(["small at 0", "small natural 2"]), models(["small natural 1"], "other")
-    assert evaluators_of(checkpoint.read(subject), [*foreign, second]) == (second,)
+    assert choose_evaluators(checkpoint.read(subject), [*foreign, second]) == (second,)
 
 
 @pytest.mark.parametrize("extras", [[], ["small natural 3"], ["small at 4", "small natural-att 4"]])
@@ -126,7 +126,7 @@ def test_without_a_natural_model_the_command_that_makes_one_is_told(
 ) -> None:
     (subject,) = models(["small at-att 3"])
     with pytest.raises(UserError) as error:
-        evaluators_of(checkpoint.read(subject), [subject, *models(extras)])
+        choose_evaluators(checkpoint.read(subject), [subject, *models(extras)])
     assert str(error.value) == (
         f"no natural model of another seed exists to classify the gradient maps of {subject}: run "
         "`irt train natural --dataset odd --arch small --seed 4`, or name one by --evaluator."
@@ -137,7 +137,7 @@ def test_a_model_from_elsewhere_is_named_by_its_label_and_its_evaluator_trained_
     def sentence(data: str) -> str:
         job: dict[str, Any] = {"card": {}, "variant": "mine", "dataset": data, "seed": None, "architecture": "any"}
         with pytest.raises(UserError) as error:
-            evaluators_of(SimpleNamespace(job=job, location="torchvision:resnet18", source=data), [])
+            choose_evaluators(SimpleNamespace(job=job, location="torchvision:resnet18", source=data), [])
         return str(error.value)
 
     assert "gradient maps of mine: run `irt train natural --dataset d.npz --recipe quick`, or name" in sentence("d.npz")
@@ -150,7 +150,7 @@ def test_the_command_that_makes_an_evaluator_can_be_typed_whatever_the_data_are_
     subject = checkpoint.read(*models(["small at-att 3"]))
     subject = replace(subject, about={**subject.about, "source": "a b?size=16&classes=n.json"})
     with pytest.raises(UserError, match=r"`irt train natural --dataset 'a b\?size=16&classes=n\.json' --arch small"):
-        evaluators_of(subject, [])
+        choose_evaluators(subject, [])
 
 
 @pytest.fixture
@@ -165,7 +165,7 @@ def folders(models: Callable[..., list[Path]], tmp_path: Path) -> Folders:
 
 def test_a_task_has_the_evaluators_of_its_subject_or_those_that_are_given(folders: Folders) -> None:
     first, second = (folders.checkpoints / f"odd-small-at-seed{seed}.safetensors" for seed in (0, 1))
-    tasks = analysis_tasks("odd", [first, second], folders, Oddities(), limit=5)
+    tasks = make_tasks("odd", [first, second], folders, Oddities(), limit=5)
     assert [describe(task.evaluators) for task in tasks] == [
         ["small natural 1", "small natural 2", "small at 1"],
         ["small natural 2", "small at 0"],
@@ -176,17 +176,17 @@ def test_a_task_has_the_evaluators_of_its_subject_or_those_that_are_given(folder
     ]
     empty = Folders(folders.root / "nowhere")
     for place in (folders, empty):
-        named_tasks = analysis_tasks("odd", [first, second], place, Oddities(), evaluators=(second, first))
+        named_tasks = make_tasks("odd", [first, second], place, Oddities(), evaluators=(second, first))
         assert [task.evaluators for task in named_tasks] == [(second, first)] * 2
     with pytest.raises(UserError, match="no natural model of another seed exists"):
-        analysis_tasks("odd", [first], empty, Oddities())
+        make_tasks("odd", [first], empty, Oddities())
 
 
 def test_an_analysis_that_needs_no_evaluators_looks_for_none(folders: Folders) -> None:
     settings = analyses.get("attention-rank").settings()
     empty = Folders(folders.root / "nowhere")
     subject = folders.checkpoints / "x"
-    (task,) = analysis_tasks("attention-rank", [subject], empty, settings, split="train")
+    (task,) = make_tasks("attention-rank", [subject], empty, settings, split="train")
     assert task == AnalysisTask("attention-rank", subject, empty.analyses, settings, split="train")
     assert task.evaluators == ()
 
@@ -211,13 +211,13 @@ def test_copies_differ_in_their_seed_alone(models: Callable[..., list[Path]], tm
     (foreign,) = models(["small at 1"], "other")
     recipe = checkpoint.read(source).job["recipe"] | {"epochs": 9}
     rest += [foreign, retrain(source, tmp_path, seed=1, recipe=recipe)]
-    assert copies_of(checkpoint.read(source), [tenth, *rest, source, second]) == (second, tenth)
-    assert copies_of(checkpoint.read(second), [tenth, *rest, source, second]) == (source, tenth)
-    assert copies_of(checkpoint.read(source), [source, *rest]) == ()
+    assert find_copies(checkpoint.read(source), [tenth, *rest, source, second]) == (second, tenth)
+    assert find_copies(checkpoint.read(second), [tenth, *rest, source, second]) == (source, tenth)
+    assert find_copies(checkpoint.read(source), [source, *rest]) == ()
     recipe = checkpoint.read(source).job["recipe"] | {"name": "the same by another name"}
     copy = retrain(source, tmp_path, seed=3, recipe=recipe)
-    assert copies_of(checkpoint.read(source), [copy, second]) == (second, copy)
-    assert copies_of(checkpoint.read(source), [retrain(source, tmp_path, recipe=recipe)]) == ()
+    assert find_copies(checkpoint.read(source), [copy, second]) == (second, copy)
+    assert find_copies(checkpoint.read(source), [retrain(source, tmp_path, recipe=recipe)]) == ()
 
 
 def test_a_matrix_is_read_by_all_other_models_of_the_data(models: Callable[..., list[Path]], tmp_path: Path) -> None:
@@ -233,12 +233,12 @@ ONE_STEP = TableSettings(pgd="1", cw="none")
 
 def table_task(folders: Folders, **options: Any) -> AnalysisTask:
     subject = folders.checkpoints / "odd-small-at-seed0.safetensors"
-    (task,) = analysis_tasks("robustness", [subject], folders, ONE_STEP, batch_size=5, **options)
+    (task,) = make_tasks("robustness", [subject], folders, ONE_STEP, batch_size=5, **options)
     return task
 
 
 def targets_in(task: AnalysisTask) -> list[str]:
-    return attack_outcomes.targets(hdf5.read(task.work().path))
+    return attack_outcomes.list_targets(hdf5.read(task.work().path))
 
 
 def test_the_models_that_read_an_attack_are_copies_or_all_or_those_named(folders: Folders) -> None:
@@ -260,7 +260,7 @@ def test_the_models_that_read_an_attack_are_copies_or_all_or_those_named(folders
 
 def test_attacks_need_no_copies(folders: Folders, models: Callable[..., list[Path]]) -> None:
     empty = Folders(folders.root / "nowhere")
-    (task,) = analysis_tasks("robustness", models(["small at 0"]), empty, ONE_STEP)
+    (task,) = make_tasks("robustness", models(["small at 0"]), empty, ONE_STEP)
     task()
     assert targets_in(task) == ["odd-small-at-seed0"]
 
@@ -269,11 +269,11 @@ def test_models_named_together_are_copies_wherever_they_lie(
     folders: Folders, models: Callable[..., list[Path]], tmp_path: Path
 ) -> None:
     subjects = models(["small at 0", "small at 1", "small at-att 0"])
-    tasks = analysis_tasks("robustness", subjects, Folders(folders.root / "nowhere"), ONE_STEP)
+    tasks = make_tasks("robustness", subjects, Folders(folders.root / "nowhere"), ONE_STEP)
     assert [describe(task.evaluators) for task in tasks] == [["small at 1"], ["small at 0"], []]
     namesake = tmp_path / "odd-small-at-seed1.safetensors"
     namesake.symlink_to(subjects[0])
-    tasks = analysis_tasks("robustness", [subjects[0], namesake], folders, ONE_STEP)
+    tasks = make_tasks("robustness", [subjects[0], namesake], folders, ONE_STEP)
     assert tasks[0].evaluators == (folders.checkpoints / "odd-small-at-seed1.safetensors",)
 
 
@@ -357,7 +357,7 @@ def test_a_stopped_run_that_other_copies_read_is_begun_anew(
 
 def test_the_commands_of_a_report_make_tables_with_copies_and_matrices_anew(folders: Folders) -> None:
     subjects = [folders.checkpoints / f"odd-small-at-seed{seed}.safetensors" for seed in (0, 1)]
-    tasks = analysis_tasks("robustness", subjects, folders, ONE_STEP, batch_size=5)
+    tasks = make_tasks("robustness", subjects, folders, ONE_STEP, batch_size=5)
     for task in tasks:
         task()
     command = "irt analyze robustness"
@@ -368,11 +368,11 @@ def test_the_commands_of_a_report_make_tables_with_copies_and_matrices_anew(fold
     question = f"{command} {commands.CONTINUATION.join(paths)}"
     assert [line.split(" --")[0] for line in lines] == ["irt train at", "irt train at", question, "irt report"]
     assert lines[2] == f"{question} {options}"
-    assert commands.command_of(results[0]) == f"{command} checkpoints/{subjects[0].name} {options}"
+    assert commands.compose_command(results[0]) == f"{command} checkpoints/{subjects[0].name} {options}"
 
     matrix = table_task(folders, matrix=True)
     matrix()
-    words = commands.command_of(hdf5.read(folders.analyses / matrix.name)).split()
+    words = commands.compose_command(hdf5.read(folders.analyses / matrix.name)).split()
     evaluators = tuple(folders.root / name for option, name in pairwise(words) if option == "--evaluator")
     assert len(evaluators) == 4
     repeat = table_task(folders, evaluators=evaluators)
@@ -397,7 +397,7 @@ def test_a_damaged_file_is_replaced_when_asked_and_otherwise_said(folders: Folde
 
 def test_a_task_writes_its_file_and_knows_it_again(folders: Folders) -> None:
     subject = folders.checkpoints / "odd-small-at-seed0.safetensors"
-    (task,) = analysis_tasks("odd", [subject], folders, Oddities(left_side="closed"), limit=6)
+    (task,) = make_tasks("odd", [subject], folders, Oddities(left_side="closed"), limit=6)
     assert not task.is_done()
     assert task() == "analyzed odd-odd-small-at-seed0-test-leftsideclosed-first6.h5" == f"analyzed {task.name}"
     assert task.is_done()
@@ -412,18 +412,18 @@ def test_what_an_analysis_cannot_be_run_on_is_left_out_and_that_is_said(
     folders: Folders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths, messages = folders.all_models(), list[str]()
-    assert len(paths) == 5 and applicable("odd", paths, {}, messages.append) == paths and not messages
+    assert len(paths) == 5 and choose_applicable("odd", paths, {}, messages.append) == paths and not messages
     single = [path for path in paths if "natural" in path.stem][:1]
     with pytest.raises(UserError, match="is left out: no natural model of another seed exists"):
-        applicable("odd", single, {}, messages.append)
+        choose_applicable("odd", single, {}, messages.append)
     options = {"evaluators": (paths[0],)}
-    assert applicable("odd", paths, options, messages.append) == paths[1:]
+    assert choose_applicable("odd", paths, options, messages.append) == paths[1:]
     assert messages == [f"{paths[0].name} is left out: it is the evaluator."]
 
     analysis = replace(oddity.ANALYSIS, needs_masks=True, readers="none")
     monkeypatch.setattr(analyses, "get", lambda name: analysis)
     with pytest.raises(UserError, match=f"{paths[0].name} is left out, and 4 more models: odd has no object masks"):
-        applicable("odd", paths, {}, messages.append)
+        choose_applicable("odd", paths, {}, messages.append)
 
     def only_there(name: str) -> Dataset:
         split = oddity.odd_images().test
@@ -431,14 +431,14 @@ def test_what_an_analysis_cannot_be_run_on_is_left_out_and_that_is_said(
         return replace(oddity.odd_images(), train=replace(split, masks=masks), test=replace(split, masks=masks))
 
     monkeypatch.setattr(tasks, "load", only_there)
-    assert applicable("odd", paths, {"source": "there"}, messages.append) == paths
+    assert choose_applicable("odd", paths, {"source": "there"}, messages.append) == paths
 
 
 @pytest.fixture
 def files(folders: Folders) -> list[Path]:
     """The files of at-att and of at, in this order."""
     subjects = [folders.checkpoints / f"odd-small-{name}-seed0.safetensors" for name in ("at-att", "at")]
-    tasks = analysis_tasks("odd", subjects, folders, Oddities(), limit=4)
+    tasks = make_tasks("odd", subjects, folders, Oddities(), limit=4)
     for task in tasks:
         task()
     return [folders.analyses / task.name for task in tasks]
@@ -492,17 +492,17 @@ def test_models_whose_images_are_not_here_are_left_out_and_nothing_is_fetched(
         checkpoint.write(path, snapshot.about | {"source": "cifar10"}, snapshot.tensors)
     monkeypatch.setattr(sources, "fetch", lambda *_: pytest.fail("fetched"))
     messages: list[str] = []
-    assert applicable("attention-rank", [foreign, local], {}, messages.append) == [local]
+    assert choose_applicable("attention-rank", [foreign, local], {}, messages.append) == [local]
     remedy = "its images are not here: `irt data get cifar10`."
     assert messages == [f"{foreign.name} is left out: {remedy}"]
-    assert applicable("attention-rank", [foreign, second, local], {}, messages.append) == [local]
+    assert choose_applicable("attention-rank", [foreign, second, local], {}, messages.append) == [local]
     assert messages[1:] == [f"{foreign.name} is left out, and 1 more model: {remedy}"]
 
 
 def test_a_study_says_first_how_much_there_is_to_do() -> None:
-    assert reproduction.summarize(study("quick")) == (
+    assert reproduction.summarize(find_study("quick")) == (
         "10 models of cluttered-digits, then 39 answers to 9 questions about them"
     )
-    assert reproduction.summarize(study("figure2")) == (
+    assert reproduction.summarize(find_study("figure2")) == (
         "2 models of cluttered-digits, then 4 answers to 1 question about them"
     )

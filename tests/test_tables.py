@@ -18,9 +18,9 @@ from interpret_robust.analyses.engine import printing
 from interpret_robust.analyses.engine.printing import render_answers
 from interpret_robust.cli.analysis import analysis_command
 from interpret_robust.results import attack_tables, hdf5
-from interpret_robust.results.attack_comparison import comparison_tables
+from interpret_robust.results.attack_comparison import make_comparisons
 from interpret_robust.results.names import label
-from interpret_robust.results.tables import FORMS, Table, render, to_latex, with_caption
+from interpret_robust.results.tables import FORMS, Table, add_caption, render, to_latex
 
 ROWS = [
     {"accuracy, %": "white-box PGD-20", "at": "52.2 \u00b1 1.1", "at_0, paper": "39.72"},
@@ -117,11 +117,11 @@ def test_title_and_note_stand_over_and_under_a_table_but_not_among_its_rows() ->
         body = render(ROWS, form)
         if form == "json":
             parts = {"title": "50 % of it", "note": "over 3 seeds", "rows": json.loads(body)}
-            assert json.loads(with_caption(table, form)) == parts
+            assert json.loads(add_caption(table, form)) == parts
             continue
-        assert with_caption(Table(ROWS), form) == body
+        assert add_caption(Table(ROWS), form) == body
         assert (
-            with_caption(table, form)
+            add_caption(table, form)
             == {
                 "text": f"50 % of it\n{body}\nover 3 seeds",
                 "markdown": f"50 % of it\n\n{body}\n\nover 3 seeds",
@@ -136,12 +136,12 @@ def test_the_attack_table_follows_the_headlines_and_its_csv_is_numbers(tmp_path:
     files = [random(tmp_path, model, place) for place, model in enumerate(models)]
     headlines, *comparisons = printing.make_tables(files)
     assert [row["model"] for row in headlines] == [f"cluttered-digits-small-at-seed{seed}" for seed in (0, 1)]
-    assert comparisons == comparison_tables(files[::-1]) and len(comparisons) == 1
+    assert comparisons == make_comparisons(files[::-1]) and len(comparisons) == 1
     paths = [result.path for result in files]
     for form in ("text", "markdown", "latex"):
-        parts = [with_caption(table, form) for table in (headlines, *comparisons)]
+        parts = [add_caption(table, form) for table in (headlines, *comparisons)]
         assert render_answers(paths, form=form) == "\n\n".join(parts)
-    numbers = attack_tables.numbers(files[::-1])
+    numbers = attack_tables.list_numbers(files[::-1])
     rows = list(csv.DictReader(render_answers(paths, form="csv").splitlines()))
     assert rows == numbers and len(numbers) == 9
 

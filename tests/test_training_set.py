@@ -11,25 +11,25 @@ from interpret_robust.core.errors import UserError
 from interpret_robust.study import plan
 from interpret_robust.study.plan import Model
 from interpret_robust.study.tasks import TrainTask
-from interpret_robust.study.training_set import doubt, models_of, tasks_of
+from interpret_robust.study.training_set import doubt, list_models, list_tasks
 from interpret_robust.training.log import NO_LOGS
 from interpret_robust.training.recipe import PRESETS
 
 
 def test_variants_times_seeds_each_once() -> None:
-    assert models_of(["at", "at", "natural"], "cnn", 3, 2) == [
+    assert list_models(["at", "at", "natural"], "cnn", 3, 2) == [
         Model("cnn", "at", 3),
         Model("cnn", "at", 4),
         Model("cnn", "natural", 3),
         Model("cnn", "natural", 4),
     ]
     with pytest.raises(UserError, match="did you mean 'at'"):
-        models_of(["AT"], None, 0, 1)
+        list_models(["AT"], None, 0, 1)
 
 
 def test_without_variants_the_models_of_the_quick_study_and_copies_of_its_subjects() -> None:
-    assert models_of([], None, 0, 1) == list(plan.QUICK.models)
-    copies = models_of([], None, 5, 2)
+    assert list_models([], None, 0, 1) == list(plan.QUICK.models)
+    copies = list_models([], None, 5, 2)
     subjects = [model for model in plan.QUICK.models if model.seed == 0]
     readers = len(plan.QUICK.models) - len(subjects)
     assert len(copies) == 2 * len(subjects) + readers - 1  # the second natural network is an evaluator too
@@ -40,7 +40,7 @@ def tasks(folder: Path, images: int, recipe: str) -> list[TrainTask]:
     pixels = np.zeros((images, 16, 16, 1), np.uint8)
     labels = np.arange(images) % 2
     np.savez(folder / f"mine{images}.npz", x_train=pixels, y_train=labels, x_test=pixels, y_test=labels)
-    return tasks_of(
+    return list_tasks(
         ["at"],
         str(folder / f"mine{images}.npz"),
         None,

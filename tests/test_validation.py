@@ -29,7 +29,7 @@ def change_copy(folder: Path, change: Change, source: Path = GOOD) -> Path:
     shutil.copyfile(source, path)
     with h5py.File(path, "r+") as file:
         change(file)
-        file.attrs["content_sha256"] = hdf5.content_sha256(file)
+        file.attrs["content_sha256"] = hdf5.hash_content(file)
     return path
 
 

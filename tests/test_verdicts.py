@@ -18,7 +18,7 @@ from interpret_robust.core.errors import UserError
 from interpret_robust.core.statistics import Interval, average_seeds
 from interpret_robust.models.variants import VARIANTS
 from interpret_robust.results import hdf5, writer
-from interpret_robust.results.attack_outcomes import fullest
+from interpret_robust.results.attack_outcomes import choose_fullest
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.schema import Column, Schema
 from interpret_robust.study import paper
@@ -471,7 +471,7 @@ def test_apgd_is_in_the_worst_case_that_decides(tmp_path: Path) -> None:
     files += [
         table(tmp_path, variant, right(100), {"PGD-20": right(counts[0])}) for variant, counts in readings.items()
     ]
-    *_, worst = judge_files(fullest(files))["attention-robustness"].measures
+    *_, worst = judge_files(choose_fullest(files))["attention-robustness"].measures
     assert worst.quantity == "accuracy, each image's worst of APGD-CE-100, APGD-T-100, PGD-20" and worst.kind == "main"
     assert worst.estimate.value == pytest.approx(-0.05)
 
@@ -942,10 +942,10 @@ def test_every_claim_can_be_measured_and_is_of_an_analysis_that_exists() -> None
     assert sampling.BY_CLAIM.keys() <= {claim.name for claim in paper.CLAIMS}
     assert {claim.analysis for claim in paper.CLAIMS} <= set(analyses.list_names())
     for claim in paper.CLAIMS:
-        assert callable(sampling.sampler(claim))
+        assert callable(sampling.find_sampler(claim))
         assert set(claim.variants) <= set(VARIANTS) and len({len(models) for models in claim.models}) == 1
         for setting in claim.settings:
-            assert set(claim.variants) <= set(paper.row(claim.table or "table2", setting))
+            assert set(claim.variants) <= set(paper.find_claim_row(claim.table or "table2", setting))
 
 
 def test_claims_need_no_torch() -> None:

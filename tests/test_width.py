@@ -20,8 +20,8 @@ from interpret_robust.core.file_names import find_shared_prefix
 from interpret_robust.datasets import npz
 from interpret_robust.study import plan as study
 from interpret_robust.study.reproduction import plan
-from interpret_robust.training.recipe import PRESETS, Recipe, meanings
-from interpret_robust.training.recipe_file import recipe_of
+from interpret_robust.training.recipe import PRESETS, Recipe, list_meanings
+from interpret_robust.training.recipe_file import find_recipe
 
 Make = Callable[..., Path]
 
@@ -45,7 +45,7 @@ def print_lines(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
 def test_a_plan_fits_and_its_lines_give_every_file(
     name: str, print_lines: Callable[..., list[str]], tmp_path: Path
 ) -> None:
-    steps = plan(study.study(name))
+    steps = plan(study.find_study(name))
     (tmp_path / steps[1].file).parent.mkdir()
     (tmp_path / steps[1].file).touch()
     rows: list[tuple[str, ...]] = []
@@ -108,9 +108,9 @@ def test_the_fields_of_all_recipes_are_listed_with_values_that_set_takes(print_l
             value = getattr(recipe, field)
             assert row[name] == (str(value).lower() if value is None or isinstance(value, bool) else value)
             if value is not None:
-                assert getattr(recipe_of("quick", "mine", (f"{field}={row[name]}",)), field) == value
+                assert getattr(find_recipe("quick", "mine", (f"{field}={row[name]}",)), field) == value
     assert all(field in text for field in rows) and "5/255" in text
-    assert rows["flip"]["meaning"] == meanings()["flip"] and all(row["meaning"] for row in rows.values())
+    assert rows["flip"]["meaning"] == list_meanings()["flip"] and all(row["meaning"] for row in rows.values())
 
 
 @pytest.mark.parametrize("command", ["train", "data", "recipes"])

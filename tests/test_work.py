@@ -250,7 +250,7 @@ def test_the_file_names_all_that_decides_its_numbers(checkpoint_path: Path, digi
     defaults = {"eps": 8 / 255, "step_size": 2 / 255, "spatial_weight": "attention"}
     assert config["settings"] == as_stored(replace(settings, norm="linf")) | {"steps": 4, "seed": 3} | defaults
     assert (config["batch_size"], config["device"]) == (16, "cpu")
-    environment = hdf5.provenance(path)["environment"]
+    environment = hdf5.read_provenance(path)["environment"]
     assert torch.__version__.startswith(environment["torch"])
     assert environment["threads"] == torch.get_num_threads()
 

@@ -24,7 +24,7 @@ from interpret_robust.datasets.npz import write_npz
 from interpret_robust.models import checkpoint
 from interpret_robust.models.card import Card
 from interpret_robust.results import hdf5
-from interpret_robust.study.plan import QUICK, study
+from interpret_robust.study.plan import QUICK, find_study
 from interpret_robust.study.reproduction import plan
 
 WORKFLOW = Path(__file__).parent.parent / "workflow"
@@ -70,7 +70,7 @@ def head_of(file: str, config: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize("name", ["figure3", "audit"])
 def test_the_workflow_of_a_study_has_a_job_for_each_of_its_files(name: str) -> None:
     names = head_of("Snakefile", {"study": name, "seeds": 2})
-    assert list(names["NEEDS"]) == [str(step.file) for step in plan(study(name, seeds=2))]
+    assert list(names["NEEDS"]) == [str(step.file) for step in plan(find_study(name, seeds=2))]
     assert names["PAGE"] == (["report.html"] if name == "audit" else [])
     assert names["REPRODUCE"].endswith(f"irt reproduce {name} --scale quick --device auto --seeds 2")
 
@@ -122,7 +122,7 @@ def kill(victim: Path, engine: "subprocess.Popen[bytes]") -> None:
 
 
 def test_a_plan_has_every_file_and_what_it_needs_before_it() -> None:
-    for design in (QUICK, study("audit", seeds=2), study("figure3")):
+    for design in (QUICK, find_study("audit", seeds=2), find_study("figure3")):
         steps = plan(design)
         files: set[Path] = set()
         for step in steps:
@@ -137,7 +137,7 @@ def test_a_plan_has_every_file_and_what_it_needs_before_it() -> None:
 
 
 def test_what_a_planned_answer_needs_is_who_reads_it() -> None:
-    needs = {step.file.name: [need.stem for need in step.needs] for step in plan(study("audit", seeds=2))}
+    needs = {step.file.name: [need.stem for need in step.needs] for step in plan(find_study("audit", seeds=2))}
     name = "cluttered-digits-small-{}-seed{}".format
     assert needs["attention-rank-cluttered-digits-small-at-att-seed1-test.h5"] == [name("at-att", 1)]
     readers = needs["robustness-cluttered-digits-small-at-reg-seed0-test-apgd100.h5"]
@@ -154,7 +154,7 @@ def test_what_a_planned_answer_needs_is_who_reads_it() -> None:
 
 @pytest.mark.long
 def test_the_planned_names_are_those_of_the_files(whole: Path) -> None:
-    assert {step.file.name for step in plan(study(STUDY))} == contents(whole).keys()
+    assert {step.file.name for step in plan(find_study(STUDY))} == contents(whole).keys()
 
 
 def mistake(command: list[str], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> str:
@@ -264,7 +264,7 @@ def test_models_from_elsewhere_are_asked_on_each_data_set(environment: dict[str,
     for data in ("cluttered-digits", "mine"):
         for seed in (0, 1):
             path = tmp_path / "analyses" / f"alignment-{data}-net{seed}-test-first10.h5"
-            config = hdf5.provenance(path)["config"]
+            config = hdf5.read_provenance(path)["config"]
             assert (config["data"]["dataset"], config["data"]["images"]) == (data, 10)
             assert dict(config["checkpoint"]["job"]["card"]["arguments"]) == {"seed": seed}
             files.remove(path)

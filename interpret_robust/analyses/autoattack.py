@@ -256,9 +256,9 @@ def table_row(result: Result) -> dict[str, str]:
 
 def compare(results: Sequence[Result]) -> list[Table]:
     """Return AutoAttack against our own worst case, for each model that has a file of both in one folder."""
-    pairs = [(result, autoattack_tables.ours_beside(result)) for result in results]
+    pairs = [(result, autoattack_tables.find_ours(result)) for result in results]
     tables = [
-        {"model": result.model_name, **autoattack_tables.weaker_than_ours(result, robustness).cells()}
+        {"model": result.model_name, **autoattack_tables.compare_with_ours(result, robustness).cells()}
         for result, robustness in pairs
         if robustness
     ]

@@ -28,7 +28,7 @@ from interpret_robust.datasets.corruptions import CORRUPTIONS, corrupt_images
 from interpret_robust.models import Classifier
 from interpret_robust.models.classifier import predict_classes
 from interpret_robust.results.hdf5 import Axes, Columns, Result
-from interpret_robust.results.names import places, short_name
+from interpret_robust.results.names import list_places, shorten_name
 from interpret_robust.results.schema import Column, Schema, interval, plot
 from interpret_robust.results.tables import Table
 
@@ -179,7 +179,7 @@ def examples(_: Columns, split: Split, settings: CorruptionSettings) -> dict[str
 
 def table_row(result: Result) -> dict[str, str]:
     """Return mean accuracies of a finished file, natural, by group and over all."""
-    means = dict(zip(places(result, "group"), result["accuracy/by_group"], strict=True))
+    means = dict(zip(list_places(result, "group"), result["accuracy/by_group"], strict=True))
     intervals = {"natural": result["accuracy/natural"]} | {
         name: mean for name, mean in means.items() if np.isfinite(mean[0])
     }
@@ -227,14 +227,14 @@ def _question(result: Result) -> tuple[Any, Any]:
 
 
 def _short_name(result: Result) -> str:
-    return short_name(result, result.model_name)
+    return shorten_name(result, result.model_name)
 
 
 def _tabulate_corruptions(first: Result, cells: Mapping[str, Sequence[str]], title: str, note: str = "") -> Table:
     """Return a table with a row a corruption and a column a model, from the cells of each model."""
     rows_of_table = [
         {"corruption": name} | {model: of_model[place] for model, of_model in cells.items()}
-        for place, name in enumerate(places(first, "corruption"))
+        for place, name in enumerate(list_places(first, "corruption"))
     ]
     return Table(rows_of_table, title, note)
 
@@ -243,7 +243,9 @@ def _compare(first: Result, second: Result) -> dict[str, str]:
     """Return the relative error of the second model, and by how much its accuracies are above those of the first."""
     errors = [1 - _right(result["per_image/prediction"], result["per_image/label"]) for result in (second, first)]
     outcomes = [np.c_[_natural(result), result["per_image/right"].astype(np.float64)] for result in (second, first)]
-    means = dict(zip(["natural", *places(first, "group")], finite_column_means(np.subtract(*outcomes)), strict=True))
+    means = dict(
+        zip(["natural", *list_places(first, "group")], finite_column_means(np.subtract(*outcomes)), strict=True)
+    )
     return {
         "model": second.model_name,
         "relative mCE": ratio_of_means(*errors).percent(),

@@ -389,9 +389,9 @@ ANALYSIS = Analysis(
     ScoreSettings,
     rows,
     summarize,
-    gradmap_tables.headline,
+    gradmap_tables.format_headline,
     prepare=prepare,
-    compare=gradmap_tables.comparison_tables,
+    compare=gradmap_tables.make_comparisons,
     views=tuple(VIEWS),
     readers="evaluators",
 )

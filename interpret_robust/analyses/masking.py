@@ -33,7 +33,7 @@ from interpret_robust.models import Classifier
 from interpret_robust.models.classifier import predict_classes
 from interpret_robust.models.losses import LOSSES, loss_gradient
 from interpret_robust.results.hdf5 import Axes, Columns, Result
-from interpret_robust.results.names import growing_radii
+from interpret_robust.results.names import format_radii
 from interpret_robust.results.schema import Column, Schema, interval, plot
 
 FACTORS = (1, 2, 4, 8)
@@ -208,7 +208,7 @@ def table_row(result: Result) -> dict[str, str]:
         "one step": result["accuracy/one_step"],
         f"PGD-{STEPS}": result["accuracy/pgd"][0],
         f"search, {queries} queries": result["accuracy/search"],
-        f"PGD-{STEPS} at {growing_radii(result)[-1]}": result["accuracy/pgd"][-1],
+        f"PGD-{STEPS} at {format_radii(result)[-1]}": result["accuracy/pgd"][-1],
     }
     zero = ", ".join(format_percent(share) for share in result["zero/all"][:, 0])
     return {

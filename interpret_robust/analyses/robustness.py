@@ -34,8 +34,8 @@ from interpret_robust.datasets.batches import Batch, to_numpy
 from interpret_robust.models import Classifier
 from interpret_robust.models.classifier import predict_classes
 from interpret_robust.models.losses import margin_loss
-from interpret_robust.results.attack_comparison import comparison_tables
-from interpret_robust.results.attack_outcomes import gradients_asked, headline, readings
+from interpret_robust.results.attack_comparison import make_comparisons
+from interpret_robust.results.attack_outcomes import count_gradients, find_headline, list_readings
 from interpret_robust.results.hdf5 import Axes, Columns, Result
 from interpret_robust.results.schema import Column, Schema, interval, plot
 
@@ -274,11 +274,11 @@ def summarize(arrays: Columns, _: Split) -> dict[str, Any]:
 def table_row(result: Result) -> dict[str, str]:
     """Return white-box accuracies of a finished file, natural, by the headline's attack and in the worst case."""
     intervals = {"natural": result["accuracy/natural"][0]}
-    if name := headline(result):
-        intervals |= {name: result["accuracy/adversarial"][readings(result).index(name), 0]}
+    if name := find_headline(result):
+        intervals |= {name: result["accuracy/adversarial"][list_readings(result).index(name), 0]}
         intervals |= {"worst case": result["accuracy/worst"][0]}
-    count, total = f"{result['per_image/gradients'].mean():.0f}", str(gradients_asked(result))
-    is_total_known = not any(name.startswith("APGD-T") for name in readings(result))
+    count, total = f"{result['per_image/gradients'].mean():.0f}", str(count_gradients(result))
+    is_total_known = not any(name.startswith("APGD-T") for name in list_readings(result))
     gradients = f"{count} of {total}" if is_total_known and count != total else count
     percents = {name: Interval(*values).percent() for name, values in intervals.items()}
     return percents | {"images": str(result.count), "gradients an image": gradients}
@@ -292,6 +292,6 @@ ANALYSIS = Analysis(
     table_row,
     prepare=prepare,
     axes=axes,
-    compare=comparison_tables,
+    compare=make_comparisons,
     readers="copies",
 )

@@ -29,7 +29,7 @@ from interpret_robust.figures import saving
 from interpret_robust.figures.drawing import compose
 from interpret_robust.results import hdf5
 from interpret_robust.results.names import label, tell_apart
-from interpret_robust.results.tables import with_captions
+from interpret_robust.results.tables import add_captions
 
 PER_IMAGE = "per_image/"
 INTERVAL_AXIS = "of"
@@ -371,16 +371,16 @@ def _figure(results: Sequence[hdf5.Result], path: str | Path | None, panel: str 
 
 def _text(results: Sequence[hdf5.Result]) -> str:
     """Return the tables that the command prints of some results."""
-    return with_captions(printing.make_tables(results))
+    return add_captions(printing.make_tables(results))
 
 
 def _html(results: Sequence[hdf5.Result]) -> str:
     """Return the tables and all pictures of some results as HTML that stands alone."""
     from markupsafe import escape
 
-    from interpret_robust.study.report.embedding import data_url
+    from interpret_robust.study.report.embedding import make_data_url
 
-    images = [_image(_figure(results, None, panel), data_url) for panel in figures.list_plots(results[0].analysis)]
+    images = [_image(_figure(results, None, panel), make_data_url) for panel in figures.list_plots(results[0].analysis)]
     return f"<pre>{escape(_text(results))}</pre>{''.join(images)}"
 
 

@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 from interpret_robust import analyses
 from interpret_robust.analyses.engine.options import Setting, read_options
 from interpret_robust.models.card import Card
-from interpret_robust.results.names import radius
-from interpret_robust.training.recipe import meanings
-from interpret_robust.training.recipe_file import recipe_of
+from interpret_robust.results.names import format_radius
+from interpret_robust.training.recipe import list_meanings
+from interpret_robust.training.recipe_file import find_recipe
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -52,8 +52,8 @@ def list_settings() -> str:
 
 def list_recipe_fields(dataset: str) -> str:
     """Return the fields of a recipe, with their values in the recipe of a dataset and what each means."""
-    recipe = recipe_of(None, dataset)
-    lines = (_line(name, getattr(recipe, name), meaning) for name, meaning in meanings().items())
+    recipe = find_recipe(None, dataset)
+    lines = (_line(name, getattr(recipe, name), meaning) for name, meaning in list_meanings().items())
     return _listing(f"Fields of the recipe, with their values for {dataset}:", lines)
 
 
@@ -78,5 +78,5 @@ def _setting(setting: Setting) -> str:
 
 def _line(name: str, default: Any, meaning: str) -> str:
     is_fraction = isinstance(default, float) and len(repr(default)) > LONGEST_NUMBER
-    value = radius(default) if is_fraction else repr(default)
+    value = format_radius(default) if is_fraction else repr(default)
     return textwrap.fill(f"{name}={value}: {meaning}", WIDTH, initial_indent="    ", subsequent_indent="        ")

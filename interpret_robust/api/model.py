@@ -33,7 +33,7 @@ from interpret_robust.models.subject import Subject
 from interpret_robust.study.tasks import TrainTask
 from interpret_robust.training.log import Logs
 from interpret_robust.training.recipe import change
-from interpret_robust.training.recipe_file import recipe_of
+from interpret_robust.training.recipe_file import find_recipe
 
 
 class Model(nn.Module):
@@ -313,7 +313,7 @@ def train(
     limit, seed = make_plain(limit), make_plain(seed)
     check_images("limit", limit, "all")
     check_seed(seed)
-    base = recipe_of(recipe, dataset, architecture=architecture)
+    base = find_recipe(recipe, dataset, architecture=architecture)
     names = {field.name for field in fields(base)} - {"name"}
     for name in changes:
         if name not in names:

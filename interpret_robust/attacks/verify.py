@@ -35,7 +35,7 @@ from interpret_robust.models.checks.watch import watch
 from interpret_robust.models.classifier import predict_classes
 from interpret_robust.models.subject import Subject, check_fit
 from interpret_robust.results.attack_outcomes import Outcomes
-from interpret_robust.results.names import length
+from interpret_robust.results.names import format_length
 
 Pixels = npt.NDArray[np.float64]
 INDEX = "index"
@@ -278,7 +278,7 @@ def _check_ball(path: Path, changes: dict[Norm, Pixels], norm: Norm, eps: float,
         farthest = f"{255 * lengths.max():.2f}/255" if norm == "linf" else f"{lengths.max():.4g}"
         raise UserError(
             f"{path}: {len(indices)} of {len(lengths)} images, the first of them {indices[0]}, are outside the ball "
-            f"of {length(eps, norm)} around the clean images, the farthest by a change of {farthest}: "
+            f"of {format_length(eps, norm)} around the clean images, the farthest by a change of {farthest}: "
             "are they in the order of the split, and was --eps theirs?"
         )
 

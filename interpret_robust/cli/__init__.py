@@ -81,10 +81,10 @@ def _recipe_field(error: click.NoSuchOption) -> str | None:
     """Return the field of a recipe that an unknown option of `irt train` is called like, or None."""
     if error.ctx is None or error.ctx.command.name != "train":
         return None
-    from interpret_robust.training.recipe import meanings
+    from interpret_robust.training.recipe import list_meanings
 
     name = error.option_name.lstrip("-").replace("-", "_")
-    return name if name in meanings() else None
+    return name if name in list_meanings() else None
 
 
 def _explain(error: Exception) -> tuple[str | None, int]:

@@ -179,7 +179,7 @@ def _analyze(
     """Run one analysis on its subjects, or on those candidates that it applies to, and print its table."""
     from interpret_robust.analyses.engine import printing
     from interpret_robust.core import ranks
-    from interpret_robust.study.tasks import analysis_tasks, applicable, do_all, doubts, say_extent
+    from interpret_robust.study.tasks import choose_applicable, do_all, list_doubts, make_tasks, say_extent
 
     analysis = analyses.get(name)
     task_options = {
@@ -193,9 +193,9 @@ def _analyze(
     settings = analysis.settings(**arguments)
     with redirect_stdout(sys.stderr):  # what a network prints must not get into a table
         if candidates:
-            subjects = applicable(name, candidates, task_options, say)
-        tasks = analysis_tasks(name, subjects, folders, settings, **task_options)
-        for doubt in doubts(tasks):
+            subjects = choose_applicable(name, candidates, task_options, say)
+        tasks = make_tasks(name, subjects, folders, settings, **task_options)
+        for doubt in list_doubts(tasks):
             warn(doubt)
         if candidates:
             say_extent(tasks, say)

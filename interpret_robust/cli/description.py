@@ -16,7 +16,7 @@ from interpret_robust.models import checkpoint_file
 from interpret_robust.results import hdf5
 from interpret_robust.results.export import PICTURE_AXES
 from interpret_robust.results.schema import INTERVAL
-from interpret_robust.results.tables import render, terminal_width
+from interpret_robust.results.tables import measure_terminal, render
 
 
 def describe(path: Path) -> str:
@@ -48,13 +48,13 @@ def _describe_checkpoint(path: Path) -> str:
 
 def _describe_analysis(path: Path) -> str:
     result = hdf5.read(path)
-    rows = [{"dataset": name, "type": kind, "meaning": meaning} for name, kind, meaning in hdf5.tree(path)]
+    rows = [{"dataset": name, "type": kind, "meaning": meaning} for name, kind, meaning in hdf5.list_datasets(path)]
     names = [row["dataset"] for row in rows if "/" in row["dataset"] and not row["type"].startswith("text")]
     numbers = [row for name in names if not name.startswith("per_image/") for row in _statistic(result, name)]
     return "\n\n".join(
         [
             _fit(f"{path}: {result.schema}, {format_count(result.count, 'image')}, checksum good"),
-            _fit(format_lines(hdf5.provenance(path))),
+            _fit(format_lines(hdf5.read_provenance(path))),
             render(rows),
             render(numbers),
         ]
@@ -72,7 +72,7 @@ def describe_image(path: Path, row: int) -> str:
     result = hdf5.read(path)
     if row >= result.count:
         raise UserError(f"there is no image {row} in {path}: it has {result.count}, from 0 on.")
-    columns = [(name, meaning) for name, _, meaning in hdf5.tree(path) if name.startswith(PER_IMAGE)]
+    columns = [(name, meaning) for name, _, meaning in hdf5.list_datasets(path) if name.startswith(PER_IMAGE)]
     lines = [f"{path}: {result.schema}, image {row} of {result.count}, checksum good"]
     for name, meaning in sorted(columns, key=lambda column: (column[0] != LABEL, not _holds_classes(column[0]))):
         if not set(result.axes(name)) & set(PICTURE_AXES):
@@ -114,7 +114,7 @@ def _class_text(result: hdf5.Result, place: int) -> str:
 
 def _fit(text: str) -> str:
     """Return lines broken where they are wider than the terminal: between words, in one that is wider by itself."""
-    width = terminal_width()
+    width = measure_terminal()
     return "\n".join(fill(line, width, subsequent_indent="    ", break_on_hyphens=False) for line in text.split("\n"))
 
 

@@ -29,7 +29,7 @@ from interpret_robust.cli.options import (
     warn,
 )
 from interpret_robust.core.errors import UserError
-from interpret_robust.results.tables import Table, with_caption
+from interpret_robust.results.tables import Table, add_caption
 
 if TYPE_CHECKING:
     from interpret_robust.models.card import Reference
@@ -97,12 +97,12 @@ def explain(
         subject = _subject(reference, pictures, dataset, size, classes)
         for doubt in subject.doubts:
             warn(doubt)
-    label = None if class_name is None else explanations.class_of(class_name, subject.job["class_names"])
+    label = None if class_name is None else explanations.find_class(class_name, subject.job["class_names"])
     if label is None:
         say("no --class is given: the attack leads away from the predicted class, right or wrong")
     attack = explanations.Attack(eps, norm, steps, seed)
     folder = make_root(root).figures
-    slides = explanations.slides(subject, pictures, attack, label, folder, output, spatial_weight)
+    slides = explanations.list_slides(subject, pictures, attack, label, folder, output, spatial_weight)
     if not overwrite:
         for slide in slides:
             slide.check_free(with_pdf=with_pdf)
@@ -115,7 +115,7 @@ def explain(
                 "with its probability under attack."
             )
             slide.keep(explanation, say, overwrite=overwrite, with_pdf=with_pdf)
-    click.echo(with_caption(table))
+    click.echo(add_caption(table))
     for slide in slides:
         click.echo(slide.path)
 

@@ -88,7 +88,7 @@ def explore(
     from interpret_robust.study.explorer import opening, page_file  # which load torch
     from interpret_robust.study.explorer.server import Server
 
-    explorer = opening.explorer(models, candidates, dataset, split, seed, device, picture, spatial_weight, norm)
+    explorer = opening.open_explorer(models, candidates, dataset, split, seed, device, picture, spatial_weight, norm)
     for exhibit in explorer.exhibits:
         for doubt in exhibit.subject.doubts:
             warn(doubt)

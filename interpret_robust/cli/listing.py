@@ -5,7 +5,7 @@ from interpret_robust.core.parsing import format_count
 from interpret_robust.core.statistics import Interval
 from interpret_robust.models import checkpoint_file
 from interpret_robust.results import hdf5
-from interpret_robust.results.attack_outcomes import headline, most_read, readings
+from interpret_robust.results.attack_outcomes import choose_most_read, find_headline, list_readings
 from interpret_robust.results.hdf5 import Result
 
 READS = "robustness/2"
@@ -37,10 +37,11 @@ def list_rows(folders: Folders) -> list[dict[str, str]]:
 
 def _results_by_model(folders: Folders) -> dict[str, Result]:
     """Return the file of an attack on each model, as it was trained, by its id: the hash of its tensors."""
-    results = most_read([hdf5.read(path, READS) for path in folders.list_analyses("robustness")])
+    results = choose_most_read([hdf5.read(path, READS) for path in folders.list_analyses("robustness")])
     of_test = [result for result in results if _is_of_test(result)]
     return {
-        result.model_id: result for result in sorted(of_test, key=lambda result: (len(readings(result)), result.count))
+        result.model_id: result
+        for result in sorted(of_test, key=lambda result: (len(list_readings(result)), result.count))
     }
 
 
@@ -50,8 +51,8 @@ def _is_of_test(result: Result) -> bool:
 
 def _accuracies(result: Result) -> dict[str, str]:
     intervals = {"natural": result["accuracy/natural"][0]}
-    if name := headline(result):
-        intervals[name] = result["accuracy/adversarial"][readings(result).index(name), 0]
+    if name := find_headline(result):
+        intervals[name] = result["accuracy/adversarial"][list_readings(result).index(name), 0]
     return {name: Interval(*interval).percent() for name, interval in intervals.items()} | {
         "images": f"{result.count} {result.config['data']['split']} of {result.config['data']['dataset']}"
     }

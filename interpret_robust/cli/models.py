@@ -23,7 +23,7 @@ from interpret_robust.cli.options import (
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.file_names import find_shared_prefix
 from interpret_robust.models.model_names import FORMS
-from interpret_robust.results.tables import Table, render, with_caption
+from interpret_robust.results.tables import Table, add_caption, render
 
 
 @click.group(cls=SentenceGroup, invoke_without_command=True)
@@ -43,7 +43,7 @@ def checkpoints_list(form: str, root: Path) -> None:
 
     rows = listing.list_rows(open_root(root))
     table = Table(rows, prefix=find_shared_prefix([row["checkpoint"] for row in rows]))
-    click.echo(with_caption(table) if form == "text" else render(rows, form))
+    click.echo(add_caption(table) if form == "text" else render(rows, form))
 
 
 @click.group(cls=SentenceGroup)

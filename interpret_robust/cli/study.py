@@ -24,7 +24,7 @@ from interpret_robust.cli.options import (
 )
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.parsing import format_count
-from interpret_robust.results.tables import Table, render, with_caption, with_captions
+from interpret_robust.results.tables import Table, add_caption, add_captions, render
 
 REPRODUCE_EXAMPLES = (
     "irt reproduce quick\n"
@@ -68,7 +68,7 @@ def plan(name: str, scale: str, seeds: int | None, arch: str | None, form: str, 
     from interpret_robust.study import plan as study
     from interpret_robust.study import reproduction
 
-    plan_of_study = study.study(name, scale, seeds, arch)
+    plan_of_study = study.find_study(name, scale, seeds, arch)
     if must_be_fetched(plan_of_study.dataset):
         raise UserError(
             f"the images of {plan_of_study.dataset} are missing, and names of files depend on them: "
@@ -89,7 +89,7 @@ def plan(name: str, scale: str, seeds: int | None, arch: str | None, form: str, 
     by_prefix: dict[str, list[dict[str, str]]] = {}
     for step, row in zip(steps, rows, strict=True):
         by_prefix.setdefault(_prefix(*step, plan_of_study.dataset), []).append(row)
-    click.echo(with_captions(Table(group, prefix=prefix) for prefix, group in by_prefix.items()))
+    click.echo(add_captions(Table(group, prefix=prefix) for prefix, group in by_prefix.items()))
 
 
 def _count(needs: Sequence[Path]) -> str:
@@ -152,7 +152,7 @@ def reproduce(
     tell = partial(click.echo, err=form != "text")
     deadline = compute_deadline(time_limit)
     names = {Path(file).name for file in names_only} or None
-    plan_of_study = study.study(name, scale, seeds, arch)
+    plan_of_study = study.find_study(name, scale, seeds, arch)
     if not names and ranks.index() == 0:
         say(f"{name}: {reproduction.summarize(plan_of_study)}; `irt plan` lists them")
     answers = reproduction.reproduce(
@@ -167,8 +167,8 @@ def reproduce(
             drawing.draw_all(question.analysis, files, folders.figures, say_picture, with_pdf=with_pdf)
         if name in study.WITH_REPORT:
             tell("\nclaims of the paper")
-            for subject_audit in audit.audits([analyses.read(path) for _, files in answers for path in files]):
-                click.echo(audit.summary(subject_audit, form))
+            for subject_audit in audit.audit_results([analyses.read(path) for _, files in answers for path in files]):
+                click.echo(audit.summarize_audit(subject_audit, form))
             reports.write(folders, folders.report, say_picture)
     if name in study.WITH_REPORT:
         tell(f"\neverything on one page: {folders.report}")
@@ -192,7 +192,7 @@ def audit(files: tuple[Path, ...], details: bool, form: str, root: Path) -> None
     """
     from interpret_robust import analyses
     from interpret_robust.core import progress
-    from interpret_robust.results.names import newest_first
+    from interpret_robust.results.names import sort_newest_first
     from interpret_robust.study import audit as audits
 
     folders = open_root(root)
@@ -202,7 +202,7 @@ def audit(files: tuple[Path, ...], details: bool, form: str, root: Path) -> None
             f"there are no analyses in {folders.analyses}: `irt reproduce audit` makes all that the claims need."
         )
     results = [analyses.read(path) for path in progress.count_items([*paths], "audit", "files")]
-    click.echo(audits.text_of(newest_first(results), form, details=details))
+    click.echo(audits.render_audits(sort_newest_first(results), form, details=details))
 
 
 @click.command(epilog=add_examples("irt flags\n  irt flags analyses/masking-*-seed0-test.h5"))
@@ -225,11 +225,11 @@ def flags(files: tuple[Path, ...], form: str, root: Path) -> None:
         )
     flags_by_model = rules.collect_flags([rules.read(path) for path in progress.count_items(paths, "flags", "files")])
     if form in ("csv", "json"):
-        click.echo(render(rules.numbers(flags_by_model), form))
+        click.echo(render(rules.list_numbers(flags_by_model), form))
     elif not any(flags_by_model.values()):
         click.echo(
             "No flag could be checked: these files lack what the checks need, which `irt analyze masking` measures."
         )
     else:
-        click.echo(with_caption(rules.summary(flags_by_model), form))
-        click.echo("\n".join(rules.sentences(flags_by_model)))
+        click.echo(add_caption(rules.summarize_flags(flags_by_model), form))
+        click.echo("\n".join(rules.describe_flags(flags_by_model)))

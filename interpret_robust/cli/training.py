@@ -67,11 +67,11 @@ def _make_recipes(command: Command) -> Command:
         eps: float | None,
         **rest: Any,
     ) -> Any:
-        from interpret_robust.training.recipe_file import recipe_of
+        from interpret_robust.training.recipe_file import find_recipe
 
         ball = {"norm": norm, "eps": eps}
         changes = (*(f"{name}={value}" for name, value in ball.items() if value is not None), *overrides)
-        recipe_for = cache(partial(recipe_of, recipe, dataset, changes))
+        recipe_for = cache(partial(find_recipe, recipe, dataset, changes))
         recipe_for("small")
         return command(*arguments, dataset=dataset, recipe_for=recipe_for, **rest)
 
@@ -155,9 +155,9 @@ def train(
     logs = Logs(log, log_steps, tensorboard)
     folder = make_root(root).checkpoints
     from interpret_robust.study.tasks import do_all  # which loads torch
-    from interpret_robust.study.training_set import doubt, tasks_of
+    from interpret_robust.study.training_set import doubt, list_tasks
 
-    tasks = tasks_of(
+    tasks = list_tasks(
         variants,
         dataset,
         arch,
@@ -188,15 +188,15 @@ def recipes(names: tuple[str, ...], form: str) -> None:
     `--form toml` prints. docs/recipes.md says where recipes come from, and what to expect of them.
     """
     from interpret_robust.results.tables import render
-    from interpret_robust.training.recipe import PRESETS, meanings
-    from interpret_robust.training.recipe_file import as_toml, find
+    from interpret_robust.training.recipe import PRESETS, list_meanings
+    from interpret_robust.training.recipe_file import find, format_toml
 
     chosen_recipes = {name: find(name) for name in names or PRESETS}
     if form == "toml":
         if len(chosen_recipes) > 1:
             raise UserError("--form toml prints one recipe: name it, such as `irt recipes quick --form toml`.")
         (recipe,) = chosen_recipes.values()
-        click.echo(as_toml(recipe), nl=False)
+        click.echo(format_toml(recipe), nl=False)
         return
     rows = [
         {
@@ -204,18 +204,18 @@ def recipes(names: tuple[str, ...], form: str) -> None:
             **{name: _value(field, getattr(recipe, field), form) for name, recipe in chosen_recipes.items()},
             "meaning": meaning,
         }
-        for field, meaning in meanings().items()
+        for field, meaning in list_meanings().items()
     ]
     click.echo(render(rows, form))
 
 
 def _value(field: str, value: Any, form: str) -> str:
     """Return a value as people write it, such as 8/255; for programs a number is a number."""
-    from interpret_robust.results.names import radius
+    from interpret_robust.results.names import format_radius
     from interpret_robust.training.recipe_file import FRACTIONS
 
     if field in FRACTIONS and form not in ("csv", "json"):
-        return radius(value)
+        return format_radius(value)
     if isinstance(value, float):
         return repr(value) if form in ("csv", "json") else f"{value:g}"
     return str(value).lower()

@@ -24,7 +24,7 @@ from interpret_robust.figures.style import (
     scale_log,
 )
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import images_text, variant
+from interpret_robust.results.names import format_images, name_variant
 
 READS = "alignment/2"
 
@@ -122,7 +122,7 @@ def _draw_robustness(figure: SubFigure, results: Sequence[Result]) -> None:
     for row, result in enumerate(results):
         x, mean, low, high = (result[f"curve/{name}"] for name in CURVE)
         curve.plot(x, mean, marker=choose_marker(result), markersize=3, linewidth=1, **choose_stroke(result))
-        curve.fill_between(x, low, high, color=choose_color(variant(result)), alpha=0.25, lw=0)
+        curve.fill_between(x, low, high, color=choose_color(name_variant(result)), alpha=0.25, lw=0)
         draw_dot(spearman, row, result, result["robustness/spearman_edge_cosine"])
         if np.isfinite(result["robustness/spearman_alpha"][0]):
             draw_dot(spearman, row, result, result["robustness/spearman_alpha"], hollow=True)
@@ -150,7 +150,7 @@ def _caption(results: Sequence[Result]) -> str:
     zero = [title for name, (title, _) in ALIGNMENTS.items() if all(_is_zero(result, name) for result in results)]
     left_out = f" Not drawn, since zero by construction for all models: {', '.join(zero)}." if zero else ""
     return (
-        f"Alignment of images and gradients on {images_text(data)} of {data['dataset']}. Top: "
+        f"Alignment of images and gradients on {format_images(data)} of {data['dataset']}. Top: "
         "cosine of the image (its mean removed) and minus the gradient of the true label's cross-entropy; Etmann's "
         "alpha of the winning logit; cosine of the image's Sobel edges and the gradient's magnitude; filled for the "
         "image itself, hollow for another image (a random pairing without fixed points, seed "

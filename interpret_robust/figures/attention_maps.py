@@ -25,7 +25,7 @@ from interpret_robust.figures.overlays import (
 )
 from interpret_robust.figures.style import RC, Drawing, collect_numbers, get_width, make_figure
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import ball, group_by_weights, images_text, label, weights_of
+from interpret_robust.results.names import find_weights, format_ball, format_images, group_by_weights, label
 
 READS = "attention-maps/2"
 
@@ -115,7 +115,7 @@ def _draw_maps(figure: SubFigure, rows: Sequence[tuple[Kind, Result]], scales: d
         axes = figure.add_subplot(grid[place, 1])
         strip_axes(axes)
         axes.set_ylabel(kind, rotation=0, ha="right", va="center", fontsize=6.5)
-        _draw_row(axes, kind, result, scales[weights_of(result)])
+        _draw_row(axes, kind, result, scales[find_weights(result)])
         if kind == "clean":
             image_row = place - (place > 0 and rows[place - 1][0] == "image")
             _write_name(figure.add_subplot(grid[image_row : place + 3, 0]), result)
@@ -178,8 +178,8 @@ def _caption(results: Sequence[Result]) -> str:
     config = results[0].config
     settings, data = config["settings"], config["data"]
     return (
-        f"Attention on clean and adversarial images of {data['dataset']} ({images_text(data)}, "
-        f"PGD-{settings['steps']} at {ball(settings)}, seed {settings['seed']}), and the difference, "
+        f"Attention on clean and adversarial images of {data['dataset']} ({format_images(data)}, "
+        f"PGD-{settings['steps']} at {format_ball(settings)}, seed {settings['seed']}), and the difference, "
         f"adversarial minus clean. Images are chosen by the rule {settings['select']}; for extremes the steadiest "
         "attention comes first. Above the images stands the true class; above the maps the class predicted of the "
         "clean and of the adversarial image, bold and orange where it is wrong; above the differences the total "

@@ -41,7 +41,14 @@ from interpret_robust.figures.style import (
     scale_log,
 )
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import ball, group_by_weights, images_text, label, variant, weights_of
+from interpret_robust.results.names import (
+    find_weights,
+    format_ball,
+    format_images,
+    group_by_weights,
+    label,
+    name_variant,
+)
 
 READS = "attention-rank/3"
 
@@ -160,7 +167,7 @@ def _draw_spread(axes: Axes, results: Sequence[Result]) -> None:
     for row, result in enumerate(results):
         values = result["per_image/spearman"]
         values = values[np.isfinite(values)]
-        shade = choose_color(variant(result))
+        shade = choose_color(name_variant(result))
         if len(values):
             parts: Any = axes.violinplot(values, [row], orientation="horizontal", showextrema=False, widths=0.8)
             parts["bodies"][0].set(facecolor=shade, alpha=0.4)
@@ -172,7 +179,7 @@ def _draw_controls(axes: Axes, results: Sequence[Result]) -> None:
     places = np.linspace(-0.32, 0.32, len(CONTROLS))
     for row, result in enumerate(results):
         for place, (name, (_, shape)) in zip(places, CONTROLS.items(), strict=True):
-            _draw_mark(axes, row + place, Interval(*result[f"test/{name}"]), choose_color(variant(result)), shape)
+            _draw_mark(axes, row + place, Interval(*result[f"test/{name}"]), choose_color(name_variant(result)), shape)
         if row:
             axes.axhline(row - 0.5, color="0.92", linewidth=0.8)
 
@@ -208,7 +215,7 @@ def _draw_outcome(axes: Axes, result: Result) -> None:
     counts = [int(result[f"curve/{outcome}_images"]) for outcome in OUTCOMES]
     for count, (outcome, (_, dash)) in zip(counts, OUTCOMES.items(), strict=True):
         if count >= FEWEST:
-            _draw_band(axes, result[f"curve/{outcome}"], color=choose_color(variant(result)), linestyle=dash)
+            _draw_band(axes, result[f"curve/{outcome}"], color=choose_color(name_variant(result)), linestyle=dash)
     if max(counts) < FEWEST:
         text = f"fewer than {FEWEST}\nimages of each"
         axes.text(0.5, 0.75, text, transform=axes.transAxes, ha="center", va="center", color="0.4", fontsize=6.5)
@@ -230,7 +237,7 @@ def draw_maps(results: Sequence[Result]) -> Drawing:
         show(first, strip(images, images.shape[1:3]))
         for axes, result in zip(rest, models, strict=True):
             maps = result["examples/attention"][:count].reshape(count, *result.config["local_grid"])
-            overlay(axes, images, maps, scales[weights_of(result)])
+            overlay(axes, images, maps, scales[find_weights(result)])
         for axes, name in zip((first, *rest), ["image", *map(label, models)], strict=True):
             strip_axes(axes)
             axes.set_ylabel(name.replace(", ", "\n"), rotation=0, ha="right", va="center", fontsize=7)
@@ -257,9 +264,9 @@ def _subject(results: Sequence[Result]) -> str:
     config = results[0].config
     settings, data = config["settings"], config["data"]
     return (
-        f"Attention against robustness rank on {images_text(data)} of {data['dataset']}; rank 0 "
+        f"Attention against robustness rank on {format_images(data)} of {data['dataset']}; rank 0 "
         f"is the position whose local feature moves least (L2) under PGD-{settings['steps']} at "
-        f"{ball(settings)}, seed {settings['seed']}. Models without attention show Grad-CAM's weights for the "
+        f"{format_ball(settings)}, seed {settings['seed']}. Models without attention show Grad-CAM's weights for the "
         "predicted class in its place."
     )
 

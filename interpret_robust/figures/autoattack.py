@@ -6,7 +6,7 @@ import matplotlib as mpl
 
 from interpret_robust.figures.style import RC, Drawing, break_label, draw_dot, make_figure, name_rows, set_title
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import ball, images_text, label, places, subject_text
+from interpret_robust.results.names import format_ball, format_images, format_subject, label, list_places
 
 READS = "autoattack/1"
 
@@ -20,18 +20,20 @@ def draw(results: Sequence[Result]) -> Drawing:
             natural, accuracies = 100 * result["accuracy/natural"], 100 * result["accuracy/after"]
             draw_dot(axes, row - 0.12, result, natural, hollow=True)
             draw_dot(axes, row + 0.12, result, accuracies[-1])
-            steps = dict(zip(places(result, "attack"), accuracies.tolist(), strict=True))
+            steps = dict(zip(list_places(result, "attack"), accuracies.tolist(), strict=True))
             numbers[label(result)] = {"natural": natural.tolist(), "after": steps}
         name_rows(axes, results)
         axes.grid(visible=False, axis="y")
         axes.set_xlim(-2, 102)
         axes.set_xlabel(break_label("accuracy, % (hollow: natural images; filled: AutoAttack)"))
         set_title(figure, _title(results))
-    attacks = ", ".join(places(results[0], "attack"))
+    attacks = ", ".join(list_places(results[0], "attack"))
     caption = f"{_title(results)} ({attacks}). Bars are Wilson 95 % intervals over images."
     return Drawing(figure, caption, numbers)
 
 
 def _title(results: Sequence[Result]) -> str:
     first = results[0]
-    return f"{subject_text(first)}, {images_text(first.data)}, AutoAttack at {ball(first.config['settings'])}"
+    return (
+        f"{format_subject(first)}, {format_images(first.data)}, AutoAttack at {format_ball(first.config['settings'])}"
+    )

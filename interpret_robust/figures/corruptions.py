@@ -19,7 +19,7 @@ from interpret_robust.figures.style import (
     make_figure,
 )
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import images_text, label, places
+from interpret_robust.results.names import format_images, label, list_places
 
 READS = "corruptions/1"
 
@@ -39,7 +39,7 @@ DATASETS = (
 
 def draw(results: Sequence[Result]) -> Drawing:
     """Return a panel a corruption, in a row with its group: accuracy against severity, a curve a model."""
-    corruptions = places(results[0], "corruption")
+    corruptions = list_places(results[0], "corruption")
     groups = {name: [member for member in group if member in corruptions] for name, group in GROUPS.items()}
     groups = {name: members for name, members in groups.items() if members}
     names = [label(result) for result in results]
@@ -86,7 +86,7 @@ def draw_examples(results: Sequence[Result]) -> Drawing:
     """Return the first image, and what each corruption makes of it at the largest severity."""
     result = results[0]
     pictures = {"natural": result["examples/natural"]} | dict(
-        zip(places(result, "corruption"), result["examples/corrupted"], strict=True)
+        zip(list_places(result, "corruption"), result["examples/corrupted"], strict=True)
     )
     abreast = int(get_width() / PICTURE)
     rows = -(-len(pictures) // abreast)
@@ -111,13 +111,15 @@ def _title(corruption: str) -> str:
 def _subject(result: Result) -> str:
     data, settings = result.config["data"], result.config["settings"]
     return (
-        f"Accuracy on {images_text(data)} of {data['dataset']} under corruptions of irt's own "
+        f"Accuracy on {format_images(data)} of {data['dataset']} under corruptions of irt's own "
         f"making (seed {settings['seed']}), not those of CIFAR-10-C"
     )
 
 
 def _numbers(result: Result) -> dict[str, Any]:
-    axes = {axis: places(result, axis) for axis in ("corruption", "group")} | {"severity": result["severity"].tolist()}
+    axes = {axis: list_places(result, axis) for axis in ("corruption", "group")} | {
+        "severity": result["severity"].tolist()
+    }
     return axes | {name: result[name].tolist() for name in DATASETS}
 
 

@@ -20,8 +20,8 @@ from interpret_robust.core.spelling import list_spellings
 from interpret_robust.figures import saving, style
 from interpret_robust.results import hdf5
 from interpret_robust.results import names as labels
-from interpret_robust.results.attack_outcomes import most_read
-from interpret_robust.results.conditions import conditions
+from interpret_robust.results.attack_outcomes import choose_most_read
+from interpret_robust.results.conditions import list_conditions
 
 
 def draw(
@@ -40,7 +40,7 @@ def _read_together(figure: str, files: Sequence[Path]) -> list[hdf5.Result]:
     """Return files that can share a picture. Raises UserError for those that cannot."""
     results = [hdf5.read(path, figures.get(figure).READS) for path in files]
     for result in results[1:]:
-        difference = describe_differences(conditions(results[0]), conditions(result))
+        difference = describe_differences(list_conditions(results[0]), list_conditions(result))
         if difference:
             raise UserError(f"{files[0]} and {result.path} cannot share a picture: {difference}.")
     return results
@@ -55,7 +55,7 @@ def draw_all(
     pictures = []
     for group, stem in zip(groups, stems, strict=True):
         # Models that were trained, and so attacked, under different settings may share every part of a name.
-        suffix = f"-{hash_config(conditions(group[0]))[:6]}" if stems.count(stem) > 1 else ""
+        suffix = f"-{hash_config(list_conditions(group[0]))[:6]}" if stems.count(stem) > 1 else ""
         pictures += _draw(figure, group, folder, say, suffix, panel=panel, with_pdf=with_pdf)
     return pictures
 
@@ -63,8 +63,8 @@ def draw_all(
 def _groups(figure: str, files: Sequence[Path]) -> list[list[hdf5.Result]]:
     """Return sets of files, each of the same images under the same settings."""
     groups: dict[str, list[hdf5.Result]] = {}
-    for result in most_read([hdf5.read(path, figures.get(figure).READS) for path in files]):
-        groups.setdefault(json.dumps(conditions(result)), []).append(result)
+    for result in choose_most_read([hdf5.read(path, figures.get(figure).READS) for path in files]):
+        groups.setdefault(json.dumps(list_conditions(result)), []).append(result)
     return list(groups.values())
 
 
@@ -200,9 +200,9 @@ def compose(figure: str, results: Sequence[hdf5.Result], panel: str | None = Non
     plot, *_ = figures.list_plots(figure, panel or None).values()
     results = labels.tell_apart(results)
     drawing: style.Drawing = plot(results)
-    source = labels.maps_of(results[0])
+    source = labels.find_maps(results[0])
     sentence = "" if source == labels.GRADIENT else f"Maps are {source}, in the place of gradients."
     if any(result.doubts for result in results):
         style.mark_doubtful(drawing.figure)
-    parts = [drawing.caption, sentence, labels.remarks(results), labels.doubts(results)]
+    parts = [drawing.caption, sentence, labels.describe_remarks(results), labels.describe_doubts(results)]
     return replace(drawing, caption=" ".join(filter(None, parts)))

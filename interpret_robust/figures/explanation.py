@@ -16,7 +16,7 @@ from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.parsing import format_percent
 from interpret_robust.figures.overlays import strip_axes
 from interpret_robust.figures.style import RC, WIDTH, Drawing, make_figure
-from interpret_robust.results.names import LONG_NAMES, OF_PREDICTED_CLASS, ball
+from interpret_robust.results.names import LONG_NAMES, OF_PREDICTED_CLASS, format_ball
 
 LIKELIEST = 3
 """Classes whose probabilities are drawn, beside the one that is attacked."""
@@ -115,7 +115,7 @@ class Explanation:
     @property
     def attack_text(self) -> str:
         """Return the attack in a few words, such as `PGD-10, eps 8/255`."""
-        return f"PGD-{self.attack['steps']}, {ball(self.attack)}"
+        return f"PGD-{self.attack['steps']}, {format_ball(self.attack)}"
 
 
 def draw(explanation: Explanation) -> Drawing:

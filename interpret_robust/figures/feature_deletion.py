@@ -21,7 +21,7 @@ from interpret_robust.figures.style import (
     make_figure,
 )
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import ball, images_text, label, places
+from interpret_robust.results.names import format_ball, format_images, label, list_places
 
 READS = "feature-deletion/1"
 
@@ -49,7 +49,7 @@ def draw(results: Sequence[Result]) -> Drawing:
     upper_height = LEGEND_HEIGHT + 2 * PANEL_HEIGHT * bands
     if get_width() < NARROW:
         upper_height += 0.5  # for a legend of more lines
-    of_contrasts = max(0.2, 0.07 * len(results)) * len(places(results[0], "contrast"))
+    of_contrasts = max(0.2, 0.07 * len(results)) * len(list_places(results[0], "contrast"))
     lower_height = 1.1 + of_contrasts if get_width() >= NARROW else 2 * (0.7 + of_contrasts) + 0.3
     figure = make_figure(upper_height + lower_height)
     with mpl.rc_context(RC):
@@ -65,7 +65,7 @@ def _draw_curves(figure: SubFigure, results: Sequence[Result], bands: int, colum
     grid = figure.subplots(2 * bands, columns, squeeze=False, sharex=True, sharey=True)
     for number, result in enumerate(results):
         band, column = divmod(number, columns)
-        for row, condition in enumerate(places(result, "condition")):
+        for row, condition in enumerate(list_places(result, "condition")):
             axes = grid[2 * band + row, column]
             _draw_orders(axes, result, row)
             if row == 0:
@@ -87,7 +87,7 @@ def _draw_curves(figure: SubFigure, results: Sequence[Result], bands: int, colum
 def _draw_orders(axes: Axes, result: Result, condition: int) -> None:
     accuracy, low, high = (100 * result[f"curve/{name}"][condition] for name in ("accuracy", "low", "high"))
     share = result["removed"]
-    for number, name in enumerate(places(result, "order")):
+    for number, name in enumerate(list_places(result, "order")):
         style: dict[str, Any] = ORDER_STYLES[name]
         axes.plot(share, accuracy[number], markersize=2, linewidth=0.9, markevery=2, label=name, **style)
         axes.fill_between(share, low[number], high[number], color=style["color"], alpha=0.15, lw=0)
@@ -97,10 +97,10 @@ def _draw_orders(axes: Axes, result: Result, condition: int) -> None:
 
 def _draw_costs(figure: SubFigure, results: Sequence[Result]) -> None:
     """Draw areas between curves: a group of rows a contrast, a row a model."""
-    contrasts = places(results[0], "contrast")
+    contrasts = list_places(results[0], "contrast")
     panels = {
         title: [result["area/between"][condition] for result in results]
-        for condition, title in enumerate(places(results[0], "condition"))
+        for condition, title in enumerate(list_places(results[0], "condition"))
     }
     draw_differences(figure, results, contrasts, panels, "area between, %")
 
@@ -108,7 +108,7 @@ def _draw_costs(figure: SubFigure, results: Sequence[Result]) -> None:
 def _numbers(result: Result) -> dict[str, Any]:
     names = ("curve/accuracy", "area/under", "area/between")
     axes = ("condition", "order", "contrast")
-    return {axis: places(result, axis) for axis in axes} | {
+    return {axis: list_places(result, axis) for axis in axes} | {
         "removed": result["removed"].tolist(),
         **{name: result[name].tolist() for name in names},
     }
@@ -119,9 +119,9 @@ def _caption(results: Sequence[Result]) -> str:
     data, settings = config["data"], config["settings"]
     fill = "the mean local feature of training images" if settings["fill"] == "mean" else "zero"
     return (
-        f"Accuracy on {images_text(data)} of {data['dataset']} when so many of the "
+        f"Accuracy on {format_images(data)} of {data['dataset']} when so many of the "
         f"{int(results[0]['removed'][-1])} local features become {fill}, of clean and of adversarial images "
-        f"(PGD-{settings['steps']}, {ball(settings)}, seed {settings['seed']}). Attended: by attention on "
+        f"(PGD-{settings['steps']}, {format_ball(settings)}, seed {settings['seed']}). Attended: by attention on "
         "the clean image, largest first (Grad-CAM where the model's name says so); robust: smallest L2 distance of "
         "clean and adversarial local feature first; prior: by the mean attention of training images. Bands are Wilson "
         f"95 % intervals; gray dashes: {find_chance(results[0])[1]}. "

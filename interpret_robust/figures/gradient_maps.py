@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from interpret_robust.figures.overlays import show, strip_axes
 from interpret_robust.figures.style import RC, Drawing, get_width, make_figure
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import VIEWS, images_text, label
+from interpret_robust.results.names import VIEWS, format_images, label
 
 READS = "gradient-maps/2"
 
@@ -124,6 +124,6 @@ def _caption(results: Sequence[Result]) -> str:
         f"{sentence.format(TARGET[settings['target']])} Zero is mid-gray. Each map has a scale of its "
         "own: clip ends at 3 standard deviations of the map's entries on both sides of zero, raw at their largest "
         f"magnitude, which the number in its corner gives in standard deviations (sd). Images by the rule {rule} "
-        f"among {images_text(data)} of {data['dataset']}, seed {settings['seed']}; a class in "
+        f"among {format_images(data)} of {data['dataset']}, seed {settings['seed']}; a class in "
         f"a map's corner is the prediction where it is wrong. {zero} maps of all models are zero everywhere."
     )

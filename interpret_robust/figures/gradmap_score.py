@@ -23,7 +23,7 @@ from interpret_robust.figures.style import (
     measure_legend,
 )
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import label, short_name, variant
+from interpret_robust.results.names import label, name_variant, shorten_name
 
 READS = "gradmap-score/1"
 
@@ -99,7 +99,7 @@ def _evaluator_group(name: str, first: Result) -> Group:
         accuracies: AnyArray = result["score/accuracy"][names.index(name), 0, place, :, 0]
         return accuracies
 
-    return short_name(first, name), scores
+    return shorten_name(first, name), scores
 
 
 def _control_group(name: str) -> Group:
@@ -121,7 +121,7 @@ def _anchors(results: Sequence[Result]) -> dict[str, float]:
 
 
 def _look(result: Result) -> tuple[str, str]:
-    return choose_color(variant(result)), choose_marker(result)
+    return choose_color(name_variant(result)), choose_marker(result)
 
 
 def _legend(results: Sequence[Result]) -> list[Line2D]:
@@ -145,9 +145,9 @@ def _numbers(result: Result) -> dict[str, Any]:
 def _caption(results: Sequence[Result]) -> str:
     data = results[0].config["data"]
     anchors = ", ".join(
-        f"{short_name(results[0], name)} {100 * accuracy:.0f} %" for name, accuracy in _anchors(results).items()
+        f"{shorten_name(results[0], name)} {100 * accuracy:.0f} %" for name, accuracy in _anchors(results).items()
     )
-    readers = ", ".join(dict.fromkeys(short_name(result, result["evaluator"].tolist()[0]) for result in results))
+    readers = ", ".join(dict.fromkeys(shorten_name(result, result["evaluator"].tolist()[0]) for result in results))
     return (
         f"Share of {data['images']} {data['split']} gradient maps of {data['dataset']} that a frozen classifier reads "
         "as the true class. Filled: minus the gradient of the true class's cross-entropy; hollow: the gradient itself; "

@@ -20,7 +20,7 @@ from interpret_robust.figures.style import (
     name_rows,
 )
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import images_text
+from interpret_robust.results.names import format_images
 
 READS = "localization/2"
 
@@ -104,7 +104,7 @@ def _draw_patterns(figure: SubFigure, results: Sequence[Result]) -> None:
 def _caption(results: Sequence[Result], *, patterns: bool) -> str:
     data = results[0].config["data"]
     caption = (
-        f"How maps lie on the object on {images_text(data)} of {data['dataset']}: the share of "
+        f"How maps lie on the object on {format_images(data)} of {data['dataset']}: the share of "
         "the weights of positions (attention, or Grad-CAM of the predicted class) and of the energy of the gradient of "
         "the true label's cross-entropy, and the share of images whose map is largest on the object. Lines: the "
         "share of positions or pixels on the object, and what a map that falls off from the center has. Bars are "

@@ -16,7 +16,7 @@ from interpret_robust.figures.style import (
     name_sides,
 )
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import images_text, radius
+from interpret_robust.results.names import format_images, format_radius
 
 READS = ("map-quality/2", "map-quality/1")
 
@@ -47,9 +47,9 @@ def _caption(results: Sequence[Result]) -> str:
     config = results[0].config
     settings, data, (left, right) = config["settings"], config["data"], name_sides()
     return (
-        f"Quality of maps ({settings['source']}) on {images_text(data)} of {data['dataset']}, by "
+        f"Quality of maps ({settings['source']}) on {format_images(data)} of {data['dataset']}, by "
         f"captum. {left}: the largest of {settings['samples']} changes of a map as the image moves within "
-        f"{radius(settings['radius'])}, over the map's norm: a lower bound. {right}: normalized infidelity as squares "
-        "of a quarter of the image's side get its mean color, over the mean square of the loss's change. Bars are "
-        f"bootstrap 95 % intervals over images, seed {settings['seed']}."
+        f"{format_radius(settings['radius'])}, over the map's norm: a lower bound. {right}: normalized infidelity as "
+        "squares of a quarter of the image's side get its mean color, over the mean square of the loss's change. Bars "
+        f"are bootstrap 95 % intervals over images, seed {settings['seed']}."
     )

@@ -27,13 +27,13 @@ from interpret_robust.figures.style import (
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import (
     NORMS,
-    ball,
-    growing_radii,
-    images_text,
+    find_norm,
+    format_ball,
+    format_images,
+    format_radii,
+    format_subject,
     label,
-    norm,
-    subject_text,
-    variant,
+    name_variant,
 )
 
 READS = "masking/1"
@@ -73,11 +73,11 @@ def draw(results: Sequence[Result]) -> Drawing:
             _draw_row(right, row, result)
         name_rows(right, results)
         right.grid(visible=False, axis="y")
-        right.set(xlim=(-3, 103), xlabel=f"accuracy at {growing_radii(results[0])[0]}, %")
+        right.set(xlim=(-3, 103), xlabel=f"accuracy at {format_radii(results[0])[0]}, %")
         handles = [Line2D([], [], color="0.3", linestyle="none", label=name, **mark) for name, mark in MARKS.values()]
         figure.legend(handles=handles, loc="outside lower right", ncols=entries, handletextpad=0, columnspacing=1)
         set_title(figure, _title(results))
-    numbers = {label(result): _accuracies(result) | {"radii": growing_radii(result)} for result in results}
+    numbers = {label(result): _accuracies(result) | {"radii": format_radii(result)} for result in results}
     return Drawing(figure, _caption(results), numbers)
 
 
@@ -87,9 +87,9 @@ def _draw_radii(axes: Axes, results: Sequence[Result]) -> None:
         accuracies = _accuracies(result)
         value, low, high = 100 * np.array([accuracies["natural"], *accuracies["pgd"]]).T
         axes.plot(value, marker=choose_marker(result), markersize=3, linewidth=1.1, **choose_stroke(result))
-        axes.fill_between(range(len(value)), low, high, color=choose_color(variant(result)), alpha=0.15, lw=0)
-    prefix = NORMS[norm(results[0].config["settings"])]
-    ticks = ["0", *(text.removeprefix(prefix) for text in growing_radii(results[0]))]
+        axes.fill_between(range(len(value)), low, high, color=choose_color(name_variant(result)), alpha=0.15, lw=0)
+    prefix = NORMS[find_norm(results[0].config["settings"])]
+    ticks = ["0", *(text.removeprefix(prefix) for text in format_radii(results[0]))]
     axes.set_xticks(range(len(ticks)), ticks)
     axes.set(ylim=(-3, 103), xlabel=f"{prefix}radius of PGD-20", ylabel="accuracy, %")
 
@@ -98,7 +98,7 @@ def _draw_row(axes: Axes, row: int, result: Result) -> None:
     accuracies = _accuracies(result) | {"pgd": _accuracies(result)["pgd"][0]}
     for offset, (name, (_, mark)) in zip(OFFSETS, MARKS.items(), strict=True):
         interval = [100 * number for number in accuracies[name]]
-        draw_interval(axes, row + offset, interval, color=choose_color(variant(result)), **STYLE, **mark)
+        draw_interval(axes, row + offset, interval, color=choose_color(name_variant(result)), **STYLE, **mark)
 
 
 def _accuracies(result: Result) -> dict[str, Any]:
@@ -107,15 +107,15 @@ def _accuracies(result: Result) -> dict[str, Any]:
 
 
 def _title(results: Sequence[Result]) -> str:
-    return f"{subject_text(results[0])}, {images_text(results[0].data)}"
+    return f"{format_subject(results[0])}, {format_images(results[0].data)}"
 
 
 def _caption(results: Sequence[Result]) -> str:
     settings, (left, right) = results[0].config["settings"], name_sides()
     return (
-        f"Accuracy on {images_text(results[0].data)} of {results[0].data['dataset']}. {left}: under PGD-20 on the "
+        f"Accuracy on {format_images(results[0].data)} of {results[0].data['dataset']}. {left}: under PGD-20 on the "
         "cross-entropy, against its radius; an image that is broken in one ball counts as broken in every larger one. "
-        f"{right}, at {ball(settings)}: natural images, the worst of several draws of uniform noise, random "
+        f"{right}, at {format_ball(settings)}: natural images, the worst of several draws of uniform noise, random "
         f"search of {settings['queries']} queries, one step of length eps, and PGD-20. Where gradients show the way, "
         "PGD lies furthest left. Bands and bars are Wilson 95 % intervals over images."
     )

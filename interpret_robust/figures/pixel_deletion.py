@@ -19,7 +19,7 @@ from interpret_robust.figures.style import (
     make_figure,
 )
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import images_text, label, places
+from interpret_robust.results.names import format_images, label, list_places
 
 READS = "pixel-deletion/1"
 
@@ -41,7 +41,7 @@ DATASETS = ("curve/accuracy", "area/accuracy", "advantage/accuracy")
 def draw(results: Sequence[Result]) -> Drawing:
     """Return the curves, a row a model and a column a rule. Below, how much better maps are than their controls."""
     upper_height = LEGEND_HEIGHT + PANEL_HEIGHT * len(results)
-    of_rules = max(0.25, 0.08 * len(results)) * len(places(results[0], "rule"))
+    of_rules = max(0.25, 0.08 * len(results)) * len(list_places(results[0], "rule"))
     lower_height = 1.0 + of_rules if get_width() >= NARROW else 2 * (0.7 + of_rules) + 0.3
     figure = make_figure(upper_height + lower_height)
     with mpl.rc_context(RC):
@@ -54,11 +54,11 @@ def draw(results: Sequence[Result]) -> Drawing:
 
 
 def _draw_curves(figure: SubFigure, results: Sequence[Result]) -> None:
-    rules = places(results[0], "rule")
+    rules = list_places(results[0], "rule")
     grid = figure.subplots(len(results), len(rules), squeeze=False, sharex=True, sharey=True)
     for result, panels in zip(results, grid, strict=True):
         for rule, axes in enumerate(panels):
-            for order, name in enumerate(places(result, "order")):
+            for order, name in enumerate(list_places(result, "order")):
                 accuracy, low, high = (
                     100 * result[f"curve/{kind}"][order, rule] for kind in ("accuracy", "low", "high")
                 )
@@ -79,7 +79,7 @@ def _draw_curves(figure: SubFigure, results: Sequence[Result]) -> None:
 
 def _draw_advantages(figure: SubFigure, results: Sequence[Result]) -> None:
     """Draw differences of areas: a panel a control, a group of rows a rule, a row a model."""
-    rules, contrasts = places(results[0], "rule"), places(results[0], "contrast")
+    rules, contrasts = list_places(results[0], "rule"), list_places(results[0], "contrast")
     panels = {
         contrasts[contrast]: [result["advantage/accuracy"][:, contrast] for result in results] for contrast in CONTRASTS
     }
@@ -88,7 +88,7 @@ def _draw_advantages(figure: SubFigure, results: Sequence[Result]) -> None:
 
 def _numbers(result: Result) -> dict[str, Any]:
     axes = ("order", "rule", "contrast")
-    return {axis: places(result, axis) for axis in axes} | {
+    return {axis: list_places(result, axis) for axis in axes} | {
         "percent": result["percent"].tolist(),
         **{name: result[name].tolist() for name in DATASETS},
     }
@@ -99,7 +99,7 @@ def _caption(results: Sequence[Result]) -> str:
     data, settings = config["data"], config["settings"]
     fill = "the mean color of training images" if settings["fill"] == "mean" else "the blurred image"
     return (
-        f"Accuracy on {images_text(data)} of {data['dataset']} as pixels are replaced in the order "
+        f"Accuracy on {format_images(data)} of {data['dataset']} as pixels are replaced in the order "
         f"of the magnitude of maps ({settings['source']}), of edges (Sobel), and at random (seed {settings['seed']}). "
         f"Deletion: the largest magnitude first becomes {fill}. Insertion: it is the first to come back. ROAD: pixels "
         "are imputed from their neighbors, the largest or the smallest magnitude first. Bands are Wilson 95 % "

@@ -17,7 +17,7 @@ from interpret_robust.figures.style import (
     make_figure,
 )
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import images_text, label, places, variant
+from interpret_robust.results.names import format_images, label, list_places, name_variant
 
 READS = "randomization/2"
 
@@ -41,7 +41,7 @@ TITLES = {
 def draw(results: Sequence[Result]) -> Drawing:
     """Return a panel a score that the data allow: each model's means by stage, and the range of random networks."""
     finite = np.isfinite(results[0]["cascade/mean"][:, 0, 0])
-    scores = {score: number for number, score in enumerate(places(results[0], "score")) if finite[number]}
+    scores = {score: number for number, score in enumerate(list_places(results[0], "score")) if finite[number]}
     columns = int(get_width() / PANEL)
     bands = -(-(len(scores) + 1) // columns)
     figure = make_figure(PANEL_HEIGHT * bands)
@@ -74,7 +74,7 @@ def _draw_panel(axes: Axes, results: Sequence[Result], score: int) -> None:
 
 def _draw_model(axes: Axes, result: Result, score: int, places: Sequence[str], aside: float) -> None:
     stages = _cascade(result)
-    shade, shape = choose_color(variant(result)), choose_marker(result)
+    shade, shape = choose_color(name_variant(result)), choose_marker(result)
     value, low, high = result["cascade/mean"][score, : len(stages)].T
     x = [places.index(name) for name in stages]
     axes.plot(x, value, marker=shape, markersize=2.5, linewidth=0.9, label=label(result), **choose_stroke(result))
@@ -93,12 +93,14 @@ def _draw_model(axes: Axes, result: Result, score: int, places: Sequence[str], a
 
 def _cascade(result: Result) -> list[str]:
     """Return the trained network and its stages, without the independent random networks."""
-    return [name for name in places(result, "stage") if not name.startswith("random ")]
+    return [name for name in list_places(result, "stage") if not name.startswith("random ")]
 
 
 def _numbers(result: Result) -> dict[str, Any]:
     names = ("cascade/mean", "random/mean", "random/uninformed", "gate/needed", "gate/passed", "gate/from_stage")
-    return {axis: places(result, axis) for axis in ("score", "stage")} | {name: result[name].tolist() for name in names}
+    return {axis: list_places(result, axis) for axis in ("score", "stage")} | {
+        name: result[name].tolist() for name in names
+    }
 
 
 def _caption(results: Sequence[Result]) -> str:
@@ -106,7 +108,7 @@ def _caption(results: Sequence[Result]) -> str:
     data, seed = config["data"], config["settings"]["seed"]
     readers = sorted({result.config["evaluators"]["names"][0] for result in results})
     return (
-        f"Scores of maps on {images_text(data)} of {data['dataset']}, as weights are drawn again "
+        f"Scores of maps on {format_images(data)} of {data['dataset']}, as weights are drawn again "
         f"from the classifier down (seed {seed}); a stage is named by the part that went last. g is the gradient of "
         "the cross-entropy with respect to pixels, |g| its L2 norm over colors; weights are attention (Grad-CAM where "
         "the model's name says so). Likeness to the trained network's map is 1 at first by construction. Gradient-map "

@@ -21,10 +21,10 @@ from interpret_robust.figures.style import (
     name_rows,
     set_title,
 )
-from interpret_robust.results.attack_outcomes import headline, readings
+from interpret_robust.results.attack_outcomes import find_headline, list_readings
 from interpret_robust.results.attack_tables import AttackTable, attack_tables
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import ball, images_text, label, subject_text, variant
+from interpret_robust.results.names import format_ball, format_images, format_subject, label, name_variant
 
 READS = "robustness/2"
 
@@ -50,7 +50,7 @@ def draw(results: Sequence[Result]) -> Drawing:
     """Return a row a model, a mark a condition: see MARKS."""
     tables = {result.path: table for table in attack_tables(results) for result in table.files}
     accuracies = [_accuracies(result, tables[result.path]) for result in results]
-    reading = headline(results[0])
+    reading = find_headline(results[0])
     texts = {
         "natural": "natural images",
         "white-box": f"{reading}, white-box",
@@ -81,8 +81,8 @@ def draw(results: Sequence[Result]) -> Drawing:
 
 def _accuracies(result: Result, table: AttackTable) -> dict[str, Interval]:
     intervals = {"natural": Interval(*result["accuracy/natural"][0])}
-    if name := headline(result):
-        intervals["white-box"] = Interval(*result["accuracy/adversarial"][readings(result).index(name), 0])
+    if name := find_headline(result):
+        intervals["white-box"] = Interval(*result["accuracy/adversarial"][list_readings(result).index(name), 0])
         if transfers := table.transfers(result, name):
             intervals["black-box"] = transfers
         intervals["worst case"] = Interval(*result["accuracy/worst"][0])
@@ -102,7 +102,7 @@ def _style(name: str, shape: str, shade: str) -> dict[str, Any]:
 
 
 def _draw_mark(axes: Axes, row: int, result: Result, name: str, interval: Interval) -> None:
-    style = _style(name, choose_marker(result), choose_color(variant(result)))
+    style = _style(name, choose_marker(result), choose_color(name_variant(result)))
     draw_interval(axes, row + MARKS[name].offset, [100 * number for number in interval], elinewidth=1, **style)
 
 
@@ -114,4 +114,4 @@ def _caption(results: Sequence[Result], marks: Sequence[str]) -> str:
 
 def _title(results: Sequence[Result]) -> str:
     first = results[0]
-    return f"{subject_text(first)}, {images_text(first.data)}, attacks at {ball(first.config['settings'])}"
+    return f"{format_subject(first)}, {format_images(first.data)}, attacks at {format_ball(first.config['settings'])}"

@@ -17,7 +17,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter
 
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import label, variant
+from interpret_robust.results.names import label, name_variant
 
 WIDTH = 6.75
 """Inches: the text width of a conference paper."""
@@ -220,7 +220,7 @@ def draw_differences(
                 value,
                 np.arange(len(groups)) + (number - (len(results) - 1) / 2) * 0.7 / len(results),
                 xerr=[value - low, high - value],
-                color=choose_color(variant(result)),
+                color=choose_color(name_variant(result)),
                 marker=choose_marker(result),
                 markersize=3,
                 linestyle="none",
@@ -239,7 +239,7 @@ def draw_differences(
 
 def choose_stroke(result: Result) -> dict[str, Any]:
     """Return how a model's line is drawn: in the color of its variant, with the dash of its seed."""
-    return {"color": choose_color(variant(result)), "linestyle": DASHES[(result.job["seed"] or 0) % len(DASHES)]}
+    return {"color": choose_color(name_variant(result)), "linestyle": DASHES[(result.job["seed"] or 0) % len(DASHES)]}
 
 
 def choose_marker(result: Result) -> str:
@@ -271,7 +271,7 @@ def collect_numbers(results: Sequence[Result], datasets: Sequence[str]) -> dict[
 
 def draw_dot(axes: Axes, row: float, result: Result, interval: AnyArray, *, hollow: bool = False) -> None:
     """Draw a statistic (value, low, high) of a model in its row, in its color and with the mark of its seed."""
-    shade = choose_color(variant(result))
+    shade = choose_color(name_variant(result))
     face = "white" if hollow else shade
     look = {"marker": choose_marker(result), "markerfacecolor": face, "markersize": 4.5, "linestyle": "none"}
     draw_interval(axes, row, interval, color=shade, elinewidth=1, **look)

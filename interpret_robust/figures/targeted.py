@@ -6,7 +6,7 @@ import matplotlib as mpl
 
 from interpret_robust.figures.style import RC, Drawing, break_label, draw_dot, make_figure, name_rows, set_title
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import attack, images_text, label, subject_text
+from interpret_robust.results.names import attack, format_images, format_subject, label
 
 READS = "targeted/1"
 
@@ -36,4 +36,4 @@ def draw(results: Sequence[Result]) -> Drawing:
 def _title(result: Result) -> str:
     targets = result.config["settings"]["targets"]
     aim = f"class {targets}" if targets.isdecimal() else targets
-    return f"{subject_text(result)}, {images_text(result.data)}, target: {aim}"
+    return f"{format_subject(result)}, {format_images(result.data)}, target: {aim}"

@@ -11,14 +11,20 @@ from interpret_robust.core.parsing import format_count
 from interpret_robust.core.statistics import holm, mcnemar
 from interpret_robust.models.variants import is_adversarial, is_external
 from interpret_robust.results import names as labels
-from interpret_robust.results.attack_outcomes import gradients_asked, headline, readings, right, right_in_worst_case
-from interpret_robust.results.attack_tables import AttackTable, Cell, attack_of, attack_tables, targets_of
+from interpret_robust.results.attack_outcomes import (
+    count_gradients,
+    find_headline,
+    find_right,
+    find_right_in_worst_case,
+    list_readings,
+)
+from interpret_robust.results.attack_tables import AttackTable, Cell, attack_of, attack_tables, list_target_models
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import label
 from interpret_robust.results.tables import Table
 
 
-def comparison_tables(results: Sequence[Result]) -> list[Table]:
+def make_comparisons(results: Sequence[Result]) -> list[Table]:
     """Return each table as people read it, then who reads whom where others than copies read, then variants two by
     two.
     """
@@ -82,13 +88,13 @@ def _note(table: AttackTable) -> str:
     first = table.files[0]
     settings, data = first.config["settings"], first.config["data"]
     if not table.readings:
-        return "; ".join([_spread(table), labels.images_text(data)])
+        return "; ".join([_spread(table), labels.format_images(data)])
     mean_gradients = np.mean([result["per_image/gradients"].mean() for result in table.files])
     starts = "" if settings["restarts"] == 1 else f", {settings['restarts']} restarts"
     parts = [
         _spread(table),
-        f"{labels.images_text(data)}, {labels.ball(settings)}, "
-        f"step {labels.length(settings['step_size'], labels.norm(settings))}{starts}",
+        f"{labels.format_images(data)}, {labels.format_ball(settings)}, "
+        f"step {labels.format_length(settings['step_size'], labels.find_norm(settings))}{starts}",
         _effort(table, float(mean_gradients)),
     ]
     if any(row.setting == "black-box" for row in table.cells):
@@ -97,11 +103,11 @@ def _note(table: AttackTable) -> str:
         parts.append(
             "no black-box rows, which need a checkpoint of another seed beside each (`irt train --copies` trains it)"
         )
-    elif all(len(targets_of(result)) == 1 for result in table.files):
+    elif all(len(list_target_models(result)) == 1 for result in table.files):
         parts.append("no black-box accuracy: `--evaluator FILE` has another model classify the adversarial images")
     has_four_classes = any(int(result["per_image/label"].max()) > 2 for result in table.files)  # as APGD-T needs
     has_apgd = any(name.startswith("APGD") for name in table.readings)
-    if labels.norm(settings) != "l1" and has_four_classes and not has_apgd:
+    if labels.find_norm(settings) != "l1" and has_four_classes and not has_apgd:
         parts.append("the worst case is without APGD, which is stronger (`irt evaluate --apgd 100`)")
     if any(name.startswith("APGD-T") for name in table.readings):
         parts.append("APGD-T attacks images that are right under all attacks before, and keeps what broke the others")
@@ -114,7 +120,7 @@ def _effort(table: AttackTable, mean_gradients: float) -> str:
     """Return how many gradients an image took on average, and how many its attacks ask for where all ask alike."""
     if any(name.startswith("APGD") for name in table.readings):
         return f"{mean_gradients:.0f} gradients for each image and attacked model, on average"
-    total = max(map(gradients_asked, table.files))
+    total = max(map(count_gradients, table.files))
     if round(mean_gradients) == total:
         return f"{format_count(total, 'gradient')} for each image and attacked model"
     return (
@@ -178,13 +184,13 @@ def _rivals(table: AttackTable) -> Table:
     """Return exact McNemar tests between adversarially trained variants of one seed, corrected by Holm for their
     number.
     """
-    models = {result.model_id: result for result in sorted(table.files, key=lambda result: len(readings(result)))}
+    models = {result.model_id: result for result in sorted(table.files, key=lambda result: len(list_readings(result)))}
     adversarial = [result for result in models.values() if is_adversarial(result.job)]
     outcomes = {result.model_id: _outcomes(result) for result in adversarial}
     pairs = [
         (first, second)
         for first, second in combinations(sorted(adversarial, key=lambda entry: labels.order(entry)[::-1]), 2)
-        if first.job["seed"] == second.job["seed"] and readings(first) == readings(second)
+        if first.job["seed"] == second.job["seed"] and list_readings(first) == list_readings(second)
     ]
     tests = [
         (pair, condition, mcnemar(outcomes[pair[0].model_id][condition], outcome))
@@ -202,20 +208,20 @@ def _rivals(table: AttackTable) -> Table:
 
 def _outcomes(result: Result) -> Mapping[str, Any]:
     """Return which images (N,) a model has right, by condition."""
-    reading = headline(result)
-    outcomes = {"natural": right(result, None)}
+    reading = find_headline(result)
+    outcomes = {"natural": find_right(result, None)}
     if reading:
-        outcomes[reading] = right(result, reading)
-    if len(readings(result)) > 1:
-        outcomes["worst case"] = right_in_worst_case(result)
+        outcomes[reading] = find_right(result, reading)
+    if len(list_readings(result)) > 1:
+        outcomes["worst case"] = find_right_in_worst_case(result)
     return outcomes
 
 
 def _short_names(table: AttackTable) -> dict[str, str]:
     """Return what the matrix calls each model by its id, all that classified among them."""
-    texts = labels.distinctions(table.files)
+    texts = labels.list_distinctions(table.files)
     return {
-        model.id: labels.short_name(result, labels.name_of(model, texts))
+        model.id: labels.shorten_name(result, labels.name_of(model, texts))
         for result in table.files
         for model in (result.model, *result.evaluators)
     }

@@ -14,7 +14,7 @@ import numpy as np
 
 from interpret_robust.core.statistics import Interval
 from interpret_robust.results import names as labels
-from interpret_robust.results.attack_outcomes import ball, headline, readings
+from interpret_robust.results.attack_outcomes import find_headline, list_readings, read_ball
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.paper_numbers import ReportedNumber, read_reported
 
@@ -78,19 +78,19 @@ class AttackTable:
         """Return the seed of each attacked model by its id, by variant, in the paper's order."""
         seeds: dict[str, dict[str, int]] = {}
         for result in sorted(self.files, key=labels.order):
-            seeds.setdefault(labels.variant(result), {})[result.model_id] = result.job["seed"]
+            seeds.setdefault(labels.name_variant(result), {})[result.model_id] = result.job["seed"]
         return seeds
 
     @cached_property
     def readings(self) -> list[str]:
         """Return those of all files, PGD first and APGD last, by their steps."""
-        names = {name for result in self.files for name in readings(result)}
+        names = {name for result in self.files for name in list_readings(result)}
         return sorted(names, key=lambda name: (not name.startswith("PGD"), name.startswith("APGD"), *attack_of(name)))
 
     @property
     def headline(self) -> str | None:
         """Return the reading that one row is shown of: that of the file with the most of them."""
-        return headline(max(self.files, key=lambda result: len(readings(result))))
+        return find_headline(max(self.files, key=lambda result: len(list_readings(result))))
 
     @cached_property
     def accuracies(self) -> Accuracies:
@@ -98,9 +98,9 @@ class AttackTable:
         accuracies: Accuracies = {}
         for result in self.files:
             natural, adversarial, worst = (result[f"accuracy/{name}"] for name in ("natural", "adversarial", "worst"))
-            source, names = result.model_id, readings(result)
+            source, names = result.model_id, list_readings(result)
             accuracies[source, source, NATURAL] = Interval(*natural[0])
-            for index, target in enumerate(targets_of(result)):
+            for index, target in enumerate(list_target_models(result)):
                 setting = "black-box" if index else "white-box"
                 for name, values in zip(names, adversarial[:, index], strict=True):
                     accuracies[source, target, Row(setting, *attack_of(name))] = Interval(*values)
@@ -143,9 +143,9 @@ class AttackTable:
     @cached_property
     def paper(self) -> dict[Row, dict[str, ReportedNumber]]:
         """Return the paper's cells that stand beside these, by row and variant; its attacks are in l-infinity alone."""
-        sources = paper_sources(self.files[0].job["dataset"], self.files[0].job["architecture"])
+        sources = list_paper_sources(self.files[0].job["dataset"], self.files[0].job["architecture"])
         cells: dict[Row, dict[str, ReportedNumber]] = {row: {} for row in self.cells}
-        is_linf = labels.norm(self.files[0].config["settings"]) == "linf"
+        is_linf = labels.find_norm(self.files[0].config["settings"]) == "linf"
         for row, by_variant in self.cells.items():
             if not is_linf and row.setting != "natural":
                 continue
@@ -170,12 +170,12 @@ def attack_tables(results: Sequence[Result]) -> list[AttackTable]:
     groups: dict[str, list[Result]] = {}
     for result in labels.tell_apart(results):
         train_job = {key: value for key, value in result.job.items() if key not in ("variant", "seed", *FROM_ELSEWHERE)}
-        key = json.dumps([train_job, ball(result), result.config["data"]], sort_keys=True)
+        key = json.dumps([train_job, read_ball(result), result.config["data"]], sort_keys=True)
         groups.setdefault(key, []).append(result)
     return [AttackTable(group) for group in groups.values()]
 
 
-def paper_sources(dataset: str, architecture: str) -> tuple[str, ...]:
+def list_paper_sources(dataset: str, architecture: str) -> tuple[str, ...]:
     """Return the paper's tables and sections that stand beside models of a dataset; none where there is nothing alike.
 
     Table 2 and, for networks three times as wide, Table 3 are of CIFAR-10; they stand beside cluttered digits too.
@@ -188,7 +188,7 @@ def paper_sources(dataset: str, architecture: str) -> tuple[str, ...]:
     return ("table3",) if architecture.endswith("wide3") else ("table2", "section4.3", "section4.4")
 
 
-def numbers(results: Sequence[Result]) -> list[dict[str, str]]:
+def list_numbers(results: Sequence[Result]) -> list[dict[str, str]]:
     """Return each cell as a row of numbers, named as in `paper_numbers.csv`; empty where there is none."""
     return [
         {
@@ -214,7 +214,7 @@ def _number(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def targets_of(result: Result) -> list[str]:
+def list_target_models(result: Result) -> list[str]:
     """Return the ids of all that classified, the attacked model first."""
     return [result.model_id, *result.evaluator_ids]
 

@@ -6,9 +6,9 @@ from typing import NamedTuple
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.statistics import Interval, bootstrap_mean, mcnemar, rate
 from interpret_robust.results import hdf5
-from interpret_robust.results.attack_outcomes import Outcomes, right_in_worst_case
+from interpret_robust.results.attack_outcomes import Outcomes, find_right_in_worst_case
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import norm
+from interpret_robust.results.names import find_norm
 
 READS = "robustness/2"
 
@@ -46,24 +46,24 @@ class Comparison(NamedTuple):
         }
 
 
-def right_under_autoattack(autoattack: Result) -> Outcomes:
+def find_right_under_autoattack(autoattack: Result) -> Outcomes:
     """Return which images (N,) are right after all attacks of a file of AutoAttack."""
     right: Outcomes = autoattack["per_image/prediction"][:, -1] == autoattack["per_image/label"]
     return right
 
 
-def weaker_than_ours(autoattack: Result, robustness: Result) -> Comparison:
+def compare_with_ours(autoattack: Result, robustness: Result) -> Comparison:
     """Return AutoAttack against the worst case of the attack table of the same model.
 
-    The table's file may hold more images of the split. Raises UserError where `comparable` says no.
+    The table's file may hold more images of the split. Raises UserError where `are_comparable` says no.
     """
-    if not comparable(autoattack, robustness):
+    if not are_comparable(autoattack, robustness):
         raise UserError(
             f"{autoattack.path} and {robustness.path} are not of the same model, images and ball: "
             "evaluate both on the same images and in the same ball."
         )
-    their_accuracy = right_under_autoattack(autoattack)
-    worst_case = right_in_worst_case(robustness)[: len(their_accuracy)]
+    their_accuracy = find_right_under_autoattack(autoattack)
+    worst_case = find_right_in_worst_case(robustness)[: len(their_accuracy)]
     pair = mcnemar(worst_case, their_accuracy)
     difference = bootstrap_mean(worst_case.astype(float) - their_accuracy)
     return Comparison(
@@ -77,26 +77,26 @@ def weaker_than_ours(autoattack: Result, robustness: Result) -> Comparison:
     )
 
 
-def comparable(autoattack: Result, robustness: Result) -> bool:
+def are_comparable(autoattack: Result, robustness: Result) -> bool:
     """Return whether the two are of the same model, ball and split, and the second holds all images of the first."""
     own_config, their_accuracy = robustness.config, autoattack.config
     return bool(
         robustness.model_id == autoattack.model_id
         and robustness.recalibration == autoattack.recalibration
         and own_config["settings"]["eps"] == their_accuracy["settings"]["eps"]
-        and norm(own_config["settings"]) == norm(their_accuracy["settings"])
+        and find_norm(own_config["settings"]) == find_norm(their_accuracy["settings"])
         and all(own_config["data"][key] == their_accuracy["data"][key] for key in ("dataset", "split"))
         and robustness.count >= autoattack.count
         and (robustness["per_image/label"][: autoattack.count] == autoattack["per_image/label"]).all()
     )
 
 
-def ours_beside(autoattack: Result) -> Result | None:
+def find_ours(autoattack: Result) -> Result | None:
     """Return the attack table that stands comparison, in the same folder.
 
     The one of most attacks where there are several.
     """
     name = f"robustness-{glob.escape(autoattack.model.name)}-*.h5"
     neighbors = [hdf5.read(path) for path in sorted(autoattack.path.parent.glob(name))]
-    matches = [result for result in neighbors if result.schema == READS and comparable(autoattack, result)]
+    matches = [result for result in neighbors if result.schema == READS and are_comparable(autoattack, result)]
     return max(matches, key=lambda result: result["per_image/perturbation"][0].size, default=None)

@@ -7,7 +7,7 @@ from interpret_robust.results import hdf5
 from interpret_robust.results.attack_outcomes import is_attacked
 
 
-def conditions(result: hdf5.Result) -> dict[str, Any]:
+def list_conditions(result: hdf5.Result) -> dict[str, Any]:
     """Return what the files of one picture have in common: data, settings, and what their models were built for."""
     shared_job = {key: result.job[key] for key in ("dataset", "architecture")}
     shared_job |= {"grid": result.config["local_grid"]} if "position" in result else {}

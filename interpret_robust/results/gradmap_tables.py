@@ -10,7 +10,7 @@ from interpret_robust.core.parsing import format_count, format_number, format_pe
 from interpret_robust.core.statistics import Interval, PairedDifference, holm, mcnemar
 from interpret_robust.models.variants import is_adversarial
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import VIEWS, label, places, short_name, variant
+from interpret_robust.results.names import VIEWS, label, list_places, name_variant, shorten_name
 
 Rows = list[dict[str, str]]
 
@@ -18,10 +18,10 @@ LEAST_NAMED = 0.7
 """Share of maps called one class from which on a table says so: an accuracy then says little about maps."""
 
 
-def headline(result: Result, *views: str) -> dict[str, str]:
+def format_headline(result: Result, *views: str) -> dict[str, str]:
     """Return the headline at both signs, and the mean and deviation between evaluators where there are several."""
-    evaluators = places(result, "evaluator")
-    row = {"read by": short_name(result, evaluators[0])}
+    evaluators = list_places(result, "evaluator")
+    row = {"read by": shorten_name(result, evaluators[0])}
     for view in views or VIEWS:
         place = _place(result, view)
         for sign, mark in enumerate(("-g", "+g")):
@@ -36,7 +36,7 @@ def _most_named(result: Result) -> dict[str, str]:
     """Return the class that the first evaluator gives most maps minus gradient, clipped; nothing for less than
     LEAST_NAMED of them.
     """
-    answers = result["per_image/evaluator_prediction"][:, 0, 0, places(result, "rule").index(VIEWS["clip"]), 0]
+    answers = result["per_image/evaluator_prediction"][:, 0, 0, list_places(result, "rule").index(VIEWS["clip"]), 0]
     classes, counts = np.unique(answers[answers >= 0], return_counts=True)
     if not len(counts) or counts.max() < LEAST_NAMED * len(answers):
         return {}
@@ -44,7 +44,7 @@ def _most_named(result: Result) -> dict[str, str]:
     return {"read alike": f"{counts.max() / len(answers):.0%} as {name}"}
 
 
-def comparison_tables(results: Sequence[Result], *views: str) -> list[Rows]:
+def make_comparisons(results: Sequence[Result], *views: str) -> list[Rows]:
     """Return the controls, the adversarially trained variants two by two, and variants of which there are several
     seeds.
     """
@@ -55,16 +55,16 @@ def comparison_tables(results: Sequence[Result], *views: str) -> list[Rows]:
 
 def is_read(result: Result, evaluator: str, view: str) -> AnyArray:
     """Return whether an evaluator reads the true class at the headline cell of a view, (N,) bool."""
-    rule = places(result, "rule").index(VIEWS[view])
-    answers = result["per_image/evaluator_prediction"][:, places(result, "evaluator").index(evaluator), 0, rule, 0]
+    rule = list_places(result, "rule").index(VIEWS[view])
+    answers = result["per_image/evaluator_prediction"][:, list_places(result, "evaluator").index(evaluator), 0, rule, 0]
     right: AnyArray = answers == result["per_image/label"]
     return right
 
 
-def shared_evaluators(results: Sequence[Result]) -> list[str]:
+def list_shared_evaluators(results: Sequence[Result]) -> list[str]:
     """Return the evaluators that are the same models in all files, in the first file's order."""
     ids_by_name = [{reader.name: reader.id for reader in result.evaluators} for result in results]
-    return [name for name in places(results[0], "evaluator") if len({ids.get(name) for ids in ids_by_name}) == 1]
+    return [name for name in list_places(results[0], "evaluator") if len({ids.get(name) for ids in ids_by_name}) == 1]
 
 
 def _controls(results: Sequence[Result], views: Sequence[str]) -> Rows:
@@ -72,7 +72,7 @@ def _controls(results: Sequence[Result], views: Sequence[str]) -> Rows:
     table = []
     for view in views:
         for result in results:
-            place, controls = _place(result, view), places(result, "control")
+            place, controls = _place(result, view), list_places(result, "control")
             accuracy = result["controls/accuracy"][0, :, place, 0, 0]
             row = {"rule": view, "instead of the map of": label(result)}
             row |= {control: format_percent(value) for control, value in zip(controls, accuracy, strict=True)}
@@ -87,7 +87,7 @@ def _pairs(results: Sequence[Result], views: Sequence[str]) -> Rows:
     """Return exact McNemar tests between variants of one seed on the same images, corrected by Holm for their
     number.
     """
-    pairs = [pair for pair in combinations(results, 2) if _are_rivals(*pair) and shared_evaluators(pair)]
+    pairs = [pair for pair in combinations(results, 2) if _are_rivals(*pair) and list_shared_evaluators(pair)]
     comparisons = [(view, first, second, _tests(first, second, view)) for view in views for first, second in pairs]
     p_values = holm([next(iter(tests.values())).p_value for *_, tests in comparisons])
     table = []
@@ -99,7 +99,7 @@ def _pairs(results: Sequence[Result], views: Sequence[str]) -> Rows:
             {
                 "rule": view,
                 "pair": f"{first.job['variant']} against {label(second)}",
-                "read by": short_name(first, reader),
+                "read by": shorten_name(first, reader),
                 "only the first read": str(test.only_first),
                 "only the second": str(test.only_second),
                 "p (McNemar, Holm)": f"{p_value:.2g}",
@@ -115,12 +115,12 @@ def _seeds(results: Sequence[Result], views: Sequence[str]) -> Rows:
     for result in results:
         model_job, data = result.job, result.config["data"]
         groups.setdefault(
-            (model_job["dataset"], data["sha256"], model_job["architecture"], variant(result)), []
+            (model_job["dataset"], data["sha256"], model_job["architecture"], name_variant(result)), []
         ).append(result)
     return [
         _tabulate_seeds(f"{architecture} {name}", group, evaluators, view)
         for (*_, architecture, name), group in groups.items()
-        if len(group) > 1 and (evaluators := shared_evaluators(group))
+        if len(group) > 1 and (evaluators := list_shared_evaluators(group))
         for view in views
     ]
 
@@ -132,7 +132,7 @@ def _tabulate_seeds(name: str, group: Sequence[Result], evaluators: Sequence[str
         "training seeds": f"{name}, seeds {', '.join(str(result.job['seed']) for result in group)}",
         "mean": format_percent(np.mean(means)),
         "deviation": format_percent(np.std(means, ddof=1)),
-        "read by": ", ".join(short_name(group[0], evaluator) for evaluator in evaluators),
+        "read by": ", ".join(shorten_name(group[0], evaluator) for evaluator in evaluators),
     }
 
 
@@ -140,7 +140,7 @@ def _tests(first: Result, second: Result, view: str) -> dict[str, PairedDifferen
     """Return McNemar's test at the headline cell by each evaluator that read both, in the first file's order."""
     return {
         name: mcnemar(is_read(first, name, view), is_read(second, name, view))
-        for name in shared_evaluators([first, second])
+        for name in list_shared_evaluators([first, second])
     }
 
 
@@ -152,5 +152,5 @@ def _are_rivals(first: Result, second: Result) -> bool:
 
 def _place(result: Result, view: str) -> int:
     """Return where a view's rule stands among those of the headline and the controls."""
-    place: int = places(result, "control_rule").index(VIEWS[view])
+    place: int = list_places(result, "control_rule").index(VIEWS[view])
     return place

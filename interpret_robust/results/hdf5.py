@@ -60,15 +60,15 @@ class Columns:
         self._source = source
 
     def __getitem__(self, path: str) -> AnyArray:
-        return part_of(self._source[path], ...)
+        return read_part(self._source[path], ...)
 
     def rows_at(self, path: str, indices: AnyArray) -> AnyArray:
         """Return the rows of a column at `indices` (M,), in their order; no other row is read."""
         rows, places = np.unique(indices, return_inverse=True)
-        return part_of(self._source[path], rows)[places]
+        return read_part(self._source[path], rows)[places]
 
 
-def model_id(sha256: str, job: Mapping[str, Any]) -> str:
+def identify_model(sha256: str, job: Mapping[str, Any]) -> str:
     """Return what a model has in common with itself in other files, and with no other model.
 
     Args:
@@ -78,7 +78,7 @@ def model_id(sha256: str, job: Mapping[str, Any]) -> str:
 
     Example:
         >>> resnet = {"card": {"model": "torchvision:resnet18", "normalize": "imagenet"}}
-        >>> model_id("b5bb9d80", resnet) == model_id("b5bb9d80", {"card": {"model": "torchvision:resnet18"}})
+        >>> identify_model("b5bb9d80", resnet) == model_id("b5bb9d80", {"card": {"model": "torchvision:resnet18"}})
         False
     """
     parts = list_traits(job)
@@ -94,8 +94,8 @@ class ModelEntry(NamedTuple):
 
     @property
     def id(self) -> str:
-        """Return what tells it from other models, see `model_id`."""
-        return model_id(self.sha256, self.job)
+        """Return what tells it from other models, see `identify_model`."""
+        return identify_model(self.sha256, self.job)
 
     @property
     def title(self) -> str:
@@ -109,7 +109,7 @@ class ModelEntry(NamedTuple):
         return title if make_file_part(title) == self.name else self.name
 
 
-def evaluators_of(config: Mapping[str, Any]) -> list[ModelEntry]:
+def list_evaluators(config: Mapping[str, Any]) -> list[ModelEntry]:
     """Return the models that read what a file's model gives, from its configuration, in order."""
     stored = config.get("evaluators", {"names": (), "sha256": ()})
     jobs = stored.get("jobs", {})
@@ -185,7 +185,7 @@ class Result:
             dataset = file.get(name)
             if dataset is None:
                 raise UserError(f"{self.path} holds no '{name}'.")
-            return part_of(dataset, part)
+            return read_part(dataset, part)
 
     def __contains__(self, name: str) -> bool:
         if name not in self._is_there:
@@ -212,7 +212,7 @@ class Result:
     @property
     def evaluators(self) -> list[ModelEntry]:
         """Return what it says of the models that read what its model gives."""
-        return evaluators_of(self.config)
+        return list_evaluators(self.config)
 
     @property
     def model_name(self) -> str:
@@ -229,12 +229,12 @@ class Result:
 
     @property
     def model_id(self) -> str:
-        """Return what tells its model from all others, see `model_id`."""
+        """Return what tells its model from all others, see `identify_model`."""
         return self.model.id
 
     @property
     def evaluator_ids(self) -> list[str]:
-        """Return the ids of the models that read what its model gives, see `model_id`."""
+        """Return the ids of the models that read what its model gives, see `identify_model`."""
         return [evaluator.id for evaluator in self.evaluators]
 
     @property
@@ -253,7 +253,7 @@ class Result:
     def run(self) -> dict[str, Any]:
         """Return how and when it was made, and where its images came from, see `Work.origin`."""
         with self._view() as file:
-            run: dict[str, Any] = json.loads(part_of(file[f"{PROVENANCE}/run_json"], ()).item())
+            run: dict[str, Any] = json.loads(read_part(file[f"{PROVENANCE}/run_json"], ()).item())
         return run
 
     @cached_property
@@ -334,7 +334,7 @@ class View:
         scale = self.get(axis)
         if not isinstance(scale, h5py.Dataset):
             raise self._axes_error(f"the names of the places along {axis}")
-        return [str(value) for value in part_of(scale, ())]
+        return [str(value) for value in read_part(scale, ())]
 
     def scales(self, dataset: h5py.Dataset) -> list[list[h5py.Dataset]]:
         """Return the scales of each axis of a dataset; none where it has none that can be read."""
@@ -382,14 +382,14 @@ def read(path: Path, schema: str | Sequence[str] | None = None) -> Result:
         if not file.attrs["complete"]:
             raise UserError(f"{path} is unfinished: run its analysis again to go on.")
         if schema is not None:
-            _check_schema(path, label, labels_of(schema))
+            _check_schema(path, label, list_labels(schema))
         config = json.loads(file[f"{PROVENANCE}/config_json"].asstr()[()])
         if hash_config(config) != file.attrs["config_sha256"] or not (has_seal or _is_intact(file)):
             raise _damage_error(path)
-    return Result(path, label, current_config(config), identity)
+    return Result(path, label, update_config(config), identity)
 
 
-def tree(path: Path) -> list[tuple[str, str, str]]:
+def list_datasets(path: Path) -> list[tuple[str, str, str]]:
     """Return the path, type and meaning of every dataset of a file, in order."""
     _seal_of(path)
     with _view(path) as file:
@@ -406,13 +406,13 @@ def _meaning(dataset: h5py.Dataset) -> str:
     return american(str(dataset.attrs.get("long_name", "names along this axis")))
 
 
-def provenance(path: Path) -> dict[str, Any]:
+def read_provenance(path: Path) -> dict[str, Any]:
     """Return the configuration, environment and run of a file."""
     _seal_of(path)
     with _open(path) as file:
         group = file[PROVENANCE]
         content = {name.removesuffix("_json"): json.loads(group[name].asstr()[()]) for name in sorted(group)}
-    return content | {"config": current_config(content["config"])}
+    return content | {"config": update_config(content["config"])}
 
 
 def attributes(path: Path) -> dict[str, Any]:
@@ -422,7 +422,7 @@ def attributes(path: Path) -> dict[str, Any]:
         return dict(file.attrs) | ({"schema": _label(file)} if "schema" in file.attrs else {})
 
 
-def current_config(config: Mapping[str, Any]) -> dict[str, Any]:
+def update_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a configuration with the names of today, from one that a file holds."""
     names = {"analysis": SCHEMAS.get(label, label)} if (label := config.get("analysis")) else {}
     content: dict[str, Any] = update_recipes(config)
@@ -435,7 +435,7 @@ def _label(file: h5py.File) -> str:
     return SCHEMAS.get(label, label)
 
 
-def part_of(dataset: Any, part: Any) -> AnyArray:
+def read_part(dataset: Any, part: Any) -> AnyArray:
     """Return part of a dataset or array, with text and truth values as such however they are stored."""
     if not isinstance(dataset, h5py.Dataset):
         return np.asarray(dataset[part])
@@ -446,7 +446,7 @@ def part_of(dataset: Any, part: Any) -> AnyArray:
     return values.astype(np.bool_) if dataset.attrs.get(name) == kind else values
 
 
-def content_sha256(file: h5py.File) -> str:
+def hash_content(file: h5py.File) -> str:
     """Return the SHA-256 over path, type, shape and bytes of every dataset except the run's clock and machine."""
     digest = hashlib.sha256()
     for name in ("config_sha256", "schema", "n_done"):
@@ -455,7 +455,7 @@ def content_sha256(file: h5py.File) -> str:
     def visit(name: str, item: h5py.Group | h5py.Dataset) -> None:
         if isinstance(item, h5py.Dataset) and not name.startswith(PROVENANCE):
             digest.update(f"{name} {item.dtype} {item.shape}".encode())
-            for part in slices(item):
+            for part in list_slices(item):
                 digest.update(_bytes(item[part]))
 
     file.visititems(visit)
@@ -464,10 +464,10 @@ def content_sha256(file: h5py.File) -> str:
 
 def _is_intact(file: h5py.File) -> bool:
     """Return whether a file without a seal is what was written: one of the first format, but for its provenance."""
-    if content_sha256(file) != file.attrs["content_sha256"]:
+    if hash_content(file) != file.attrs["content_sha256"]:
         return False
     origin = file.attrs.get("provenance_sha256")
-    return file.attrs["format_version"] == 1 if origin is None else bool(origin == provenance_sha256(file))
+    return file.attrs["format_version"] == 1 if origin is None else bool(origin == hash_provenance(file))
 
 
 def _seal_of(path: Path) -> bool:
@@ -487,7 +487,7 @@ def _damage_error(path: Path) -> UserError:
     )
 
 
-def provenance_sha256(file: h5py.File) -> str:
+def hash_provenance(file: h5py.File) -> str:
     """Return the SHA-256 over the texts of `provenance/`, the run's clock and machine among them."""
     group = file[PROVENANCE]
     return hashlib.sha256(b"\0".join(group[name].asstr()[()].encode() for name in sorted(group))).hexdigest()
@@ -536,7 +536,7 @@ UNREADABLE = (OSError, RuntimeError, KeyError, ValueError, AttributeError, TypeE
 """What h5py raises where bytes of a file are not what they were."""
 
 
-def labels_of(schema: str | Sequence[str]) -> Sequence[str]:
+def list_labels(schema: str | Sequence[str]) -> Sequence[str]:
     """Return the labels that a file may have, of one or of several."""
     return (schema,) if isinstance(schema, str) else schema
 
@@ -554,7 +554,7 @@ def _check_schema(path: Path, label: str, readable: Sequence[str]) -> None:
         raise UserError(f"{path} has {label} and this irt reads {expected}: {remedy}.")
 
 
-def slices(dataset: h5py.Dataset) -> Iterator[Any]:
+def list_slices(dataset: h5py.Dataset) -> Iterator[Any]:
     """Yield slices that cover a dataset, each of moderate size."""
     if not dataset.shape:
         yield ()

@@ -31,7 +31,7 @@ VIEWS = {"clip": "clip", "raw": "max"}
 """The paper's two ways of showing a map, and the scale rules that they are here."""
 
 
-def radius(eps: float) -> str:
+def format_radius(eps: float) -> str:
     """Return a radius as people write it: 8/255, or 0.3."""
     if eps == round(eps, 1):
         return f"{eps:g}"
@@ -43,37 +43,37 @@ NORMS = {"linf": "", "l2": "L2 ", "l1": "L1 "}
 """What stands before a radius in each norm: nothing in that of most files."""
 
 
-def norm(settings: Mapping[str, Any]) -> str:
+def find_norm(settings: Mapping[str, Any]) -> str:
     """Return the norm of the ball that settings or a recipe name: those from before there were several are `linf`."""
     name: str = settings.get("norm", "linf")
     return name
 
 
-def ball(settings: Mapping[str, Any]) -> str:
+def format_ball(settings: Mapping[str, Any]) -> str:
     """Return the ball that settings or a recipe name, such as `eps 8/255` or `L2 eps 0.5`.
 
     Example:
-        >>> ball({"eps": 8 / 255}), ball({"eps": 0.5, "norm": "l2"})
+        >>> format_ball({"eps": 8 / 255}), ball({"eps": 0.5, "norm": "l2"})
         ('eps 8/255', 'L2 eps 0.5')
     """
-    name = norm(settings)
-    return f"{NORMS[name]}eps {length(settings['eps'], name)}"
+    name = find_norm(settings)
+    return f"{NORMS[name]}eps {format_length(settings['eps'], name)}"
 
 
-def growing_radii(result: Result) -> list[str]:
+def format_radii(result: Result) -> list[str]:
     """Return the radii of a file whose balls grow by its `factor`, such as `8/255`, `16/255`, or `L2 0.5`, `L2 1`.
 
     In l-infinity none is above 1, which holds all images.
     """
     settings = result.config["settings"]
-    name = norm(settings)
+    name = find_norm(settings)
     radii = [settings["eps"] * int(factor) for factor in result["factor"]]
-    return [f"{NORMS[name]}{length(min(1.0, value) if name == 'linf' else value, name)}" for value in radii]
+    return [f"{NORMS[name]}{format_length(min(1.0, value) if name == 'linf' else value, name)}" for value in radii]
 
 
-def length(value: float, norm_name: str) -> str:
+def format_length(value: float, norm_name: str) -> str:
     """Return a length in a norm as people write it: in 255ths in l-infinity alone."""
-    return radius(value) if norm_name == "linf" else f"{value:.3g}"
+    return format_radius(value) if norm_name == "linf" else f"{value:.3g}"
 
 
 def attack(result: Result) -> str:
@@ -82,25 +82,25 @@ def attack(result: Result) -> str:
     if "reading" in result and not len(result["reading"]):
         return ""  # a table of natural accuracy alone
     steps = [f"PGD-{settings['steps']}"] if "steps" in settings else []
-    balls = [ball(settings)] if settings.get("eps") is not None else []
+    balls = [format_ball(settings)] if settings.get("eps") is not None else []
     step = settings.get("step_size")
     restarts = settings.get("restarts", 1)
     return ", ".join(
         [
             *steps,
             *balls,
-            *([f"step {length(step, norm(settings))}"] if step is not None else []),
+            *([f"step {format_length(step, find_norm(settings))}"] if step is not None else []),
             *([f"{restarts} restarts"] if restarts > 1 else []),
         ]
     )
 
 
-def images_text(data: Mapping[str, Any]) -> str:
+def format_images(data: Mapping[str, Any]) -> str:
     """Return how many images a file is of, such as `1000 test images`."""
     return format_count(data["images"], f"{data['split']} image")
 
 
-def subject_text(result: Result) -> str:
+def format_subject(result: Result) -> str:
     """Return text such as `cifar10, small`: whose images, and which network; of one from elsewhere not its name."""
     network = [] if is_external(result.job) else [result.job["architecture"]]
     return ", ".join([result.data["dataset"], *network])
@@ -114,13 +114,13 @@ def label(result: Result) -> str:
     A model that was trained in another norm than l-infinity says so, and so does one whose batch norm was
     recalibrated: `at seed 0, trained in L2`, `at seed 0, recalibrated (clean)`.
     """
-    weights = "" if (source := weights_of(result)) == ATTENTION else f", {source}"
+    weights = "" if (source := find_weights(result)) == ATTENTION else f", {source}"
     seed = "" if result.job["seed"] is None else f" seed {result.job['seed']}"
     anew = "" if result.recalibration == "none" else f", recalibrated ({result.recalibration})"
-    return f"{variant(result)}{seed}{_training_norm(result)}{weights}{anew}"
+    return f"{name_variant(result)}{seed}{_training_norm(result)}{weights}{anew}"
 
 
-def variant(result: Result) -> str:
+def name_variant(result: Result) -> str:
     """Return the variant of a file's model; of one from elsewhere its name, told apart from others beside it."""
     return ", ".join(filter(None, [result.job["variant"], result.distinction]))
 
@@ -128,13 +128,13 @@ def variant(result: Result) -> str:
 def _training_norm(result: Result) -> str:
     """Return the norm of adversarial training where it is not that of most models."""
     train_job = result.job
-    name = norm(train_job.get("recipe", {})) if is_adversarial(train_job) else "linf"
+    name = find_norm(train_job.get("recipe", {})) if is_adversarial(train_job) else "linf"
     return "" if name == "linf" else f", trained in {NORMS[name].strip()}"
 
 
 def order(result: Result) -> tuple[int, str, int]:
     """Return the key that puts models into the paper's order."""
-    return order_as_paper(variant(result), result.job["seed"])
+    return order_as_paper(name_variant(result), result.job["seed"])
 
 
 def tell_apart(results: Sequence[Result]) -> list[Result]:
@@ -145,14 +145,14 @@ def tell_apart(results: Sequence[Result]) -> list[Result]:
         >>> [label(result) for result in tell_apart([read(file) for file in files])]  # doctest: +SKIP
         ['mine, normalize imagenet', 'mine, normalize none']
     """
-    texts = distinctions(results)
+    texts = list_distinctions(results)
     return [
         replace(result, distinction=texts[result.model_id]) if result.model_id in texts else result
         for result in results
     ]
 
 
-def distinctions(results: Sequence[Result]) -> dict[str, str]:
+def list_distinctions(results: Sequence[Result]) -> dict[str, str]:
     """Return by its id how each model from elsewhere differs from others of its name: that of a file, or a reader."""
     groups: dict[str, dict[str, dict[str, str]]] = {}
     for model in (model for result in results for model in (result.model, *result.evaluators)):
@@ -171,13 +171,13 @@ def _differs(name: str, parts_of_models: Iterable[Mapping[str, str]]) -> bool:
     return len({parts.get(name) for parts in parts_of_models}) > 1
 
 
-def maps_of(result: Result) -> str:
+def find_maps(result: Result) -> str:
     """Return what the maps of a file are: `gradient`, or what stands in its place."""
     source: str = result.config["settings"].get("source", GRADIENT)
     return source
 
 
-def weights_of(result: Result) -> str:
+def find_weights(result: Result) -> str:
     """Return whose weights of positions a file holds: `attention`, or what stands in its place, such as `Grad-CAM`."""
     source: str = result.config["settings"].get("spatial_weight", ATTENTION)
     return WEIGHTS.get(source, source)
@@ -190,20 +190,20 @@ def group_by_weights(results: Sequence[Result]) -> dict[str, list[Result]]:
     """
     kinds: dict[str, list[Result]] = {kind: [] for kind in (ATTENTION, GRAD_CAM)}
     for result in results:
-        kinds.setdefault(weights_of(result), []).append(result)
+        kinds.setdefault(find_weights(result), []).append(result)
     return {kind: models for kind, models in kinds.items() if models}
 
 
-def stand_ins(results: Sequence[Result]) -> str:
+def describe_stand_ins(results: Sequence[Result]) -> str:
     """Return a sentence on models of which other weights than their own attention are shown; nothing without any.
 
     Example:
-        >>> stand_ins([read(Path("analyses/attention-rank-cifar10-small-at-seed0-test.h5"))])
+        >>> describe_stand_ins([read(Path("analyses/attention-rank-cifar10-small-at-seed0-test.h5"))])
         'In place of attention, Grad-CAM of the predicted class is used for cifar10-small-at-seed0.'
     """
     names: dict[str, list[str]] = {}
     for result in results:
-        names.setdefault(weights_of(result), []).append(result.model_name)
+        names.setdefault(find_weights(result), []).append(result.model_name)
     names.pop(ATTENTION, None)
     return " ".join(
         f"In place of attention, {LONG_NAMES.get(source, source)} is used for {', '.join(models)}."
@@ -211,7 +211,7 @@ def stand_ins(results: Sequence[Result]) -> str:
     )
 
 
-def remarks(results: Sequence[Result]) -> str:
+def describe_remarks(results: Sequence[Result]) -> str:
     """Return what has to be said beside all numbers of files, as the end of a note or a caption; often nothing.
 
     That is how images were drawn from a split in the order of its classes, how many damaged pictures were left out, by
@@ -230,7 +230,7 @@ def remarks(results: Sequence[Result]) -> str:
         if result.data.get("pictures", {}).get("damaged")
     )
     gaps = [
-        f"Maps of {label(result)} by {maps_of(result)} miss what they promise to sum to (completeness) by "
+        f"Maps of {label(result)} by {find_maps(result)} miss what they promise to sum to (completeness) by "
         f"{result.run['completeness_gap']:.2%}, over the first images."
         for result in results
         if "completeness_gap" in result.run
@@ -254,29 +254,29 @@ def _few_positions(results: Sequence[Result]) -> Iterator[str]:
             )
 
 
-def doubts(results: Sequence[Result]) -> str:
+def describe_doubts(results: Sequence[Result]) -> str:
     """Return what makes the numbers of files doubtful, as the beginning of a note; often nothing."""
     sentences = dict.fromkeys(doubt for result in results for doubt in result.doubts)
     return " ".join(["In doubt:", *sentences]) if sentences else ""
 
 
 def name_of(model: ModelEntry, texts: Mapping[str, str]) -> str:
-    """Return a model's name in files and what tells it from others of that name, of what `distinctions` found."""
+    """Return a model's name in files and what tells it from others of that name, of what `list_distinctions` found."""
     return f"{model.name} ({texts[model.id]})" if model.id in texts else model.name
 
 
-def places(result: Result, axis: str) -> list[str]:
+def list_places(result: Result, axis: str) -> list[str]:
     """Return the names of an axis's places."""
     names: list[str] = result[axis].tolist()
     return names
 
 
-def short_name(result: Result, checkpoint: str) -> str:
+def shorten_name(result: Result, checkpoint: str) -> str:
     """Return an evaluator's name without that of the data, on which it was trained too: `small-natural-seed1`."""
     return checkpoint.removeprefix(f"{result.job['dataset']}-")
 
 
-def newest_first(results: Sequence[Result]) -> list[Result]:
+def sort_newest_first(results: Sequence[Result]) -> list[Result]:
     """Return files as the report and the audit have them: by dataset, the last asked about first, then by model.
 
     Of a dataset, the newest file counts, so that a user's own stands before the files that came with the toolkit.

@@ -41,7 +41,7 @@ def read_reported() -> tuple[ReportedNumber, ...]:
     )
 
 
-def row_of(table: str, setting: str, attack: str = "none", steps: int | None = 0) -> dict[str, float]:
+def find_row(table: str, setting: str, attack: str = "none", steps: int | None = 0) -> dict[str, float]:
     """Return a row of a table: percent by variant; empty where the paper has no such row."""
     key = (table, setting, attack, steps)
     return {

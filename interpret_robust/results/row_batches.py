@@ -24,24 +24,24 @@ ENDS, CHECKSUMS = "batch_ends", "batch_checksums"
 """In a partial file: how many rows there were after each batch, and the SHA-256 of the batch."""
 
 
-def batch_count(file: h5py.File) -> int:
+def count_batches(file: h5py.File) -> int:
     """Return how many batches of rows a partial file has noted."""
     return int(np.count_nonzero(file[ENDS][...]))
 
 
-def good_rows(file: h5py.File, schema: Schema) -> int:
+def count_good_rows(file: h5py.File, schema: Schema) -> int:
     """Return how many rows from the first on are what was written: whole batches whose checksum holds."""
     start = 0
     for end, checksum in zip(file[ENDS][...].tolist(), file[CHECKSUMS][...], strict=True):
         if not start < end <= len(file[ENDS]):
             break
-        if not np.array_equal(checksum, batch_checksum(file, schema, start, end)):
+        if not np.array_equal(checksum, hash_batch(file, schema, start, end)):
             break
         start = end
     return start
 
 
-def batch_checksum(file: h5py.File, schema: Schema, start: int, stop: int) -> AnyArray:
+def hash_batch(file: h5py.File, schema: Schema, start: int, stop: int) -> AnyArray:
     """Return the SHA-256, 32 bytes, of a batch of rows: of what run, which images, and each column's bytes."""
     digest = hashlib.sha256(f"{file.attrs['config_sha256']} {start} {stop}".encode())
     for path in (*(column.path for column in schema.per_image), *([PLACES] if PLACES in file else [])):
@@ -76,13 +76,13 @@ def is_intact(part: Path, schema: Schema) -> bool:
         return False
 
 
-def parts_of(path: Path) -> Iterator[Path]:
+def list_parts(path: Path) -> Iterator[Path]:
     """Return the parts that several processes wrote of the file at `path`."""
     return path.parent.glob(f"{glob.escape(path.name)}.partial.*")
 
 
 def cut(file: h5py.File, rows: int) -> None:
     """Forget the batches of a partial file beyond its first `rows` rows."""
-    batches = int(np.searchsorted(file[ENDS][: batch_count(file)], rows, side="right"))
+    batches = int(np.searchsorted(file[ENDS][: count_batches(file)], rows, side="right"))
     file[ENDS][batches:] = 0
     file.flush()

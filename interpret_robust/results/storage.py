@@ -15,7 +15,7 @@ _COMPRESS_ABOVE = 4096
 _CHUNK_BYTES = 64 * 1024
 
 
-def chunking(source: h5py.Dataset) -> dict[str, Any]:
+def choose_chunks(source: h5py.Dataset) -> dict[str, Any]:
     """Return how a column is stored in a finished file, as h5py takes it: in compressed chunks, unless tiny."""
     if source.nbytes <= _COMPRESS_ABOVE:
         return {"fillvalue": source.fillvalue}

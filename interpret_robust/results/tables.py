@@ -39,7 +39,7 @@ def render(rows: Sequence[Mapping[str, str]], form: str = "text") -> str:
     return _RENDERERS[form]([columns, *([row.get(column, "") for column in columns] for row in rows)])
 
 
-def with_caption(table: Table, form: str = "text") -> str:
+def add_caption(table: Table, form: str = "text") -> str:
     """Return a table with its title over it and its note under it.
 
     Small print in LaTeX, fields in JSON, left out of CSV.
@@ -56,15 +56,15 @@ def with_caption(table: Table, form: str = "text") -> str:
 
 def _caption(text: str, form: str) -> str:
     if form == "text":
-        return fill(text, line_width(), break_on_hyphens=False)
+        return fill(text, measure_line(), break_on_hyphens=False)
     return rf"{{\footnotesize {to_latex(text)}}}\par" if form == "latex" and text else text
 
 
-def with_captions(tables: Iterable[Table], form: str = "text") -> str:
-    """Return several tables as `with_caption` writes each, one after the other; in JSON as one list."""
+def add_captions(tables: Iterable[Table], form: str = "text") -> str:
+    """Return several tables as `add_caption` writes each, one after the other; in JSON as one list."""
     if form == "json":
         return json.dumps([_document(table) for table in tables], indent=1, ensure_ascii=False)
-    return "\n\n".join(with_caption(table, form) for table in tables)
+    return "\n\n".join(add_caption(table, form) for table in tables)
 
 
 def _document(table: Table) -> dict[str, Any]:
@@ -86,14 +86,14 @@ WIDTH = 120
 """Columns of a table that is written to a file or a pipe, and of the widest lines of running text."""
 
 
-def terminal_width() -> int:
+def measure_terminal() -> int:
     """Return the columns of the terminal that is written to; WIDTH for a file or a pipe, or what COLUMNS says."""
     return shutil.get_terminal_size((WIDTH, 24)).columns
 
 
-def line_width() -> int:
+def measure_line() -> int:
     """Return the columns of running text: those of the terminal, and at most WIDTH."""
-    return min(terminal_width(), WIDTH)
+    return min(measure_terminal(), WIDTH)
 
 
 def drop_prefix(table: Table) -> Table:
@@ -107,7 +107,7 @@ def drop_prefix(table: Table) -> Table:
 
 
 def _text(lines: Lines) -> str:
-    limit = terminal_width()
+    limit = measure_terminal()
     return "\n\n".join(_block(wrap(part, limit)) for part in fold(lines, limit))
 
 
@@ -234,13 +234,13 @@ PARTS = ("low", "high", "deviation", "in_brackets")
 """What a number can have beside it."""
 
 
-def parts_of(cell: str) -> dict[str, str]:
+def split_cell(cell: str) -> dict[str, str]:
     """Return the numbers of a cell as text, in the unit that it prints: its value, and those of PARTS that it has.
 
     Nothing for a cell that is not a number.
 
     Example:
-        >>> parts_of("6.0 % [2.1, 16.2]"), parts_of("44.6 +- 1.5 %"), parts_of("cannot tell")
+        >>> split_cell("6.0 % [2.1, 16.2]"), parts_of("44.6 +- 1.5 %"), parts_of("cannot tell")
         ({'value': '6.0', 'low': '2.1', 'high': '16.2'}, {'value': '44.6', 'deviation': '1.5'}, {})
     """
     match = _PARTS.fullmatch(cell)
@@ -259,7 +259,7 @@ def _json(lines: Lines) -> str:
 
 def _value(cell: str) -> Any:
     """Return a number as a number, and one with an interval or a deviation as its parts; what is NaN is null."""
-    numbers = {name: _number(text) for name, text in parts_of(cell).items()}
+    numbers = {name: _number(text) for name, text in split_cell(cell).items()}
     if not numbers:
         return None if cell in ("", NO_NUMBER) else cell
     return numbers if len(numbers) > 1 else numbers["value"]
@@ -281,7 +281,7 @@ def _csv(lines: Lines) -> str:
     """
     columns: dict[str, list[str]] = {}
     for name, *cells in zip(*lines, strict=True):
-        numbers = [parts_of(cell) for cell in cells]
+        numbers = [split_cell(cell) for cell in cells]
         columns[name] = [
             parts.get("value", "" if cell == NO_NUMBER else cell) for parts, cell in zip(numbers, cells, strict=True)
         ]

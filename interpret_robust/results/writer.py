@@ -35,30 +35,30 @@ from interpret_robust.results.hdf5 import (
     UNREADABLE,
     Axes,
     Columns,
-    content_sha256,
-    current_config,
-    provenance_sha256,
+    hash_content,
+    hash_provenance,
+    list_slices,
     read,
-    slices,
+    update_config,
 )
 from interpret_robust.results.row_batches import (
     CHECKSUMS,
     ENDS,
     PLACES,
-    batch_checksum,
-    batch_count,
+    count_batches,
+    count_good_rows,
     cut,
-    good_rows,
+    hash_batch,
     is_intact,
     is_of,
-    parts_of,
+    list_parts,
 )
 from interpret_robust.results.schema import Column, Schema
 from interpret_robust.results.storage import (
     FILL,
     as_stored,
     attach,
-    chunking,
+    choose_chunks,
     mark_truth,
     name_axes,
     place_count,
@@ -99,8 +99,8 @@ class Rows:
                 raise ValueError(f"{path} has rows of {shape}, not {values.shape[1:]}")
         for column in self.schema.per_image:
             datasets[column.path][start:stop] = as_stored(rows[column.path], column)
-        batch = batch_count(self._file)
-        self._file[CHECKSUMS][batch] = batch_checksum(self._file, self.schema, start, stop)
+        batch = count_batches(self._file)
+        self._file[CHECKSUMS][batch] = hash_batch(self._file, self.schema, start, stop)
         self._file.flush()
         self._file[ENDS][batch] = stop
         self._file.flush()
@@ -126,7 +126,7 @@ class Rows:
         indices = [np.arange(self.row_count)]
         for path in self._good_parts():
             with h5py.File(path, "r") as part:
-                indices.append(part[PLACES][: good_rows(part, self.schema)])
+                indices.append(part[PLACES][: count_good_rows(part, self.schema)])
         return np.setdiff1d(np.arange(self._length), np.concatenate(indices))
 
     def join(self) -> None:
@@ -148,12 +148,12 @@ class Rows:
         ends = [*range(JOINED_BATCH, self._length, JOINED_BATCH), self._length]
         self._file[ENDS][...] = 0
         for batch, (start, stop) in enumerate(pairwise([0, *ends])):
-            self._file[CHECKSUMS][batch] = batch_checksum(self._file, self.schema, start, stop)
+            self._file[CHECKSUMS][batch] = hash_batch(self._file, self.schema, start, stop)
             self._file[ENDS][batch] = stop
         self._file.flush()
 
     def _take(self, part: h5py.File) -> None:
-        for run in _runs(part[PLACES][: good_rows(part, self.schema)]):
+        for run in _runs(part[PLACES][: count_good_rows(part, self.schema)]):
             places = part[PLACES][run]
             for column in self.schema.per_image:
                 self._file[column.path][places[0] : places[-1] + 1] = part[column.path][run]
@@ -165,7 +165,7 @@ class Rows:
     def _good_parts(self) -> list[Path]:
         """Return the parts of this configuration's run. Others, and those that a kill left unreadable, are removed."""
         parts = []
-        for path in sorted(parts_of(self.path)):
+        for path in sorted(list_parts(self.path)):
             if is_of(path, str(self._file.attrs["config_sha256"])) and is_intact(path, self.schema):
                 parts.append(path)
             else:
@@ -184,8 +184,8 @@ class Rows:
                 self._summarize(file, summary)
                 write_json(file, RUN, run)
                 file.attrs["complete"], file.attrs["n_done"] = np.uint8(1), self.row_count
-                file.attrs["content_sha256"] = content_sha256(file)
-                file.attrs["provenance_sha256"] = provenance_sha256(file)
+                file.attrs["content_sha256"] = hash_content(file)
+                file.attrs["provenance_sha256"] = hash_provenance(file)
                 file.attrs["created_utc"] = datetime.now(UTC).isoformat(timespec="seconds")
             seal.append(whole)
             put_in_place(whole, self.path)
@@ -202,8 +202,8 @@ class Rows:
                 self._file.copy(f"{PROVENANCE}/{name}", file.require_group(PROVENANCE))
         for column in self.schema.per_image:
             source = self._file[column.path]
-            target = file.create_dataset(column.path, source.shape, source.dtype, **chunking(source))
-            for part in slices(source):
+            target = file.create_dataset(column.path, source.shape, source.dtype, **choose_chunks(source))
+            for part in list_slices(source):
                 target[part] = source[part]
 
     def _summarize(self, file: h5py.File, summary: Mapping[str, Any]) -> None:
@@ -229,7 +229,7 @@ class Rows:
             return
         partial, is_empty = self.partial, self.row_count == 0
         self._file.close()
-        if is_empty and not any(parts_of(self.path)):
+        if is_empty and not any(list_parts(self.path)):
             partial.unlink(missing_ok=True)
 
 
@@ -266,7 +266,7 @@ def open_rows(
         file_there = _reopen(partial, schema, config, is_outdated, overwrite=overwrite)
         if file_there is not None:
             return Rows(file_there, path, schema, axes)
-    for leftover in (partial, *parts_of(path)):
+    for leftover in (partial, *list_parts(path)):
         leftover.unlink(missing_ok=True)
     file = _create(partial, schema, count, axes, config)
     write_json(file, "environment_json", environment)
@@ -360,7 +360,7 @@ def _without_paths(config: Any) -> Any:
 
 def _remove_leftovers(path: Path, config: Mapping[str, Any]) -> None:
     """Remove what a kill left of the same configuration's run, after the file itself was put in place."""
-    for leftover in (path.with_name(path.name + ".partial"), *parts_of(path)):
+    for leftover in (path.with_name(path.name + ".partial"), *list_parts(path)):
         with suppress(UserError):
             if is_of(leftover, hash_config(config)):
                 leftover.unlink(missing_ok=True)
@@ -395,10 +395,10 @@ def _reopen(
     stored_config = json.loads(file[f"{PROVENANCE}/config_json"].asstr()[()])
     is_same = hash_config(stored_config) == hash_config(config) and file.attrs["schema"] == schema.label
     if is_same and not overwrite and file.attrs["format_version"] == FORMAT_VERSION:
-        cut(file, good_rows(file, schema))
+        cut(file, count_good_rows(file, schema))
         return file
     file.close()
-    has_old_names = hash_config(current_config(stored_config)) == hash_config(config)
+    has_old_names = hash_config(update_config(stored_config)) == hash_config(config)
     if is_same or overwrite or has_old_names or is_outdated(stored_config):
         return None
     raise UserError(

@@ -10,7 +10,7 @@ from interpret_robust.core.errors import UserError
 from interpret_robust.models.variants import is_external
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import order
-from interpret_robust.results.tables import Table, line_width, render, with_caption, with_captions
+from interpret_robust.results.tables import Table, add_caption, add_captions, measure_line, render
 from interpret_robust.study import flags
 from interpret_robust.study.paper import Claim
 from interpret_robust.study.verdicts import EXPLANATION, Finding, Kind, Measure, judge
@@ -52,7 +52,7 @@ class Audit(NamedTuple):
         return needs(claim, self.dataset, self.architecture)
 
 
-def audits(results: Sequence[Result]) -> list[Audit]:
+def audit_results(results: Sequence[Result]) -> list[Audit]:
     """Return one for each set of models of which something bears on a claim; where nothing does, the first of them.
 
     Raises UserError for two files that say different things of one model.
@@ -122,14 +122,14 @@ def _count_raised(finding: Finding, by_seed: Mapping[tuple[str, int], Sequence[f
     return "; ".join(phrases) or (f"none of {fewest}" if fewest else "")
 
 
-def text_of(results: Sequence[Result], form: str = "text", *, details: bool = False) -> str:
+def render_audits(results: Sequence[Result], form: str = "text", *, details: bool = False) -> str:
     """Return the audit in one of `tables.FORMS`; as text with all measures only where `details` are wanted.
 
-    Raises UserError as `audits` does, and as text where no file bears on a claim.
+    Raises UserError as `audit_results` does, and as text where no file bears on a claim.
     """
-    subject_audits = audits(results)
+    subject_audits = audit_results(results)
     if form == "csv":
-        return render([row for entry in subject_audits for row in numbers(entry)], form)
+        return render([row for entry in subject_audits for row in list_numbers(entry)], form)
     if form == "text":
         if not any(finding.measures for entry in subject_audits for finding in entry.findings):
             files = "this file does" if len(results) == 1 else f"these {len(results)} files do"
@@ -137,17 +137,19 @@ def text_of(results: Sequence[Result], form: str = "text", *, details: bool = Fa
                 f"The paper's claims compare models, and {files} not suffice for any: `irt reproduce audit` makes "
                 "all that they need."
             )
-        return "\n\n".join(summary(entry, form, details=details) for entry in subject_audits)
-    tables = (table for entry in subject_audits for table in (verdicts(entry), measures(entry)) if table)
-    return with_captions(tables, form)
+        return "\n\n".join(summarize_audit(entry, form, details=details) for entry in subject_audits)
+    tables = (
+        table for entry in subject_audits for table in (tabulate_verdicts(entry), tabulate_measures(entry)) if table
+    )
+    return add_captions(tables, form)
 
 
-def summary(audit: Audit, form: str = "text", *, details: bool = False) -> str:
+def summarize_audit(audit: Audit, form: str = "text", *, details: bool = False) -> str:
     """Return the claims with their verdicts in one of `tables.FORMS`; as text a line for the claim and one for its
     first measure, with `details` all of its measures.
     """
     if form != "text":
-        return with_caption(verdicts(audit), form)
+        return add_caption(tabulate_verdicts(audit), form)
     firsts = [measure for finding in audit.findings for measure in finding.measures_of("main")[:1]]
     usual = Counter(map(_condition, firsts)).most_common(1)[0][0] if firsts else ""
     title = f"{audit.subject}{usual and f' ({usual}, unless a line names others)'}"
@@ -165,7 +167,7 @@ ROLES: Mapping[Kind, str] = {"main": "decides", "control": "control", "further":
 
 
 def _fill(line: str) -> str:
-    return fill(line, line_width(), subsequent_indent="    " * line.startswith("  "), break_on_hyphens=False)
+    return fill(line, measure_line(), subsequent_indent="    " * line.startswith("  "), break_on_hyphens=False)
 
 
 def _brief(finding: Finding, raised_flags: str, usual: str) -> Iterator[str]:
@@ -212,7 +214,7 @@ def _condition(measure: Measure) -> str:
     return f"{seeds}; {measure.images_text}"
 
 
-def verdicts(audit: Audit) -> Table:
+def tabulate_verdicts(audit: Audit) -> Table:
     """Return a row for each claim: its first measure beside the paper's figures, and what became of all that decide."""
     return Table(
         [_verdict(finding, audit.flags.get(finding.claim.name, "")) for finding in audit.findings], audit.subject, NOTE
@@ -237,7 +239,7 @@ def _verdict(finding: Finding, raised_flags: str) -> dict[str, str]:
     }
 
 
-def measures(audit: Audit) -> Table:
+def tabulate_measures(audit: Audit) -> Table:
     """Return all that was measured: what decides, the controls, and what is only shown."""
     rows = [
         {
@@ -260,7 +262,7 @@ def _seeds_and_images(measure: Measure) -> str:
     return f"{', '.join(map(str, measure.seeds))}; {measure.count}"
 
 
-def numbers(audit: Audit) -> list[dict[str, str]]:
+def list_numbers(audit: Audit) -> list[dict[str, str]]:
     """Return a row for each measure, and for each claim that has none; shares and their differences in percent."""
     rows = []
     for finding in audit.findings:

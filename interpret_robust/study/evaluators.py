@@ -10,10 +10,10 @@ from interpret_robust.models import checkpoint
 from interpret_robust.models.subject import Subject
 from interpret_robust.models.variants import is_external
 from interpret_robust.training.job import drop_name
-from interpret_robust.training.recipe import default_preset
+from interpret_robust.training.recipe import choose_default_preset
 
 
-def stored_job(path: Path) -> Mapping[str, Any]:
+def read_job(path: Path) -> Mapping[str, Any]:
     """Return how a checkpoint was made."""
     return checkpoint.read(path).job
 
@@ -37,11 +37,11 @@ class Candidate(Protocol):
 def _training_options(job: Mapping[str, Any]) -> str:
     """Return the options that train another seed of a model's architecture; of one from elsewhere, any network soon."""
     if is_external(job):
-        return " --recipe quick" if default_preset(job["dataset"]) == "paper" else ""
+        return " --recipe quick" if choose_default_preset(job["dataset"]) == "paper" else ""
     return f" --arch {job['architecture']} --seed {job['seed'] + 1}"
 
 
-def evaluators_of(subject: Candidate, candidates: Sequence[Path], job_of: JobOf = stored_job) -> tuple[Path, ...]:
+def choose_evaluators(subject: Candidate, candidates: Sequence[Path], job_of: JobOf = read_job) -> tuple[Path, ...]:
     """Return which of the candidates read the gradient maps of the model `subject`, the paper's kind first.
 
     Two natural networks of its architecture, one natural of another architecture, one adversarially trained:
@@ -83,7 +83,7 @@ def evaluators_of(subject: Candidate, candidates: Sequence[Path], job_of: JobOf 
     return tuple(natural + first(1, "at", same_architecture=not is_external(job)))
 
 
-def copies_of(source: Candidate, candidates: Sequence[Path], job_of: JobOf = stored_job) -> tuple[Path, ...]:
+def find_copies(source: Candidate, candidates: Sequence[Path], job_of: JobOf = read_job) -> tuple[Path, ...]:
     """Return the candidates that were trained as `source` was, from other seeds, lowest first; none of one from
     elsewhere.
 
@@ -113,5 +113,5 @@ def list_candidates(subject: Subject, candidates: Sequence[Path]) -> tuple[Path,
     )
 
 
-readers_of: Mapping[str, Callable[..., tuple[Path, ...]]] = {"evaluators": evaluators_of, "copies": copies_of}
+readers_of: Mapping[str, Callable[..., tuple[Path, ...]]] = {"evaluators": choose_evaluators, "copies": find_copies}
 """By `Analysis.readers`: who they are, among candidates."""

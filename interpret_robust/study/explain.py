@@ -31,7 +31,7 @@ from interpret_robust.models.classifier import NO_CLASS, predict_classes
 from interpret_robust.models.external import ExternalModel
 from interpret_robust.models.folding import fold
 from interpret_robust.models.subject import Subject
-from interpret_robust.results.hdf5 import model_id
+from interpret_robust.results.hdf5 import identify_model
 from interpret_robust.results.names import WEIGHTS
 
 MOST_CHOICES = 10
@@ -84,7 +84,7 @@ def _framing(subject: Subject) -> Framing | None:
     return getattr(images, "framing", None)
 
 
-def class_of(name: str, class_names: tuple[str, ...]) -> int:
+def find_class(name: str, class_names: tuple[str, ...]) -> int:
     """Return the number of a class by its name, without case, or by its number. Raises UserError for another text."""
     (place,) = find([name], [[class_name] for class_name in class_names])
     if place is not None:
@@ -177,7 +177,7 @@ class Slide:
         drawing.keep(make, self.path.parent, self.path.stem, self.inputs, say, with_pdf=with_pdf)
 
 
-def slides(
+def list_slides(
     subject: Subject,
     paths: Sequence[Path],
     attack: Attack,
@@ -194,7 +194,7 @@ def slides(
     _, settings = attack.resolve(subject.job.get("recipe", {}))
     class_text = "predicted" if label is None else subject.job["class_names"][label]
     conditions: dict[str, Any] = {
-        "model": model_id(subject.sha256, subject.job),
+        "model": identify_model(subject.sha256, subject.job),
         "attack": settings,
         "class": class_text,
     }

@@ -16,16 +16,22 @@ from interpret_robust.core.errors import UserError
 from interpret_robust.core.parsing import format_number
 from interpret_robust.core.statistics import Interval, bootstrap_mean, rate
 from interpret_robust.results import hdf5
-from interpret_robust.results.attack_outcomes import Outcomes, headline, readings, right, right_in_worst_case
-from interpret_robust.results.autoattack_tables import comparable, weaker_than_ours
+from interpret_robust.results.attack_outcomes import (
+    Outcomes,
+    find_headline,
+    find_right,
+    find_right_in_worst_case,
+    list_readings,
+)
+from interpret_robust.results.autoattack_tables import are_comparable, compare_with_ours
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import (
-    ball,
-    distinctions,
-    growing_radii,
-    images_text,
+    find_norm,
+    format_ball,
+    format_images,
+    format_radii,
+    list_distinctions,
     name_of,
-    norm,
     order,
     tell_apart,
 )
@@ -100,13 +106,13 @@ class _Evidence:
     @property
     def table(self) -> Result | None:
         """Return the file of attacks with the most readings."""
-        return max(self.tables, key=lambda table: len(readings(table)), default=None)
+        return max(self.tables, key=lambda table: len(list_readings(table)), default=None)
 
     def white_box(self) -> Outcomes | None:
         """Return which images (N,) are right on the natural image and under every attack that took this model's
         gradients.
         """
-        outcomes = [right_in_worst_case(table) for table in self.tables]
+        outcomes = [find_right_in_worst_case(table) for table in self.tables]
         if self.masking is not None:
             outcomes += [_right(self.masking, "natural"), _right(self.masking, "one_step"), _pgd(self.masking, 0)]
         return np.logical_and.reduce(outcomes) if outcomes else None
@@ -148,7 +154,7 @@ def _black_box(evidence: _Evidence) -> _Measurement | None:
     if evidence.masking is not None:
         attacks["random search"] = _right(evidence.masking, "search")
     for result, place in evidence.transfers:
-        attacks[f"attacks on {result.model_name}"] = right_in_worst_case(result, place)
+        attacks[f"attacks on {result.model_name}"] = find_right_in_worst_case(result, place)
     if white is None or not attacks:
         return None
     is_broken = white & ~np.logical_and.reduce(list(attacks.values()))
@@ -173,8 +179,8 @@ def _many_steps(evidence: _Evidence) -> _Measurement | None:
     if len(crossing) < 2:
         return None
     long_attack = crossing.pop(max(crossing))
-    short_attack = first if (first := headline(table)) in crossing.values() else crossing[min(crossing)]
-    return _gap({name: right(table, name) for name in (str(short_attack), long_attack)})
+    short_attack = first if (first := find_headline(table)) in crossing.values() else crossing[min(crossing)]
+    return _gap({name: find_right(table, name) for name in (str(short_attack), long_attack)})
 
 
 def _loss_gap(evidence: _Evidence) -> _Measurement | None:
@@ -185,12 +191,12 @@ def _loss_gap(evidence: _Evidence) -> _Measurement | None:
     if not (pgd and cw):
         return None
     common = pgd.keys() & cw.keys()
-    return _gap({name: right(table, name) for name in (steps[max(common or steps)] for steps in (pgd, cw))})
+    return _gap({name: find_right(table, name) for name in (steps[max(common or steps)] for steps in (pgd, cw))})
 
 
 def _steps(table: Result, attack: str) -> dict[int, str]:
     """Return the readings of PGD or CW by their number of steps."""
-    return {int(name.rpartition("-")[2]): name for name in readings(table) if name.startswith(attack)}
+    return {int(name.rpartition("-")[2]): name for name in list_readings(table) if name.startswith(attack)}
 
 
 def _one_step(evidence: _Evidence) -> _Measurement | None:
@@ -219,7 +225,7 @@ def _zero_gradients(evidence: _Evidence) -> _Measurement | None:
 def _autoattack(evidence: _Evidence) -> _Measurement | None:
     if evidence.autoattack is None or evidence.table is None:
         return None
-    comparison = weaker_than_ours(evidence.autoattack, evidence.table)
+    comparison = compare_with_ours(evidence.autoattack, evidence.table)
     return _Measurement(
         comparison.difference,
         f"of {comparison.images} images: so many fewer are right under AutoAttack than in our worst case",
@@ -230,7 +236,7 @@ def _large_eps(evidence: _Evidence) -> _Measurement | None:
     masking = evidence.masking
     if masking is None or masking.config["settings"]["eps"] == 0:
         return None
-    radii = growing_radii(masking)
+    radii = format_radii(masking)
     shares = [rate(_pgd(masking, place)) for place in range(len(radii))]
     none_left = [name for name, share in zip(radii, shares, strict=True) if share.value <= FLAGS["large-eps"].threshold]
     radius_text = f"{none_left[0]} is enough to break nearly all" if none_left else "no radius tried breaks nearly all"
@@ -276,7 +282,7 @@ def collect_flags(results: Sequence[Result]) -> dict[str, list[Flag]]:
     return flags_by_model
 
 
-def summary(flags_by_model: Mapping[str, Sequence[Flag]]) -> Table:
+def summarize_flags(flags_by_model: Mapping[str, Sequence[Flag]]) -> Table:
     """Return a row for each model and its images, what each flag measures; a raised one says so."""
     rows = []
     for name, flags in flags_by_model.items():
@@ -297,7 +303,7 @@ def _cell(flag: Flag) -> str:
     return flag.share.percent() + (" RAISED" if flag.is_raised else " too few images" if flag.is_open else "")
 
 
-def sentences(flags_by_model: Mapping[str, Sequence[Flag]]) -> list[str]:
+def describe_flags(flags_by_model: Mapping[str, Sequence[Flag]]) -> list[str]:
     """Return a sentence for each flag that is raised, for each of which the images are too few to tell, and for the
     models that were not checked.
     """
@@ -315,7 +321,7 @@ def sentences(flags_by_model: Mapping[str, Sequence[Flag]]) -> list[str]:
     return lines
 
 
-def numbers(flags_by_model: Mapping[str, Sequence[Flag]]) -> list[dict[str, str]]:
+def list_numbers(flags_by_model: Mapping[str, Sequence[Flag]]) -> list[dict[str, str]]:
     """Return a row for each model and flag, in words and numbers: shares in percent."""
     return [
         {
@@ -338,7 +344,7 @@ def _collect_evidence(results: Sequence[Result]) -> dict[_Subject, _Evidence]:
     Files of recalibrated models are left out: they are of a control, not of the model.
     """
     results = tell_apart([result for result in results if result.recalibration == "none"])
-    texts = distinctions(results)
+    texts = list_distinctions(results)
     by_subject: dict[_Subject, _Evidence] = defaultdict(_Evidence)
     attacked_models = set()
     for result in sorted(results, key=lambda result: (order(result), result.path)):
@@ -355,7 +361,7 @@ def _collect_evidence(results: Sequence[Result]) -> dict[_Subject, _Evidence]:
     for result in sorted(results, key=lambda result: result.count):
         if result.analysis == "autoattack":
             for evidence in by_subject.values():
-                if evidence.table and comparable(result, evidence.table):
+                if evidence.table and are_comparable(result, evidence.table):
                     evidence.autoattack = result
     return {subject: evidence for subject, evidence in by_subject.items() if subject in attacked_models}
 
@@ -363,8 +369,8 @@ def _collect_evidence(results: Sequence[Result]) -> dict[_Subject, _Evidence]:
 def _subjects(result: Result, texts: Mapping[str, str]) -> list[_Subject]:
     """Return the models that a file says something of, its own first; `texts` tell those of one name apart."""
     data, settings = result.config["data"], result.config["settings"]
-    place = f"{images_text(data)} of {data['dataset']} at {ball(settings)}"
+    place = f"{format_images(data)} of {data['dataset']} at {format_ball(settings)}"
     return [
-        _Subject(name_of(model, texts), model.id, data["sha256"], norm(settings), settings["eps"], place)
+        _Subject(name_of(model, texts), model.id, data["sha256"], find_norm(settings), settings["eps"], place)
         for model in (result.model, *result.evaluators)
     ]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from interpret_robust.results.attack_outcomes import HEADLINES
-from interpret_robust.results.paper_numbers import row_of
+from interpret_robust.results.paper_numbers import find_row
 
 TITLE = "Feature prioritization and regularization improve standard accuracy and adversarial robustness"
 AUTHORS = "Liu & JaJa, 2018"
@@ -70,15 +70,15 @@ class Claim:
         return (dataset == "mnist") == (self.section == ON_MNIST)
 
 
-def row(table: str, setting: str, reading: str = HEADLINES[0], *, headline: bool = True) -> Row:
+def find_claim_row(table: str, setting: str, reading: str = HEADLINES[0], *, headline: bool = True) -> Row:
     """Return a row of a table; under attack that of a reading, such as `PGD-20`. Empty where the paper has none.
 
     Table 1 does not tell the number of its steps: it stands beside the reading that is the `headline`.
     """
     if setting not in ("white-box", "black-box"):
-        return row_of(table, setting)
+        return find_row(table, setting)
     attack, _, steps = reading.lower().rpartition("-")
-    return row_of(table, setting, attack, int(steps)) or (row_of(table, setting, attack, None) if headline else {})
+    return find_row(table, setting, attack, int(steps)) or (find_row(table, setting, attack, None) if headline else {})
 
 
 WITH_REGULARIZATION = (("at-reg", "at"), ("at-att-reg", "at-att"))

@@ -190,7 +190,7 @@ SCALES = {
 }
 
 
-def study(name: str, scale: str = "quick", seeds: int | None = None, architecture: str | None = None) -> Study:
+def find_study(name: str, scale: str = "quick", seeds: int | None = None, architecture: str | None = None) -> Study:
     """Return the study called `quick`, or that of a part of the paper over this many training seeds.
 
     `architecture` takes the place of that of the scale; the recipe stays.

@@ -15,8 +15,8 @@ from interpret_robust.datasets import load
 from interpret_robust.results import hdf5
 from interpret_robust.study.evaluators import readers_of
 from interpret_robust.study.plan import Model, Question, Study
-from interpret_robust.study.tasks import AnalysisTask, TrainTask, analysis_tasks, do_all
-from interpret_robust.training.recipe_file import recipe_of
+from interpret_robust.study.tasks import AnalysisTask, TrainTask, do_all, make_tasks
+from interpret_robust.training.recipe_file import find_recipe
 
 
 class Step(NamedTuple):
@@ -56,7 +56,7 @@ def tell_state(step: Step, root: Path) -> str:
     if not step.needs:
         return "yes"
     try:
-        config = hdf5.provenance(path)["config"]
+        config = hdf5.read_provenance(path)["config"]
     except UserError:
         return "damaged"
     if analyses.get(config["analysis"].partition("/")[0]).readers != "copies":
@@ -113,7 +113,7 @@ def train_tasks(
             architecture,
             variant,
             seed,
-            recipe_of(study.recipe, study.dataset, architecture=architecture),
+            find_recipe(study.recipe, study.dataset, architecture=architecture),
             folders.checkpoints,
             device,
             study.images,
@@ -124,7 +124,7 @@ def train_tasks(
     ]
 
 
-def question_tasks(
+def list_question_tasks(
     study: Study,
     folders: Folders,
     names_only: Container[str] | None = None,
@@ -148,7 +148,7 @@ def _tasks(question: Question, step: Step, folders: Folders, **common: Any) -> l
     settings = question.settings_for(analyses.get(question.analysis))
     subject, *readers = step.needs
     common |= {"split": question.split, "limit": question.limit}
-    return analysis_tasks(question.analysis, [subject], folders, settings, readers, **common)
+    return make_tasks(question.analysis, [subject], folders, settings, readers, **common)
 
 
 def reproduce(
@@ -183,6 +183,6 @@ def reproduce(
             raise unknown("file of this study", name, files)
     trainings = train_tasks(study, folders, device, deadline, overwrite=overwrite)
     do_all([task for task in trainings if names_only is None or task.name in names_only], device, say)
-    pairs = question_tasks(study, folders, names_only, device=device, deadline=deadline, overwrite=overwrite)
+    pairs = list_question_tasks(study, folders, names_only, device=device, deadline=deadline, overwrite=overwrite)
     do_all([task for _, tasks in pairs for task in tasks], device, say)
     return [(question, [task.work().path for task in tasks]) for question, tasks in pairs]

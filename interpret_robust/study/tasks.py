@@ -27,10 +27,10 @@ from interpret_robust.models import checkpoint
 from interpret_robust.models.card import Reference
 from interpret_robust.models.external import find_subject
 from interpret_robust.models.variants import find_variant
-from interpret_robust.study.evaluators import evaluators_of, list_candidates, readers_of
+from interpret_robust.study.evaluators import choose_evaluators, list_candidates, readers_of
 from interpret_robust.training.job import Job
-from interpret_robust.training.log import NO_LOGS, Logs, log_of
-from interpret_robust.training.loop import is_finished, training
+from interpret_robust.training.log import NO_LOGS, Logs, name_log
+from interpret_robust.training.loop import is_finished, run_steps
 from interpret_robust.training.recipe import Recipe
 
 AT_ONCE = 4
@@ -68,7 +68,7 @@ class TrainTask:
 
     def lacks_log(self) -> bool:
         """Return whether lines are asked for that are not beside the checkpoint."""
-        return self.logs.file and not log_of(self.folder / self.name).exists()
+        return self.logs.file and not name_log(self.folder / self.name).exists()
 
     @exact()
     def __call__(self, position: int | None = None) -> str:
@@ -80,7 +80,7 @@ class TrainTask:
         """Train a step at a time, until `stop` is set, and return how it went."""
         if ranks.gather_flags(time.monotonic() > self.deadline)[0]:
             raise NotBegun(f"{self.job().name} was not begun")
-        path, is_new = yield from training(
+        path, is_new = yield from run_steps(
             self.job(),
             self.folder,
             source=self.source,
@@ -237,7 +237,7 @@ def _attack(task: TrainTask | AnalysisTask) -> Hashable:
     return (task.checkpoint, task.source, task.split, task.batch_size, task.recalibrate, *ball)
 
 
-def applicable(analysis: str, paths: Sequence[Path], options: Mapping[str, Any], say: Say) -> list[Path]:
+def choose_applicable(analysis: str, paths: Sequence[Path], options: Mapping[str, Any], say: Say) -> list[Path]:
     """Return those checkpoints of a working directory that an analysis can be run on; why others cannot is said.
 
     `options` is what their tasks have in common. Raises UserError where there are none.
@@ -276,13 +276,13 @@ def _obstacle(name: str, path: Path, candidates: Sequence[Path], options: Mappin
     if analysis.readers != "evaluators":
         return None
     try:
-        evaluators_of(stored_checkpoint, candidates)
+        choose_evaluators(stored_checkpoint, candidates)
     except UserError as error:
         return str(error)
     return None
 
 
-def analysis_tasks(
+def make_tasks(
     name: str,
     subjects: Sequence[Reference],
     folders: Folders,
@@ -327,6 +327,6 @@ def _add_subjects(candidates: Sequence[Path], subjects: Sequence[Reference]) -> 
     return tuple({path.name: path for path in (*paths, *candidates)}.values())
 
 
-def doubts(tasks: Sequence[AnalysisTask]) -> list[str]:
+def list_doubts(tasks: Sequence[AnalysisTask]) -> list[str]:
     """Return what is doubtful about the models that have still to be asked, or that read what others give."""
     return list(dict.fromkeys(doubt for task in tasks if not task.is_done() for doubt in task.work().doubts))

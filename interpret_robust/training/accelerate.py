@@ -110,11 +110,11 @@ def _with_sizes(attack: PGD, sizes: Tensor) -> PGD:
 
 def _compile(model: Classifier) -> None:
     """Compile what the attack and both passes of the objective go through. Graphs are ours, not the compiler's."""
-    features = with_own_code(model.features)
+    features = keep_own_code(model.features)
     model.features = torch.compile(features, mode="max-autotune-no-cudagraphs", dynamic=False)  # type: ignore[method-assign]
 
 
-def with_own_code(method: Any) -> MethodType:
+def keep_own_code(method: Any) -> MethodType:
     """Return a bound method of the same code in an object of its own.
 
     The compiler counts its results by the code object, and gives up at the eighth: models that share one would soon run

@@ -52,7 +52,7 @@ class Logs:
 NO_LOGS = Logs()
 
 
-def identity(job: Job) -> str:
+def identify_job(job: Job) -> str:
     """Return twelve hexadecimal digits that jobs of other numbers do not share."""
     return hash_config(drop_name(job.describe()))[:12]
 
@@ -70,10 +70,10 @@ def open_logs(
         writers: list[Write] = []
         if logs.file:
             writers.append(
-                stack.enter_context(_open_lines(log_of(checkpoint), job, step, history, overwrite=overwrite))
+                stack.enter_context(_open_lines(name_log(checkpoint), job, step, history, overwrite=overwrite))
             )
         if logs.tensorboard:
-            folder = logs.tensorboard / f"{checkpoint.stem}-{identity(job)}"
+            folder = logs.tensorboard / f"{checkpoint.stem}-{identify_job(job)}"
             writers.append(stack.enter_context(_open_events(folder, step, history)))
 
         def write(rows: Sequence[Row]) -> None:
@@ -83,7 +83,7 @@ def open_logs(
         yield write
 
 
-def log_of(checkpoint: Path) -> Path:
+def name_log(checkpoint: Path) -> Path:
     """Return where the lines of the training of a checkpoint lie."""
     return checkpoint.with_name(f"{checkpoint.stem}{ENDING}")
 
@@ -91,7 +91,7 @@ def log_of(checkpoint: Path) -> Path:
 @contextmanager
 def _open_lines(path: Path, job: Job, step: int, history: Iterable[Row], *, overwrite: bool) -> Iterator[Write]:
     """Yield what adds lines to a file, each of which can be read at once (`tail -F`)."""
-    origin = {"model": job.name, "job": identity(job)}
+    origin = {"model": job.name, "job": identify_job(job)}
     earlier = {} if overwrite and step == 0 else _read(path, origin, overwrite=overwrite)
     rows = {_place(row): _line({**row, **origin}, None) for row in history}
     rows |= {place: line for place, line in earlier.items() if place[0] <= step}

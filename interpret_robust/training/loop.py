@@ -19,7 +19,7 @@ from interpret_robust.core.interruption import Stopped
 from interpret_robust.core.locks import Lock
 from interpret_robust.models import checkpoint
 from interpret_robust.training.job import Job, drop_name
-from interpret_robust.training.log import NO_LOGS, Logs, Write, log_of, open_logs
+from interpret_robust.training.log import NO_LOGS, Logs, Write, name_log, open_logs
 from interpret_robust.training.run import Run
 
 SAVE_EVERY = 15.0
@@ -32,7 +32,7 @@ COLLAPSED_SHARE = 0.95
 COLLAPSED_EPOCHS = 2
 
 
-def training(
+def run_steps(
     job: Job,
     folder: Path,
     *,
@@ -69,7 +69,7 @@ def training(
         yield from ranks.wait_for_turn(lock, lambda: stop.is_set() or time.monotonic() > deadline)
         if ranks.run_on_first(lambda: is_finished(job, folder, overwrite=overwrite)):
             if ranks.index() == 0:
-                state_of(path).unlink(missing_ok=True)
+                name_state(path).unlink(missing_ok=True)
             return path, False
         yield from _train(job, path, source, device, stop, deadline, overwrite, save_every, position, logs)
         return path, True
@@ -77,7 +77,7 @@ def training(
         lock.release()
 
 
-def state_of(path: Path) -> Path:
+def name_state(path: Path) -> Path:
     """Return where the unfinished run of the checkpoint at `path` lies."""
     return path.with_name(f"{path.stem}.state.safetensors")
 
@@ -95,9 +95,9 @@ def _train(
     logs: Logs,
 ) -> Generator[None, None, None]:
     """Train and write the checkpoint at `path`, whose lock is held."""
-    state_path, is_first = state_of(path), ranks.index() == 0
+    state_path, is_first = name_state(path), ranks.index() == 0
     if is_first:
-        remove_leftovers(path, state_path, log_of(path))
+        remove_leftovers(path, state_path, name_log(path))
     with devices.preserve_threads():
         run = Run(job, device, logs.steps)
         earlier = _resume(run, state_path, overwrite=overwrite)

@@ -20,7 +20,7 @@ class Objective(NamedTuple):
     logits: Tensor
 
 
-def feature_distance(clean: Tensor, adversarial: Tensor) -> Tensor:
+def measure_feature_distance(clean: Tensor, adversarial: Tensor) -> Tensor:
     """Return the L2 distance of each pair of rows, (N,). Its gradient at distance zero is zero, not NaN."""
     distance: Tensor = torch.linalg.vector_norm(clean - adversarial, dim=1)
     return distance
@@ -44,7 +44,7 @@ class FeatureRegularization:
     """
 
     weight: float
-    distance: Callable[[Tensor, Tensor], Tensor] = feature_distance
+    distance: Callable[[Tensor, Tensor], Tensor] = measure_feature_distance
 
     def mean_distance(self, clean: Tensor, adversarial: Tensor) -> Tensor:
         """Return the mean over the batch of the distance between features (N, C), in float32, without the weight."""
@@ -55,7 +55,7 @@ class FeatureRegularization:
         return self.weight * self.mean_distance(clean, adversarial)
 
 
-def objective(
+def compute_objective(
     model: Classifier, images: Tensor, adversarial: Tensor, labels: Tensor, regularization: FeatureRegularization
 ) -> Objective:
     """Return mean(CE(x', y)) + weight * mean(||G(x) - G(x')||_2), G the pooled features (Eqs. 6 and 7).

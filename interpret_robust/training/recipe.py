@@ -23,10 +23,10 @@ def _field(meaning: str, default: Any = MISSING, **metadata: Any) -> Any:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a model is trained: every number of it. `meanings` says what each field is, as `irt recipes` prints it.
+    """How a model is trained: every number of it. `list_meanings` says what each field is, as `irt recipes` prints it.
 
     Example:
-        >>> PRESETS["quick"].epochs, meanings()["epochs"]
+        >>> PRESETS["quick"].epochs, list_meanings()["epochs"]
         (8, 'passes over the training images; an incomplete last batch is dropped')
     """
 
@@ -224,7 +224,7 @@ PRESETS = {
 QUICK_CNN: dict[str, Any] = {"optimizer": "adam", "learning_rate": 2e-3, "epochs": 10}
 
 
-def preset_for(name: str, architecture: str) -> Recipe:
+def choose_preset(name: str, architecture: str) -> Recipe:
     """Return the recipe called `name` for an architecture. Raises UserError for an unknown name."""
     if name not in PRESETS:
         raise unknown("recipe", name, PRESETS)
@@ -259,12 +259,12 @@ def change(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     return replace(recipe, **changes)
 
 
-def default_preset(dataset: str) -> str:
+def choose_default_preset(dataset: str) -> str:
     """Return the preset of a dataset's record, `paper` for data from elsewhere."""
     return RECORDS[dataset].recipe if dataset in RECORDS else "paper"
 
 
-def meanings() -> dict[str, str]:
+def list_meanings() -> dict[str, str]:
     """Return what each field of a recipe means that `--set` can change."""
     return {entry.name: entry.metadata["help"] for entry in fields(Recipe) if entry.name != "name"}
 

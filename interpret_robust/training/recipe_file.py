@@ -16,11 +16,11 @@ from interpret_robust.training.recipe import (
     PRESETS,
     Recipe,
     change,
-    default_preset,
+    choose_default_preset,
+    choose_preset,
     fit_dataset,
-    meanings,
+    list_meanings,
     parse,
-    preset_for,
 )
 
 ENDING = ".toml"
@@ -28,7 +28,7 @@ REQUIRED_FIELDS = ("epochs", "batch_size", "learning_rate")
 """Fields that a file without `base` has to give."""
 
 
-def recipe_of(
+def find_recipe(
     recipe: str | Path | None, dataset: str, overrides: tuple[str, ...] = (), architecture: str = "small"
 ) -> Recipe:
     """Return the recipe of a name or a file, None for that of the dataset, with overrides of the form `field=value`.
@@ -36,7 +36,7 @@ def recipe_of(
     What a dataset forbids, such as mirrored digits, it forbids a file as well as a preset; overrides stand. Raises
     UserError for an unknown name, a bad file or a bad override.
     """
-    start = find(default_preset(dataset) if recipe is None else recipe, architecture)
+    start = find(choose_default_preset(dataset) if recipe is None else recipe, architecture)
     return change(fit_dataset(start, dataset), dict(map(parse, overrides)))
 
 
@@ -51,7 +51,7 @@ def find(recipe: str | Path, architecture: str = "small") -> Recipe:
     """
     if Path(str(recipe)).suffix == ENDING:
         return read(Path(recipe), architecture)
-    return preset_for(str(recipe), architecture)
+    return choose_preset(str(recipe), architecture)
 
 
 def read(path: Path, architecture: str = "small") -> Recipe:
@@ -84,7 +84,7 @@ def _recipe(name: str, entries: dict[str, Any], architecture: str) -> Recipe:
     elif str(base) not in PRESETS:
         raise unknown("base", str(base), PRESETS)
     else:
-        start = preset_for(base, architecture)
+        start = choose_preset(base, architecture)
     return replace(change(start, values), name=name)
 
 
@@ -115,7 +115,7 @@ def _value(field: str, value: Any) -> Any:
     raise UserError(f"{field} is {json.dumps(value, default=str)}: give {right}.")
 
 
-def as_toml(recipe: Recipe) -> str:
+def format_toml(recipe: Recipe) -> str:
     """Return a recipe as a file that `read` reads to the same numbers, each field behind its meaning."""
     head = (
         f"# {recipe.name}, as `irt train --recipe FILE.toml` takes it.\n"
@@ -123,7 +123,7 @@ def as_toml(recipe: Recipe) -> str:
     )
     entries = [
         f"{fill(meaning, 100, initial_indent='# ', subsequent_indent='# ')}\n{_line(field, getattr(recipe, field))}\n"
-        for field, meaning in meanings().items()
+        for field, meaning in list_meanings().items()
     ]
     return "\n".join([head, *entries])
 

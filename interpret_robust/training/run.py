@@ -30,7 +30,12 @@ from interpret_robust.models.shared_norm import share_batch_norm
 from interpret_robust.training.accelerate import accelerate
 from interpret_robust.training.job import Job
 from interpret_robust.training.log import Row
-from interpret_robust.training.objective import FeatureRegularization, Objective, feature_distance, objective
+from interpret_robust.training.objective import (
+    FeatureRegularization,
+    Objective,
+    compute_objective,
+    measure_feature_distance,
+)
 from interpret_robust.training.recipe import Recipe
 
 
@@ -103,7 +108,7 @@ class Loss(nn.Module):
 
     def forward(self, images: Tensor, adversarial: Tensor, labels: Tensor) -> Objective:
         """Return the loss, see `objective`."""
-        return objective(self.model, images, adversarial, labels, self.regularization)
+        return compute_objective(self.model, images, adversarial, labels, self.regularization)
 
 
 @dataclass
@@ -133,7 +138,7 @@ class Run:
         self.model = model.to(self.device).to(memory_format=torch.channels_last).train()
         loss = Loss(
             self.model,
-            FeatureRegularization(recipe.feature_weight(job.variant), job.variant.distance or feature_distance),
+            FeatureRegularization(recipe.feature_weight(job.variant), job.variant.distance or measure_feature_distance),
         )
         self.loss = _parallel(loss, self.device) if ranks.count() > 1 else loss
         self.optimizer = _optimizer(job, self.model)

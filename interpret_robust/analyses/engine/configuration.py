@@ -61,7 +61,7 @@ def describe_axes(dataset: Dataset, subject: Subject, evaluators: Sequence[str])
 
 def list_readers(config: Mapping[str, Any]) -> set[tuple[str, str]]:
     """Return the name and id of the evaluators in a configuration."""
-    return {(model.name, model.id) for model in hdf5.evaluators_of(config)}
+    return {(model.name, model.id) for model in hdf5.list_evaluators(config)}
 
 
 def differ_in_readers(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:

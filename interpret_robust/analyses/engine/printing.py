@@ -5,9 +5,9 @@ from pathlib import Path
 
 from interpret_robust import analyses
 from interpret_robust.results import attack_tables, hdf5, names
-from interpret_robust.results.tables import Table, render, with_captions
+from interpret_robust.results.tables import Table, add_captions, render
 
-NUMBERS: dict[str, Callable[[Sequence[hdf5.Result]], list[dict[str, str]]]] = {"robustness": attack_tables.numbers}
+NUMBERS: dict[str, Callable[[Sequence[hdf5.Result]], list[dict[str, str]]]] = {"robustness": attack_tables.list_numbers}
 """Analyses whose CSV is not what is printed but one table of its numbers."""
 
 
@@ -17,7 +17,7 @@ def render_answers(files: Sequence[Path], views: Sequence[str] = (), form: str =
     numbers = NUMBERS.get(results[0].analysis)
     if form == "csv" and numbers:
         return render(numbers(sorted(results, key=names.order)), form)
-    return with_captions(make_tables(results, views), form)
+    return add_captions(make_tables(results, views), form)
 
 
 def _prefix(results: Sequence[hdf5.Result]) -> str:
@@ -30,7 +30,7 @@ def _prefix(results: Sequence[hdf5.Result]) -> str:
 
 def _maps(result: hdf5.Result) -> dict[str, str]:
     """Return a column that says what maps are where they are no gradients."""
-    source = names.maps_of(result)
+    source = names.find_maps(result)
     return {} if source == names.GRADIENT else {"maps": source}
 
 
@@ -52,7 +52,12 @@ def make_tables(results: Sequence[hdf5.Result], views: Sequence[str] = ()) -> li
         for result in in_paper_order
     ]
     attack = f"Attack: {attacks[0]}." if len(attacks) == 1 and attacks[0] else ""
-    sentences = [names.doubts(in_paper_order), attack, names.stand_ins(in_paper_order), names.remarks(in_paper_order)]
+    sentences = [
+        names.describe_doubts(in_paper_order),
+        attack,
+        names.describe_stand_ins(in_paper_order),
+        names.describe_remarks(in_paper_order),
+    ]
     note = " ".join(filter(None, sentences))
     prefix, tables = _prefix(results), analysis.compare(in_paper_order, *views) if analysis.compare else []
     return [

@@ -243,7 +243,7 @@ class Work:
         """
         config = self.config
         if self.path.exists() and not overwrite:
-            stored_config = hdf5.provenance(self.path)["config"]
+            stored_config = hdf5.read_provenance(self.path)["config"]
             if self._has_other_copies(stored_config):
                 if list_readers(stored_config) < list_readers(config):
                     return False
@@ -251,7 +251,7 @@ class Work:
                     config = stored_config
         is_finished = writer.is_finished(self.path, self.analysis.schema, config, overwrite=overwrite)
         if is_finished:
-            self._check_logits(self.path, hdf5.provenance(self.path).get("run", {}))
+            self._check_logits(self.path, hdf5.read_provenance(self.path).get("run", {}))
         return is_finished
 
     @cached_property

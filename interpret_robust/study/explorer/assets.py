@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from interpret_robust.study.base_style import base_style
+from interpret_robust.study.base_style import read_base_style
 
 _FOLDER = Path(__file__).parent
 
@@ -23,18 +23,18 @@ USUAL_NAME = "explore.html"
 
 
 @cache
-def asset(name: str) -> str:
+def read_asset(name: str) -> str:
     """Return the text of one of ASSETS."""
     text = (_FOLDER / ASSETS[name]).read_text(encoding="utf-8")
-    return base_style() + text if name == "page.css" else text
+    return read_base_style() + text if name == "page.css" else text
 
 
-def whole(content: dict[str, Any]) -> str:
+def embed_all(content: dict[str, Any]) -> str:
     """Return the page as one text that asks nothing of anybody, with `content` in it.
 
     Its content security policy allows its own script and style by their hashes, and pictures that it holds.
     """
-    script, style = asset("page.js"), asset("page.css")
+    script, style = read_asset("page.js"), read_asset("page.css")
     data = json.dumps(content, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     policy = (
         f"default-src 'none'; img-src data:; script-src '{_hash(script)}'; style-src '{_hash(style)}'; base-uri 'none'"
@@ -46,7 +46,7 @@ def whole(content: dict[str, Any]) -> str:
         '<script src="page.js" defer></script>': "",
         "</body>": f'<script id="baked" type="application/json">{data}</script>\n<script>{script}</script>\n</body>',
     }
-    text = asset("")
+    text = read_asset("")
     for place, replacement in replacements.items():
         assert text.count(place) == 1
         text = text.replace(place, replacement)

@@ -17,15 +17,15 @@ from interpret_robust.core.provenance import read_package_version
 from interpret_robust.results.names import FEW_POSITIONS, NORMS
 from interpret_robust.study.explorer import measure
 from interpret_robust.study.explorer.album import Album
-from interpret_robust.study.explorer.files import file_stems
-from interpret_robust.study.explorer.models import Exhibit, names
-from interpret_robust.study.explorer.view import MOST_STEPS, View, losses, radii
-from interpret_robust.study.report.embedding import data_url
+from interpret_robust.study.explorer.files import list_stems
+from interpret_robust.study.explorer.models import Exhibit, list_names
+from interpret_robust.study.explorer.view import MOST_STEPS, View, list_losses, list_radii
+from interpret_robust.study.report.embedding import make_data_url
 
 MOST_KEPT = 64
 """Adversarial images that are kept, so that nothing is attacked twice that was just looked at."""
 
-_encode: measure.Encode = partial(data_url, kind="PNG", compress_level=1)
+_encode: measure.Encode = partial(make_data_url, kind="PNG", compress_level=1)
 
 
 class Explorer:
@@ -68,12 +68,12 @@ class Explorer:
             "labels": album.split.labels.tolist(),
             "images": len(album.split),
             "source": self.source or self.exhibits[0].subject.source,
-            "models": [card | {"name": name} for card, name in zip(cards, names(cards), strict=True)],
+            "models": [card | {"name": name} for card, name in zip(cards, list_names(cards), strict=True)],
             "norms": {name: self._norm(name) for name in NORM_TEXTS},
             "norm": self.norm,
             "steps": 20,
             "most_steps": MOST_STEPS,
-            "losses": losses(),
+            "losses": list_losses(),
             "rules": measure.RULES,
             "seed": self.seed,
             "few_positions": FEW_POSITIONS,
@@ -85,7 +85,7 @@ class Explorer:
     def _norm(self, name: Norm) -> dict[str, Any]:
         """Return what the page needs of a norm: the radii of its slider, and the one to begin with."""
         training_radii = [eps for norm, eps in self._balls if norm == name]
-        places = radii(training_radii or [number(EXAMPLE_RADII[name])], name)
+        places = list_radii(training_radii or [number(EXAMPLE_RADII[name])], name)
         return {"text": NORM_TEXTS[name], "prefix": NORMS[name], "radii": places, "eps": places[len(places) // 2]}
 
     def image(self, key: str) -> dict[str, Any]:
@@ -94,7 +94,7 @@ class Explorer:
         if label is None:
             with self._lock, exact(), torch.no_grad():
                 label = int(self.exhibits[0].network(entry.pixels).argmax(1))
-        return {"picture": _encode(measure.picture_of(entry)), "label": label}
+        return {"picture": _encode(measure.draw_picture(entry)), "label": label}
 
     def cells(self, view: View) -> Iterator[dict[str, Any]]:
         """Yield what is known of each model as its attack goes on, all models in turn.
@@ -123,20 +123,22 @@ class Explorer:
         for place, exhibit in enumerate(self.exhibits):
             with self._lock, exact():
                 adversarial, positions = self.adversarial(place, view), range(position, position + 1)
-                ((prediction, truth),) = measure.deletions(exhibit, adversarial, view.label, positions)
+                ((prediction, truth),) = measure.measure_deletions(exhibit, adversarial, view.label, positions)
             yield {"model": place, "prediction": prediction, "truth": truth}
 
     def adversarial(self, place: int, view: View) -> Tensor:
         """Return the adversarial image (1, C, H, W) of a model, which the caller lets nobody else compute."""
         if (place, view) not in self._adversarial:
-            for _, iterate in measure.trajectory(self.exhibits[place], self.album.entry(view.image), view, self.seed):
+            for _, iterate in measure.measure_trajectory(
+                self.exhibits[place], self.album.entry(view.image), view, self.seed
+            ):
                 last = iterate
             self._keep(place, view, last)
         return self._adversarial[place, view]
 
     def files(self, place: int, view: View) -> dict[str, str]:
         """Return by analysis the path of the file that holds a model's numbers under a view, see `file_stems`."""
-        return file_stems(self.exhibits[place], self.album, view, self.seed, self.weight)
+        return list_stems(self.exhibits[place], self.album, view, self.seed, self.weight)
 
     def _keep(self, place: int, view: View, adversarial: Tensor) -> None:
         self._adversarial[place, view] = adversarial
@@ -148,7 +150,9 @@ class Explorer:
         exhibit, entry = self.exhibits[place], self.album.entry(view.image)
         result = self._adversarial.get((place, view))
         iterates = (
-            measure.trajectory(exhibit, entry, view, self.seed) if result is None else iter([(view.steps, result)])
+            measure.measure_trajectory(exhibit, entry, view, self.seed)
+            if result is None
+            else iter([(view.steps, result)])
         )
         while True:
             with self._lock, exact():
@@ -157,7 +161,7 @@ class Explorer:
                     return
                 message: dict[str, Any] = {"model": place, "step": step}
                 if measure.is_read(step, view):
-                    message["cell"] = measure.cell(exhibit, entry, iterate, view, _encode)
+                    message["cell"] = measure.measure_cell(exhibit, entry, iterate, view, _encode)
                 if step == view.steps:
                     message["files"] = self.files(place, view)
                     self._keep(place, view, iterate)

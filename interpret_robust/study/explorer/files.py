@@ -10,7 +10,7 @@ from interpret_robust.study.explorer.models import Exhibit
 from interpret_robust.study.explorer.view import View
 
 
-def file_stems(exhibit: Exhibit, album: Album, view: View, seed: int, weight: str) -> dict[str, str]:
+def list_stems(exhibit: Exhibit, album: Album, view: View, seed: int, weight: str) -> dict[str, str]:
     """Return by analysis the path of its file of a model under a view's attack, but for its limit and its ending.
 
     `weight` is the choice of weights of positions, empty for the default. The analyses of positions are left out of a

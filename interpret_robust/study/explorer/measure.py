@@ -39,7 +39,7 @@ Encode = Callable[[Image.Image], str]
 """Give a picture as a data URI."""
 
 
-def trajectory(exhibit: Exhibit, entry: Entry, view: View, seed: int) -> Iterator[tuple[int, Tensor]]:
+def measure_trajectory(exhibit: Exhibit, entry: Entry, view: View, seed: int) -> Iterator[tuple[int, Tensor]]:
     """Yield step and iterate (1, C, H, W) of a model's attack: that of `PGD.iterates`, or the image itself at eps 0."""
     if view.eps == 0:
         yield view.steps, entry.pixels
@@ -58,7 +58,7 @@ def is_read(step: int, view: View) -> bool:
     return step == view.steps or step in READ_AT
 
 
-def cell(
+def measure_cell(
     exhibit: Exhibit, entry: Entry, adversarial: Tensor, view: View, encode: Encode, rules: tuple[Rule, ...] = RULES
 ) -> dict[str, Any]:
     """Return what the page shows of one model under one attack, as JSON can hold it.
@@ -118,7 +118,9 @@ def _positions(exhibit: Exhibit, images: Tensor, adversarial: Tensor) -> dict[st
     }
 
 
-def deletions(exhibit: Exhibit, adversarial: Tensor, label: int, positions: range) -> list[tuple[int, float | None]]:
+def measure_deletions(
+    exhibit: Exhibit, adversarial: Tensor, label: int, positions: range
+) -> list[tuple[int, float | None]]:
     """Return class and probability of `label` when each of `positions` is deleted from an adversarial image.
 
     Its local feature becomes the mean feature of training images, as in feature-deletion.
@@ -138,7 +140,7 @@ def deletions(exhibit: Exhibit, adversarial: Tensor, label: int, positions: rang
     return answers
 
 
-def picture_of(entry: Entry) -> Image.Image:
+def draw_picture(entry: Entry) -> Image.Image:
     """Return an image as a picture."""
     return _picture(entry.pixels)
 

@@ -93,7 +93,7 @@ def exhibit(
     )
 
 
-def names(cards: Sequence[dict[str, Any]]) -> list[str]:
+def list_names(cards: Sequence[dict[str, Any]]) -> list[str]:
     """Return what the page calls each model: its variant where all have one seed, and with its number where two share
     a name.
     """
@@ -103,7 +103,7 @@ def names(cards: Sequence[dict[str, Any]]) -> list[str]:
     return [name if labels.count(name) == 1 else f"{name} ({place + 1})" for place, name in enumerate(labels)]
 
 
-def default_models(paths: Iterable[Path], source: str | None) -> list[Path]:
+def choose_models(paths: Iterable[Path], source: str | None) -> list[Path]:
     """Return which of several checkpoints stand side by side: of one dataset and architecture, a seed a variant.
 
     They are of `source`, or of the data and the architecture that most of them are of, in the paper's order.

@@ -12,11 +12,11 @@ from interpret_robust.models.card import Reference
 from interpret_robust.models.external import find_subject
 from interpret_robust.study.explorer.album import Album
 from interpret_robust.study.explorer.explorer import Explorer
-from interpret_robust.study.explorer.models import default_models, exhibit
+from interpret_robust.study.explorer.models import choose_models, exhibit
 
 
 @exact()
-def explorer(
+def open_explorer(
     models: Sequence[Reference],
     candidates: Sequence[Path],
     source: str | None,
@@ -34,7 +34,7 @@ def explorer(
     the attack that the page begins with, by default of the first model's training. All models see pictures as the
     first of them takes them. Raises UserError where one of them is not to be had, or does not fit.
     """
-    references = models or default_models(candidates, source)
+    references = models or choose_models(candidates, source)
     if not references:
         raise UserError(f"no checkpoint was trained on {source}: name those to be shown.")
     chosen_norm = None if norm is None else check_norm(norm)

@@ -17,8 +17,8 @@ from interpret_robust.core.locks import Lock
 from interpret_robust.core.parsing import format_count, number
 from interpret_robust.study.explorer import assets, measure
 from interpret_robust.study.explorer.explorer import Explorer
-from interpret_robust.study.explorer.view import View, losses
-from interpret_robust.study.report.embedding import data_url
+from interpret_robust.study.explorer.view import View, list_losses
+from interpret_robust.study.report.embedding import make_data_url
 
 PLACES = (0, 1, 2, 4, 8, 12, 16)
 """Places of the slider of eps that are computed."""
@@ -35,8 +35,8 @@ DECIMALS = 6
 MOST_ANSWERS = 3
 """Classes whose probabilities are told."""
 
-_photo: measure.Encode = partial(data_url, kind="PNG", optimize=True)
-_small: measure.Encode = partial(data_url, kind="WEBP", quality=60, method=6)
+_photo: measure.Encode = partial(make_data_url, kind="PNG", optimize=True)
+_small: measure.Encode = partial(make_data_url, kind="WEBP", quality=60, method=6)
 
 
 def write(explorer: Explorer, path: Path, images: int, say: Say) -> None:
@@ -54,7 +54,7 @@ def write(explorer: Explorer, path: Path, images: int, say: Say) -> None:
             f"--images {images} leaves out image {explorer.first}, which the page is to begin with: give --images "
             f"{int(explorer.first) + 1} or more, or another image."
         )
-    text = assets.whole(_content(explorer, images))
+    text = assets.embed_all(_content(explorer, images))
     with Lock(path):
         _check_own(path)
         remove_leftovers(path)
@@ -79,7 +79,7 @@ def _content(explorer: Explorer, images: int) -> dict[str, Any]:
     with exact():
         return {
             "setup": setup | {"norms": norms, "rules": RULES, "labels": setup["labels"][:images]},
-            "images": {key: _photo(measure.picture_of(explorer.album.entry(key))) for key in keys},
+            "images": {key: _photo(measure.draw_picture(explorer.album.entry(key))) for key in keys},
             "files": {eps: _files(explorer, setup, eps) for eps in radii},
             "cells": {
                 key: {eps: _cells(explorer, setup, key, eps) for eps in radii}
@@ -90,20 +90,20 @@ def _content(explorer: Explorer, images: int) -> dict[str, Any]:
 
 def _files(explorer: Explorer, setup: dict[str, Any], eps: str) -> list[dict[str, str]]:
     """Return for each model the files that hold its numbers under a radius, whatever the image."""
-    view = View("0", 0, number(eps), setup["steps"], next(iter(losses())), explorer.norm)
+    view = View("0", 0, number(eps), setup["steps"], next(iter(list_losses())), explorer.norm)
     return [explorer.files(place, view) for place in range(len(explorer.exhibits))]
 
 
 def _cells(explorer: Explorer, setup: dict[str, Any], key: str, eps: str) -> list[dict[str, Any]]:
     """Return the cells of all models, each with what becomes of its answer when a position is deleted: `without`."""
-    view = View(key, setup["labels"][int(key)], number(eps), setup["steps"], next(iter(losses())), explorer.norm)
+    view = View(key, setup["labels"][int(key)], number(eps), setup["steps"], next(iter(list_losses())), explorer.norm)
     entry, cells = explorer.album.entry(key), []
     for place, exhibit in enumerate(explorer.exhibits):
         adversarial = explorer.adversarial(place, view)
-        cell = measure.cell(exhibit, entry, adversarial, view, _small, RULES)
+        cell = measure.measure_cell(exhibit, entry, adversarial, view, _small, RULES)
         if exhibit.weight:
             positions = range(exhibit.positions)
-            deletions = measure.deletions(exhibit, adversarial, view.label, positions)
+            deletions = measure.measure_deletions(exhibit, adversarial, view.label, positions)
             cell["without"] = [list(column) for column in zip(*deletions, strict=True)]
         cells.append(_short(cell))
     return cells

@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, urlsplit
 from interpret_robust.core.errors import UserError
 from interpret_robust.study.explorer import assets
 from interpret_robust.study.explorer.explorer import Explorer
-from interpret_robust.study.explorer.view import parse, whole
+from interpret_robust.study.explorer.view import parse, read_whole
 
 ADDRESS = "127.0.0.1"
 HOSTS = (ADDRESS, "localhost")
@@ -120,7 +120,7 @@ class Handler(BaseHTTPRequestHandler):
     def _get(self, name: str, query: dict[str, str]) -> None:
         explorer = self.server.explorer
         if name in assets.ASSETS:
-            self._send(200, KINDS[assets.ASSETS[name].rpartition(".")[2]], assets.asset(name).encode())
+            self._send(200, KINDS[assets.ASSETS[name].rpartition(".")[2]], assets.read_asset(name).encode())
             return
         match name:
             case "setup":
@@ -130,7 +130,7 @@ class Handler(BaseHTTPRequestHandler):
             case "cells":
                 self._stream(explorer.cells(self._view(query)))
             case "deletions":
-                position = whole("position", query.get("position", ""))
+                position = read_whole("position", query.get("position", ""))
                 self._stream(explorer.deletions(self._view(query), position))
             case _:
                 raise BadRequestError(404, "there is nothing of this name here.")

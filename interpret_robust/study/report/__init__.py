@@ -43,7 +43,7 @@ def write(folders: Folders, page: Path, say: Say) -> Path:
     if not files:
         raise UserError(f"there are no analyses in {folders.analyses}: `irt analyze` makes them.")
     _stamp_of(page)  # says so where it is no report, before files are read
-    results = names.newest_first(list(map(hdf5.read, progress.count_items(files, "reading", "files"))))
+    results = names.sort_newest_first(list(map(hdf5.read, progress.count_items(files, "reading", "files"))))
     explorer = assets.USUAL_NAME if assets.is_page(page.with_name(assets.USUAL_NAME)) else None
     stamp = _stamp(results, explorer)
     if _stamp_of(page) != stamp:
@@ -98,7 +98,7 @@ def _draw(results: list[Result], folder: Path, say: Say) -> dict[str, dict[Path,
     """Return the pictures of each analysis that has one, drawn side by side while all else is loaded."""
     tasks = [
         _Pictures(name, tuple(result.path for result in results if result.schema in labels), folder)
-        for name, labels in ((name, hdf5.labels_of(figures.get(name).READS)) for name in figures.list_names())
+        for name, labels in ((name, hdf5.list_labels(figures.get(name).READS)) for name in figures.list_names())
     ]
     pictures: dict[str, dict[Path, PictureData]] = {task.figure: {} for task in tasks}
     to_draw = [task for task in tasks if task.files]

@@ -11,9 +11,9 @@ from interpret_robust.datasets.batches import choose_batch_size
 from interpret_robust.models.card import Card
 from interpret_robust.models.variants import is_external
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import norm, order
-from interpret_robust.training.recipe import PRESETS, default_preset
-from interpret_robust.training.recipe_file import recipe_of
+from interpret_robust.results.names import find_norm, order
+from interpret_robust.training.recipe import PRESETS, choose_default_preset
+from interpret_robust.training.recipe_file import find_recipe
 
 CONTINUATION = " \\\n    "
 """What goes on with a command in the next line."""
@@ -62,7 +62,7 @@ def _questions(results: Sequence[Result]) -> list[str]:
     return [f"{start} {CONTINUATION.join(models)}{end}" for (start, end), models in sorted(subjects.items())]
 
 
-def command_of(result: Result) -> str:
+def compose_command(result: Result) -> str:
     """Return what to type to make one file anew."""
     return shlex.join(["irt", "analyze", _name(result), *_subject(result), *_options(result)])
 
@@ -72,11 +72,11 @@ def _subject(result: Result) -> list[str]:
     return _words(result.job) or [_file(result.model.name, result.job)]
 
 
-def changed_settings(result: Result) -> dict[str, Any]:
+def list_changes(result: Result) -> dict[str, Any]:
     """Return the settings of a file that are not the default for its checkpoint."""
     default = asdict(analyses.get(_name(result)).settings().resolve(result.job))
     settings = result.config["settings"]
-    if norm(settings) != default.get("norm", "linf"):
+    if find_norm(settings) != default.get("norm", "linf"):
         default.pop("eps")  # the same number is another radius
     return {name: value for name, value in settings.items() if name not in default or value != default[name]}
 
@@ -116,7 +116,7 @@ def _options(result: Result) -> list[str]:
         "limit": origin["limit"],
         "batch-size": _batch_size(result),
         "recalibrate": images if (images := result.recalibration) != "none" else None,
-    } | {name.replace("_", "-"): value for name, value in changed_settings(result).items()}
+    } | {name.replace("_", "-"): value for name, value in list_changes(result).items()}
     options_by_name = {
         f"--{name}": value for name, value in options.items() if value is not None and value is not False
     }
@@ -151,7 +151,7 @@ def _training(words_of_training: dict[str, Any], source: str) -> list[str]:
     limit always stands: a file does not say how many images its dataset has.
     """
     recipe, architecture = words_of_training["recipe"], words_of_training["architecture"]
-    name = recipe["name"] if recipe["name"] in PRESETS else default_preset(source)
+    name = recipe["name"] if recipe["name"] in PRESETS else choose_default_preset(source)
     options = {
         "--dataset": source,
         "--arch": architecture,
@@ -160,8 +160,8 @@ def _training(words_of_training: dict[str, Any], source: str) -> list[str]:
         "--limit": str(words_of_training["images"]),
     }
     words = [words_of_training["variant"], *(word for option in options.items() for word in option)]
-    default = asdict(recipe_of(name, source, architecture=architecture)) | {"name": recipe["name"]}
-    if norm(recipe) != default["norm"]:
+    default = asdict(find_recipe(name, source, architecture=architecture)) | {"name": recipe["name"]}
+    if find_norm(recipe) != default["norm"]:
         del default["eps"], default["attack_step"]  # the same numbers are other lengths
     changes = [f"{field}={str(value).lower()}" for field, value in recipe.items() if value != default.get(field)]
     return words + [word for change in changes for word in ("--set", change)]

@@ -12,7 +12,7 @@ PictureData = dict[str, Any]
 """A picture as it stands in the page: itself, its size in pixels, caption and name."""
 
 
-def data_url(picture: Image.Image, kind: Literal["PNG", "JPEG", "WEBP"], **options: Any) -> str:
+def make_data_url(picture: Image.Image, kind: Literal["PNG", "JPEG", "WEBP"], **options: Any) -> str:
     """Return a picture as a data URI; `options` are Pillow's for this kind of file."""
     buffer = io.BytesIO()
     picture.save(buffer, kind, **options)
@@ -30,7 +30,7 @@ def embed(path: Path, picture: Image.Image) -> PictureData:
     caption = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["caption"]
     return {
         "name": path.stem,
-        "source": data_url(picture.convert("RGB"), "WEBP", lossless=True, quality=40, method=2),
+        "source": make_data_url(picture.convert("RGB"), "WEBP", lossless=True, quality=40, method=2),
         "width": picture.width,
         "height": picture.height,
         "caption": caption,

@@ -16,11 +16,11 @@ from PIL import Image
 
 from interpret_robust.attribution.scale_rules import as_image
 from interpret_robust.core.arrays import AnyArray
-from interpret_robust.results.attack_outcomes import headline, readings
+from interpret_robust.results.attack_outcomes import find_headline, list_readings
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import label, tell_apart, weights_of
+from interpret_robust.results.names import find_weights, label, tell_apart
 from interpret_robust.study.report import commands
-from interpret_robust.study.report.embedding import data_url
+from interpret_robust.study.report.embedding import make_data_url
 
 MOST_IMAGES = 120
 """Images of the gallery: the first ones of the split."""
@@ -61,9 +61,9 @@ def _adversarial_result(result: Result, column: str, count: int) -> AnyArray:
     """Return what a source says of its first adversarial images, by the first restart of the headline's reading,
     (N,).
     """
-    name = headline(result)
+    name = find_headline(result)
     assert name is not None  # see _beside
-    place = readings(result).index(name)
+    place = list_readings(result).index(name)
     values: AnyArray = result.first(f"per_image/{column}", count)[:, 0, place, 0]
     return values
 
@@ -89,7 +89,7 @@ SCORES = (
 )
 
 
-def gallery(results: Sequence[Result]) -> dict[str, Any] | None:
+def make_gallery(results: Sequence[Result]) -> dict[str, Any] | None:
     """Return the gallery's images, models, sheets and scores; None without gradient maps, whose files hold the images.
 
     It is of the dataset that comes first, and there of the images that most models' maps were made of. Of several files
@@ -105,7 +105,7 @@ def gallery(results: Sequence[Result]) -> dict[str, Any] | None:
         "of": maps[0].config["data"],
         "count": count,
         "rows": math.ceil(count / COLUMNS),
-        "image": data_url(_sheet(maps[0].first("per_image/image", count)), "PNG", optimize=True),
+        "image": make_data_url(_sheet(maps[0].first("per_image/image", count)), "PNG", optimize=True),
         "sheets": [model.sheets() for model in models],
         "told": {
             "columns": COLUMNS,
@@ -132,7 +132,7 @@ class _Model:
             "name": label(self.maps),
             "clean": self.maps.first("per_image/prediction", self.count).tolist(),
             "adversarial": robustness and _adversarial_result(robustness, "prediction", self.count).tolist(),
-            "weights": rank and weights_of(rank),
+            "weights": rank and find_weights(rank),
             "largest": rank and f"{_largest(self._weights(rank)):.2g}",
             "uniform": rank and f"{1 / math.prod(rank.config['local_grid']):.2g}",
             "scores": [self._scores(score) for score in SCORES],
@@ -144,13 +144,13 @@ class _Model:
         """
         maps = torch.from_numpy(self.maps.first("per_image/map", self.count).astype(np.float32))
         views = (255 * as_image(maps, "clip", 0.0)).round().byte().permute(0, 2, 3, 1).numpy()
-        sheets = {"gradient": data_url(_sheet(views), "JPEG", quality=90, subsampling=0)}
+        sheets = {"gradient": make_data_url(_sheet(views), "JPEG", quality=90, subsampling=0)}
         if rank := self.other_files.get("attention-rank"):
             weights = self._weights(rank)
             shade = mpl.colormaps["viridis"].with_extremes(bad="gray")
             colors = shade(np.ma.masked_invalid(weights / _largest(weights)), bytes=True)[..., :3]
             tiles = colors.reshape(len(weights), *rank.config["local_grid"], 3)
-            sheets["attention"] = data_url(_sheet(tiles), "PNG", optimize=True)
+            sheets["attention"] = make_data_url(_sheet(tiles), "PNG", optimize=True)
         return sheets
 
     def _weights(self, rank: Result) -> AnyArray:
@@ -188,7 +188,7 @@ def _pair(maps: Result, results: Sequence[Result]) -> dict[str, Result]:
         name = result.analysis
         is_of_model = (result.model_id, result.recalibration) == (maps.model_id, maps.recalibration)
         is_same = is_of_model and begins_alike(result, maps)
-        if is_same and (name != "robustness" or headline(result)):
+        if is_same and (name != "robustness" or find_headline(result)):
             by_question.setdefault(name, result)
     return by_question
 
@@ -208,7 +208,7 @@ def begins_alike(result: Result, maps: Result) -> bool:
 
 
 def _changes(result: Result) -> int:
-    return len(commands.changed_settings(result)) + (result.recalibration != "none")
+    return len(commands.list_changes(result)) + (result.recalibration != "none")
 
 
 def _sheet(tiles: AnyArray) -> Image.Image:

@@ -36,7 +36,7 @@ class Pill(NamedTuple):
     findings: list[Finding]
 
 
-def pills(findings: Sequence[Finding]) -> list[Pill]:
+def make_pills(findings: Sequence[Finding]) -> list[Pill]:
     """Return the findings by their wording, in the order of verdicts."""
     in_order = sorted(findings, key=lambda finding: get_args(Verdict).index(finding.verdict))
     groups: dict[str, list[Finding]] = {}
@@ -59,7 +59,7 @@ class Remark(NamedTuple):
     is_good: bool
 
 
-def chosen_pictures(pictures: Mapping[str, Collection[Path]], results: Sequence[Result]) -> list[Path]:
+def choose_pictures(pictures: Mapping[str, Collection[Path]], results: Sequence[Result]) -> list[Path]:
     """Return a picture of each of the first analyses that have one: that of the most models, then of the most images,
     then of the fewest settings, by its name.
 
@@ -83,7 +83,7 @@ def chosen_pictures(pictures: Mapping[str, Collection[Path]], results: Sequence[
     return sorted(best, key=is_of_another)[:MOST_PICTURES]
 
 
-def remarks(results: Sequence[Result]) -> list[Remark]:
+def list_remarks(results: Sequence[Result]) -> list[Remark]:
     """Return what a reader should know before trusting the numbers, in sentences."""
     return [
         *_remark_on_doubts(results),

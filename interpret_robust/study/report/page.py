@@ -18,17 +18,17 @@ from interpret_robust.core.parsing import format_count
 from interpret_robust.figures import drawing
 from interpret_robust.models.variants import explain_variant, is_external
 from interpret_robust.results import hdf5
-from interpret_robust.results.conditions import FREE, conditions
+from interpret_robust.results.conditions import FREE, list_conditions
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import images_text, order, tell_apart, variant
+from interpret_robust.results.names import format_images, name_variant, order, tell_apart
 from interpret_robust.results.tables import Table, drop_prefix, fold
 from interpret_robust.study import paper
-from interpret_robust.study.audit import audits
-from interpret_robust.study.base_style import base_style
+from interpret_robust.study.audit import audit_results
+from interpret_robust.study.base_style import read_base_style
 from interpret_robust.study.report import commands
 from interpret_robust.study.report.embedding import PictureData, embed
-from interpret_robust.study.report.gallery import gallery
-from interpret_robust.study.report.overview import chosen_pictures, pills, remarks
+from interpret_robust.study.report.gallery import make_gallery
+from interpret_robust.study.report.overview import choose_pictures, list_remarks, make_pills
 from interpret_robust.study.verdicts import EXPLANATION, Measure
 
 _FOLDER = Path(__file__).parent
@@ -64,7 +64,7 @@ def render(
     environment.filters |= {"code": _mark_code, "whole": _keep_whole}
     return environment.get_template("page.html").render(
         version=metadata.version("interpret-robust"),
-        style=Markup(base_style()) + _read_asset("page.css"),
+        style=Markup(read_base_style()) + _read_asset("page.css"),
         page_script=_read_asset("page.js"),
         gallery_script=_read_asset("gallery.js"),
         title=f"What models of {' and '.join(_group(results, lambda result: result.job['dataset']))} look at",
@@ -73,13 +73,13 @@ def render(
         explanation=EXPLANATION,
         facts=_facts(results),
         meanings=_meanings(results),
-        remarks=remarks(results),
-        thumbnails=[_thumbnail(path, pictures, results) for path in chosen_pictures(pictures, results)],
-        audits=[audit for audit in audits(results) if audit.bears_on_claims],
-        pills=pills,
+        remarks=list_remarks(results),
+        thumbnails=[_thumbnail(path, pictures, results) for path in choose_pictures(pictures, results)],
+        audits=[audit for audit in audit_results(results) if audit.bears_on_claims],
+        pills=make_pills,
         reach_of=_reach,
         analyses=_analyses(results, pictures),
-        gallery=gallery(results),
+        gallery=make_gallery(results),
         files=[_origin(result) for result in sorted(results, key=lambda entry: entry.path.name)],
         commands=commands.list_commands(results),
         explorer=explorer,
@@ -153,7 +153,7 @@ def _kind(model_job: Mapping[str, Any]) -> str:
 def _name_variants(results: Sequence[Result]) -> list[str]:
     """Return text such as `at-att (seed 0)` or `at (seeds 0, 1)`."""
     phrases = []
-    for name, group in _group(results, variant).items():
+    for name, group in _group(results, name_variant).items():
         seeds = [str(seed) for seed in sorted({result.job["seed"] for result in group} - {None})]
         text = f" ({'seeds' if len(seeds) > 1 else 'seed'} {', '.join(seeds)})" if seeds else ""
         phrases.append(f"{name}{text}")
@@ -180,11 +180,11 @@ def _tables(results: Sequence[Result]) -> list[dict[str, Any]]:
 
     Of each dataset, those with the fewest settings changed come first.
     """
-    groups = _group(results, lambda result: json.dumps({**conditions(result), "trained": None}))
+    groups = _group(results, lambda result: json.dumps({**list_conditions(result), "trained": None}))
     datasets = list(_group(results, _dataset))
 
     def place(group: list[Result]) -> tuple[int, int]:
-        return datasets.index(_dataset(group[0])), len(commands.changed_settings(group[0]))
+        return datasets.index(_dataset(group[0])), len(commands.list_changes(group[0]))
 
     return [
         {"of": _conditions(group[0]), "tables": [_foldable(table) for table in printing.make_tables(group)]}
@@ -207,11 +207,11 @@ def _foldable(table: Table) -> dict[str, Any]:
 
 def _conditions(result: Result) -> str:
     """Return text such as `1000 test images of cluttered-digits, steps 100`."""
-    data, options = result.config["data"], commands.changed_settings(result)
+    data, options = result.config["data"], commands.list_changes(result)
     settings = [f"{name} {value}" for name, value in options.items() if name not in FREE]
     if result.recalibration != "none":
         settings.append(f"batch norm recalibrated on {result.recalibration} images")
-    return ", ".join([f"{images_text(data)} of {data['dataset']}", *settings])
+    return ", ".join([f"{format_images(data)} of {data['dataset']}", *settings])
 
 
 def _thumbnail(
@@ -227,7 +227,7 @@ def _thumbnail(
 
 def _origin(result: Result) -> dict[str, Any]:
     """Return where a file comes from: what identifies it, the command, and all that is stored of it."""
-    attributes, content = result.attributes, hdf5.provenance(result.path)
+    attributes, content = result.attributes, hdf5.read_provenance(result.path)
     return {
         "name": result.path.name,
         "schema": result.schema,
@@ -238,7 +238,7 @@ def _origin(result: Result) -> dict[str, Any]:
         "version": content["run"]["version"],
         "commit": content["run"].get("commit", "unknown"),
         "seed": result.config["settings"].get("seed", "none"),
-        "command": commands.command_of(result),
+        "command": commands.compose_command(result),
         "stored": configs.format_lines(content),
     }
 

@@ -11,15 +11,15 @@ from typing import Literal
 
 from interpret_robust.core.parsing import format_count
 from interpret_robust.core.statistics import holm
-from interpret_robust.results.attack_outcomes import fullest
+from interpret_robust.results.attack_outcomes import choose_fullest
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import order
-from interpret_robust.study.paper import CLAIMS, Claim, row
-from interpret_robust.study.verdicts.accuracy import table_of
+from interpret_robust.study.paper import CLAIMS, Claim, find_claim_row
+from interpret_robust.study.verdicts.accuracy import find_table
 from interpret_robust.study.verdicts.measure import Kind as Kind
 from interpret_robust.study.verdicts.measure import Measure as Measure
-from interpret_robust.study.verdicts.measure import figures, side_by_side_with_difference
-from interpret_robust.study.verdicts.sampling import measures
+from interpret_robust.study.verdicts.measure import format_pair, list_figures
+from interpret_robust.study.verdicts.sampling import list_measures
 
 Verdict = Literal["holds", "does not hold", "cannot tell", "not tested"]
 SIGNIFICANT = 0.05
@@ -54,7 +54,7 @@ class Finding:
         models, settings = self.claim.models[0], self.claim.settings
         if not settings:
             return ""
-        return side_by_side_with_difference(models, figures(models, row(self.claim.table or self.table, settings[0])))
+        return format_pair(models, list_figures(models, find_claim_row(self.claim.table or self.table, settings[0])))
 
     def measures_of(self, *kinds: Kind) -> tuple[Measure, ...]:
         """Return the measures of these kinds."""
@@ -160,7 +160,7 @@ def _is_below(measure: Measure, count: int) -> bool:
 
 
 def _measures(claim: Claim, dataset: str, results: Sequence[Result]) -> tuple[Measure, ...]:
-    return measures(claim, results) if claim.is_about(dataset) else ()
+    return list_measures(claim, results) if claim.is_about(dataset) else ()
 
 
 def judge(results: Sequence[Result], rest: Sequence[Result] = ()) -> list[Finding]:
@@ -170,9 +170,9 @@ def judge(results: Sequence[Result], rest: Sequence[Result] = ()) -> list[Findin
 
     Raises UserError for two files that say different things of one model.
     """
-    in_paper_order = sorted(fullest(results), key=order)
-    dataset, table = in_paper_order[0].config["data"]["dataset"], table_of(in_paper_order[0])
-    all_widths = sorted(fullest([*results, *rest]), key=order)
+    in_paper_order = sorted(choose_fullest(results), key=order)
+    dataset, table = in_paper_order[0].config["data"]["dataset"], find_table(in_paper_order[0])
+    all_widths = sorted(choose_fullest([*results, *rest]), key=order)
     findings = [
         Finding(claim, table, _measures(claim, dataset, all_widths if claim.widths else in_paper_order))
         for claim in CLAIMS

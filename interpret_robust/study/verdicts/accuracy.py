@@ -5,12 +5,25 @@ from itertools import product
 from typing import NamedTuple
 
 from interpret_robust.core.arrays import AnyArray
-from interpret_robust.results.attack_outcomes import headline_of, readings, right, right_in_worst_case, targets
-from interpret_robust.results.attack_tables import paper_sources
+from interpret_robust.results.attack_outcomes import (
+    choose_headline,
+    find_right,
+    find_right_in_worst_case,
+    list_readings,
+    list_targets,
+)
+from interpret_robust.results.attack_tables import list_paper_sources
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.study.paper import Claim, Row, row
+from interpret_robust.study.paper import Claim, Row, find_claim_row
 from interpret_robust.study.verdicts.measure import Kind
-from interpret_robust.study.verdicts.sample import Sample, alike, compared_under, label_reading, mean_rate, sample
+from interpret_robust.study.verdicts.sample import (
+    Sample,
+    average_rates,
+    describe_conditions,
+    label_reading,
+    pair_files,
+    sample,
+)
 
 
 def accuracy(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[Sample]:
@@ -21,24 +34,24 @@ def accuracy(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -
 
 
 def _natural(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[Sample]:
-    for pair in alike(claim, models, results):
-        values = [right(result, None) for result in pair]
-        yield sample("natural accuracy", pair, values, percent=True, row=paper_row(claim, pair[0], "natural"))
+    for pair in pair_files(claim, models, results):
+        values = [find_right(result, None) for result in pair]
+        yield sample("natural accuracy", pair, values, percent=True, row=find_paper_row(claim, pair[0], "natural"))
 
 
 def _white_box(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[Sample]:
     """Yield the headline's reading and every image's worst case decide; the other readings are shown."""
-    for pair in alike(claim, models, results):
+    for pair in pair_files(claim, models, results):
         common = group_by_weight(pair)
         for reading, kind in common:
-            values = [right(result, reading) for result in pair]
-            table_row = paper_row(claim, pair[0], "white-box", reading, headline=kind == "main")
+            values = [find_right(result, reading) for result in pair]
+            table_row = find_paper_row(claim, pair[0], "white-box", reading, headline=kind == "main")
             yield sample(
                 f"accuracy, {label_reading(reading, pair[0])}", pair, values, percent=True, kind=kind, row=table_row
             )
         if len(common) > 1:
             names = sorted(reading for reading, _ in common)
-            values = [right_in_worst_case(result, subset=names) for result in pair]
+            values = [find_right_in_worst_case(result, subset=names) for result in pair]
             yield sample(f"accuracy, each image's worst of {', '.join(names)}", pair, values, percent=True)
 
 
@@ -57,15 +70,15 @@ def _black_box(claim: Claim, models: tuple[str, ...], results: Sequence[Result])
     seeds of either kind, averaged over the other, have to agree. What several files say of two seeds counts once.
     """
     groups: dict[tuple[str, str, str, int], dict[tuple[int, int], _Transfer]] = {}
-    for sources in alike(claim, models, results):
+    for sources in pair_files(claim, models, results):
         copies, made_on = [_copies(source) for source in sources], sources[0].job["seed"]
         for (reading, kind), read_by in product(group_by_weight(sources), sorted(set.intersection(*map(set, copies)))):
             answers = [
-                right(source, reading, copy_places[read_by])
+                find_right(source, reading, copy_places[read_by])
                 for source, copy_places in zip(sources, copies, strict=True)
             ]
             for role, seed in (("attacked", read_by), ("attacking", made_on)):
-                group = groups.setdefault((compared_under(sources[0]), reading, role, seed), {})
+                group = groups.setdefault((describe_conditions(sources[0]), reading, role, seed), {})
                 group.setdefault((made_on, read_by), _Transfer(sources, tuple(answers), kind))
     for (_, reading, role, seed), transfers in groups.items():
         yield _transfers(claim, reading, role, seed, list(transfers.values()))
@@ -73,9 +86,9 @@ def _black_box(claim: Claim, models: tuple[str, ...], results: Sequence[Result])
 
 def _transfers(claim: Claim, reading: str, role: str, seed: int, transfers: Sequence[_Transfer]) -> Sample:
     first, kind = transfers[0].sources, transfers[0].kind
-    values = [mean_rate(outcomes) for outcomes in zip(*(transfer.right for transfer in transfers), strict=True)]
+    values = [average_rates(outcomes) for outcomes in zip(*(transfer.right for transfer in transfers), strict=True)]
     quantity = f"accuracy, {label_reading(reading, first[0])} on copies, by {role} seed"
-    table_row = paper_row(claim, first[0], "black-box", reading, headline=kind == "main")
+    table_row = find_paper_row(claim, first[0], "black-box", reading, headline=kind == "main")
     transfer_sample = sample(quantity, first, values, percent=True, kind=kind, row=table_row)
     return transfer_sample._replace(
         seed=seed, sources=tuple(source for transfer in transfers for source in transfer.sources)
@@ -84,8 +97,8 @@ def _transfers(claim: Claim, reading: str, role: str, seed: int, transfers: Sequ
 
 def group_by_weight(results: Sequence[Result]) -> list[tuple[str, Kind]]:
     """Return the readings that files share and what they are for, the headline's first."""
-    common = [item for item in readings(results[0]) if all(item in readings(result) for result in results)]
-    first = headline_of(common)
+    common = [item for item in list_readings(results[0]) if all(item in list_readings(result) for result in results)]
+    first = choose_headline(common)
     in_order = sorted(common, key=lambda item: item != first)
     return [(reading, "main" if reading == first else "further") for reading in in_order]
 
@@ -96,22 +109,22 @@ def _copies(source: Result) -> dict[int, int]:
     job_of_any_seed = {**source.job, "seed": None}
     return {
         int(str(jobs[name]["seed"])): place
-        for place, name in enumerate(targets(source))
+        for place, name in enumerate(list_targets(source))
         if name in jobs and {**jobs[name], "seed": None} == job_of_any_seed
     }
 
 
-def paper_row(claim: Claim, result: Result, *words: str, headline: bool = True) -> Row:
+def find_paper_row(claim: Claim, result: Result, *words: str, headline: bool = True) -> Row:
     """Return the paper's row of a setting, and under attack of a reading, that a file's model stands beside."""
-    return row(claim.table or table_of(result), *words, headline=headline)
+    return find_claim_row(claim.table or find_table(result), *words, headline=headline)
 
 
-def table_of(result: Result) -> str:
+def find_table(result: Result) -> str:
     """Return the paper's table of accuracies that a file's model stands beside.
 
     Table 2 where none is of its dataset.
     """
-    sources = paper_sources(result.config["data"]["dataset"], result.job["architecture"])
+    sources = list_paper_sources(result.config["data"]["dataset"], result.job["architecture"])
     return next(iter(sources), "table2")
 
 

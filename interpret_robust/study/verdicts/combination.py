@@ -8,7 +8,7 @@ import numpy as np
 
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.statistics import average_seeds, bootstrap_mean, mcnemar
-from interpret_robust.study.verdicts.measure import Measure, figures
+from interpret_robust.study.verdicts.measure import Measure, list_figures
 from interpret_robust.study.verdicts.sample import Sample
 
 
@@ -71,7 +71,7 @@ def _combine(samples: Sequence[Sample]) -> Measure:
         estimate,
         p_value,
         levels=tuple(means.mean(0).tolist()) if means.shape[1] > 1 else (),
-        paper_figures=figures(first.models, first.row),
+        paper_figures=list_figures(first.models, first.row),
         percent=first.percent,
         kind=first.kind,
         files=tuple(dict.fromkeys(source.path.name for sample in samples for source in sample.sources)),

@@ -8,13 +8,13 @@ import numpy as np
 from interpret_robust.attribution.regions import average_maps
 from interpret_robust.core.statistics import area_under, row_spearman
 from interpret_robust.models.variants import has_attention, is_adversarial, is_external
-from interpret_robust.results.gradmap_tables import is_read, shared_evaluators
+from interpret_robust.results.gradmap_tables import is_read, list_shared_evaluators
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import VIEWS, places
+from interpret_robust.results.names import VIEWS, list_places
 from interpret_robust.study.paper import Claim
-from interpret_robust.study.verdicts.accuracy import paper_row
+from interpret_robust.study.verdicts.accuracy import find_paper_row
 from interpret_robust.study.verdicts.measure import Kind
-from interpret_robust.study.verdicts.sample import Sample, alike, attack, mean_rate, own_attention, sample
+from interpret_robust.study.verdicts.sample import Sample, attack, average_rates, own_attention, pair_files, sample
 
 VIEW = {"clip": "clipped", "raw": "raw"}
 """The paper's two columns of Table 4."""
@@ -40,8 +40,8 @@ def robust_features(claim: Claim, models: tuple[str, ...], results: Sequence[Res
 def robust_features_matter(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[Sample]:
     """Yield what is lost on average over the number of features removed."""
     for result in own_attention(claim, models, results):
-        shares, orders, fill = result["removed"], places(result, "order"), result.config["settings"]["fill"]
-        for place, condition in enumerate(places(result, "condition")):
+        shares, orders, fill = result["removed"], list_places(result, "order"), result.config["settings"]["fill"]
+        for place, condition in enumerate(list_places(result, "condition")):
             area = area_under(result["per_image/correct"][:, place], shares)
             loss = area[:, orders.index("random")] - area[:, orders.index("robust")]
             setting = f"{attack(result)}, fill {fill}"
@@ -52,7 +52,7 @@ def robust_features_matter(claim: Claim, models: tuple[str, ...], results: Seque
 def attention_on_object(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[Sample]:
     """Yield attention's share on the object beyond its area; a center prior is the control."""
     for result in own_attention(claim, models, results):
-        place = places(result, "map").index("weights")
+        place = list_places(result, "map").index("weights")
         share = result["per_image/share"][:, place]
         area, center = share - result["per_image/area"][:, place], share - result["per_image/center"][:, place]
         yield sample("attention on the object minus the object's area", [result], [area], percent=True)
@@ -65,12 +65,12 @@ def gradmap_score(claim: Claim, models: tuple[str, ...], results: Sequence[Resul
 
     Those of one architecture are averaged: which seeds they have depends on the seed of the model that they read.
     """
-    for pair in alike(claim, models, results):
+    for pair in pair_files(claim, models, results):
         for (architecture, evaluators), view in product(_natural_evaluators(pair).items(), VIEWS):
-            values = [mean_rate([is_read(result, evaluator, view) for evaluator in evaluators]) for result in pair]
+            values = [average_rates([is_read(result, evaluator, view) for evaluator in evaluators]) for result in pair]
             setting = f"gradmap-score-{VIEW[view]}-{pair[0].config['data']['split']}"
             quantity = f"maps -g ({VIEW[view]}) read by natural networks ({architecture})"
-            yield sample(quantity, pair, values, percent=True, row=paper_row(claim, pair[0], setting))
+            yield sample(quantity, pair, values, percent=True, row=find_paper_row(claim, pair[0], setting))
 
 
 def _natural_evaluators(pair: Sequence[Result]) -> dict[str, list[str]]:
@@ -78,7 +78,7 @@ def _natural_evaluators(pair: Sequence[Result]) -> dict[str, list[str]]:
     architecture.
     """
     names: dict[str, list[str]] = {}
-    for name in shared_evaluators(pair):
+    for name in list_shared_evaluators(pair):
         reader = pair[0].config["evaluators"]["jobs"][name]
         if not (is_external(reader) or is_adversarial(reader) or has_attention(reader)):
             names.setdefault(reader["architecture"], []).append(name)
@@ -87,7 +87,7 @@ def _natural_evaluators(pair: Sequence[Result]) -> dict[str, list[str]]:
 
 def alignment(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[Sample]:
     """Yield cosine of gradient and edges, and what of it is beyond another image's edges."""
-    for pair in alike(claim, models, results):
+    for pair in pair_files(claim, models, results):
         scores = [result["per_image/edge_cosine"].astype(np.float64) for result in pair]
         excess = [
             values - result["per_image/edge_cosine_shuffled"] for values, result in zip(scores, pair, strict=True)
@@ -98,6 +98,6 @@ def alignment(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) 
 
 def cleaner_backgrounds(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[Sample]:
     """Yield the share of the gradient's energy on the object."""
-    for pair in alike(claim, models, results):
-        values = [result["per_image/share"][:, places(result, "map").index("gradient")] for result in pair]
+    for pair in pair_files(claim, models, results):
+        values = [result["per_image/share"][:, list_places(result, "map").index("gradient")] for result in pair]
         yield sample("share of the gradient's energy on the object", pair, values, percent=True)

@@ -98,7 +98,7 @@ class Measure:
     @property
     def paper(self) -> str:
         """Return text such as `at 39.72 -> at-att 41.39 (+1.67)`; empty where the paper has no such figures."""
-        return side_by_side_with_difference(self.models, self.paper_figures)
+        return format_pair(self.models, self.paper_figures)
 
     def text(self) -> str:
         """Return text such as `+6.4 points [+3.5, +9.3]` or `-0.60 [-0.61, -0.59]`."""
@@ -111,12 +111,12 @@ class Measure:
         return [f"seed {seed}: {text}" for seed, text in zip(self.seeds, texts, strict=True)]
 
 
-def figures(models: tuple[str, ...], row: Row) -> tuple[float, ...]:
+def list_figures(models: tuple[str, ...], row: Row) -> tuple[float, ...]:
     """Return a row's figures of two models; none where it lacks one."""
     return tuple(row[model] for model in models) if set(models) <= row.keys() else ()
 
 
-def side_by_side_with_difference(models: Sequence[str], figures: Sequence[float]) -> str:
+def format_pair(models: Sequence[str], figures: Sequence[float]) -> str:
     """Return text such as `at 39.72 -> at-att 41.39 (+1.67)`; empty for no figures."""
     if not figures:
         return ""

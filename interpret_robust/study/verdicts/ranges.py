@@ -4,11 +4,11 @@ from collections.abc import Iterator, Sequence
 from itertools import product
 
 from interpret_robust.models.variants import find_variant
-from interpret_robust.results.attack_outcomes import right
+from interpret_robust.results.attack_outcomes import find_right
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.study.paper import Claim, row
+from interpret_robust.study.paper import Claim, find_claim_row
 from interpret_robust.study.verdicts.accuracy import group_by_weight
-from interpret_robust.study.verdicts.sample import Sample, compared_under, label_reading, sample
+from interpret_robust.study.verdicts.sample import Sample, describe_conditions, label_reading, sample
 
 WEIGHTS = ("weight_reg", "weight_att_reg")
 """The recipe's two weights of the regularizer, in which models that are compared may differ."""
@@ -28,8 +28,8 @@ def weights_in_range(claim: Claim, models: tuple[str, ...], results: Sequence[Re
         decides = {low, high} <= weights and low <= weight <= high
         for reading, kind in group_by_weight(pair)[:1]:
             quantity = f"accuracy, {label_reading(reading, pair[0])}, lambda {weight:g}"
-            values = [right(result, reading) for result in pair]
-            condition = compared_under(pair[0], ("recalibration",), WEIGHTS)
+            values = [find_right(result, reading) for result in pair]
+            condition = describe_conditions(pair[0], ("recalibration",), WEIGHTS)
             yield sample(
                 quantity, pair, values, percent=True, kind=kind if decides else "further", conditions=condition
             )
@@ -51,8 +51,8 @@ def narrow_and_wide(_: Claim, models: tuple[str, ...], results: Sequence[Result]
             continue
         names = tuple(f"{models[0]} {width}" for width in widths)
         for reading, kind in group_by_weight((narrow, wide))[:1]:
-            values = [right(result, reading) for result in (narrow, wide)]
-            tables = [row(table, "white-box", reading) for table in TABLES]
+            values = [find_right(result, reading) for result in (narrow, wide)]
+            tables = [find_claim_row(table, "white-box", reading) for table in TABLES]
             figures = {name: cells[models[0]] for name, cells in zip(names, tables, strict=True) if models[0] in cells}
             quantity = f"accuracy, {label_reading(reading, narrow)}"
             yield sample(quantity, (narrow, wide), values, percent=True, kind=kind, models=names, row=figures)
@@ -78,5 +78,5 @@ def _pairs(
     first, second = ([result for result in results if result.job["variant"] == model] for model in models)
     for pair in product(first, second):
         seeds = {result.job["seed"] for result in pair}
-        if len(seeds) == 1 and len({compared_under(result, free, free_of_recipe) for result in pair}) == 1:
+        if len(seeds) == 1 and len({describe_conditions(result, free, free_of_recipe) for result in pair}) == 1:
             yield pair

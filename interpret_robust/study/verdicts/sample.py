@@ -10,10 +10,10 @@ import numpy as np
 
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.results import names
-from interpret_robust.results.attack_outcomes import ball, is_attacked
-from interpret_robust.results.conditions import conditions
+from interpret_robust.results.attack_outcomes import is_attacked, read_ball
+from interpret_robust.results.conditions import list_conditions
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import ATTENTION, GRADIENT, maps_of, weights_of
+from interpret_robust.results.names import ATTENTION, GRADIENT, find_maps, find_weights
 from interpret_robust.study.paper import Claim, Row
 from interpret_robust.study.verdicts.measure import Kind
 
@@ -41,20 +41,20 @@ class Sample(NamedTuple):
         return np.asarray(first - rest[0] if rest else first)
 
 
-def alike(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[tuple[Result, ...]]:
+def pair_files(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[tuple[Result, ...]]:
     """Yield files of a claim's analysis, one of each model, of one training seed and comparable image by image.
 
     The paper's claims are about gradients: files of other maps do not bear on them.
     """
-    analysis = [result for result in results if result.analysis == claim.analysis and maps_of(result) == GRADIENT]
+    analysis = [result for result in results if result.analysis == claim.analysis and find_maps(result) == GRADIENT]
     for files in product(*([entry for entry in analysis if entry.job["variant"] == model] for model in models)):
         if all(entry.job["seed"] == files[0].job["seed"] for entry in files) and all(
-            compared_under(entry) == compared_under(files[0]) for entry in files
+            describe_conditions(entry) == describe_conditions(files[0]) for entry in files
         ):
             yield files
 
 
-def compared_under(result: Result, free: Sequence[str] = (), free_of_recipe: Sequence[str] = ()) -> str:
+def describe_conditions(result: Result, free: Sequence[str] = (), free_of_recipe: Sequence[str] = ()) -> str:
     """Return what models have in common that are compared: training but for the variant and the recipe's name, images,
     settings but for readings.
 
@@ -64,8 +64,8 @@ def compared_under(result: Result, free: Sequence[str] = (), free_of_recipe: Seq
     training = {key: value for key, value in result.job.items() if key not in ("variant", "seed", *free)}
     recipe = training.get("recipe", {})
     training["recipe"] = {key: value for key, value in recipe.items() if key not in ("name", *free_of_recipe)}
-    settings = {"settings": ball(result)} if is_attacked(result) else {}
-    common = {**conditions(result), **settings, "trained": training}
+    settings = {"settings": read_ball(result)} if is_attacked(result) else {}
+    common = {**list_conditions(result), **settings, "trained": training}
     if "recalibration" in free:
         del common["recalibration"]
         common["settings"] = {key: value for key, value in common["settings"].items() if key != "recalibration"}
@@ -74,7 +74,7 @@ def compared_under(result: Result, free: Sequence[str] = (), free_of_recipe: Seq
 
 def own_attention(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[Result]:
     """Return a model's files where its own attention gives the weights."""
-    return (result for (result,) in alike(claim, models, results) if weights_of(result) == ATTENTION)
+    return (result for (result,) in pair_files(claim, models, results) if find_weights(result) == ATTENTION)
 
 
 def sample(quantity: str, files: Sequence[Result], values: Sequence[AnyArray], **other: Any) -> Sample:
@@ -83,21 +83,21 @@ def sample(quantity: str, files: Sequence[Result], values: Sequence[AnyArray], *
     What decides of models as they were trained is a control where their batch norm was recalibrated.
     """
     models = tuple(result.job["variant"] for result in files)
-    plain = {"models": models, "conditions": compared_under(files[0], ("recalibration",))} | other
+    plain = {"models": models, "conditions": describe_conditions(files[0], ("recalibration",))} | other
     if (images := files[0].recalibration) != "none":
         quantity += f", batch norm recalibrated ({images} images)"
         plain["kind"] = "control" if plain.get("kind", "main") == "main" else plain["kind"]
     return Sample(quantity, seed=files[0].job["seed"], sources=tuple(files), values=tuple(values), **plain)
 
 
-def mean_rate(outcomes: Sequence[AnyArray]) -> AnyArray:
+def average_rates(outcomes: Sequence[AnyArray]) -> AnyArray:
     """Return the mean (N,) of several outcomes (N,); a single one stays what it is."""
     return outcomes[0] if len(outcomes) == 1 else np.mean(outcomes, axis=0)
 
 
 def label_reading(reading: str, result: Result) -> str:
     """Return text such as `PGD-20 at eps 8/255`."""
-    return f"{reading} at {names.ball(result.config['settings'])}"
+    return f"{reading} at {names.format_ball(result.config['settings'])}"
 
 
 def attack(result: Result) -> str:

@@ -27,11 +27,11 @@ BY_CLAIM: dict[str, Sampler] = {
 }
 
 
-def sampler(claim: Claim) -> Sampler:
+def find_sampler(claim: Claim) -> Sampler:
     """Return the function that samples a claim."""
     return BY_CLAIM.get(claim.name) or BY_ANALYSIS[claim.analysis]
 
 
-def measures(claim: Claim, results: Sequence[Result]) -> tuple[Measure, ...]:
+def list_measures(claim: Claim, results: Sequence[Result]) -> tuple[Measure, ...]:
     """Return what files say of a claim."""
-    return tuple(combine(sample for models in claim.models for sample in sampler(claim)(claim, models, results)))
+    return tuple(combine(sample for models in claim.models for sample in find_sampler(claim)(claim, models, results)))
