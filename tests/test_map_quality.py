@@ -1,5 +1,6 @@
 """Sensitivity and infidelity against known answers and slow second implementations."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from interpret_robust.core.random_numbers import make_streams
 from interpret_robust.core.statistics import bootstrap_mean
 from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import Batch
+from interpret_robust.models.losses import loss_gradient
 from interpret_robust.models.preprocess import Preprocess
 from interpret_robust.models.wrapper import WrappedModel
 
@@ -66,8 +68,13 @@ def measure(network: WrappedModel, quality: QualitySettings, part: slice = slice
 @pytest.fixture
 def linear_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     """The label's logit in the place of the cross-entropy: linear in pixels for a linear network."""
+
+    def label_logit(logits: Tensor, labels: Tensor) -> Tensor:
+        return logits.gather(1, labels[:, None])[:, 0]
+
     for module in (gradients, captum_methods, map_quality):
-        monkeypatch.setattr(module, "cross_entropy", lambda logits, labels: logits.gather(1, labels[:, None])[:, 0])
+        monkeypatch.setattr(module, "cross_entropy", label_logit)
+    monkeypatch.setattr(gradients, "loss_gradient", partial(loss_gradient, loss=label_logit))
 
 
 @pytest.mark.usefixtures("linear_loss")

@@ -79,7 +79,7 @@ def test_an_answer_that_is_saved_over_its_own_file_is_opened_again(first: Answer
 def test_answers_of_which_one_was_replaced_have_no_table(first: Answer, second: Answer, tmp_path: Path) -> None:
     answers = ir.open([first.save(tmp_path / "a.h5"), second.save(tmp_path / "b.h5")])
     first.save(tmp_path / "b.h5", overwrite=True)
-    for read in (str, ir.Answers.to_dataframe, ir.Answers.figure, lambda answers: answers["cosine/own"]):
+    for read in (str, ir.Answers.to_dataframe, ir.Answers.figure, lambda answers: answers[1]["cosine/own"]):
         with pytest.raises(ir.UserError, match=r"b\.h5 was replaced since it was opened"):
             read(answers)
     assert np.array_equal(answers[0]["cosine/own"], first["cosine/own"])
