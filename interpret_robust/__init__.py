@@ -79,7 +79,7 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     """Return a public name, imported when it is first asked for: the command must not wait for torch."""
     if name == "__version__":
-        return importlib.import_module(f"{__name__}.core.provenance").package_version()
+        return importlib.import_module(f"{__name__}.core.provenance").read_package_version()
     if name == "datasets":
         return importlib.import_module(f"{__name__}.datasets")
     for module, names in _HOMES.items():

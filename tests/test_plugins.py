@@ -86,13 +86,13 @@ ANALYSIS = Analysis(SCHEMA, Brightness, rows, summarize, table_row)
 
 FIGURE = '''"""A dot a model."""
 
-from interpret_robust.figures.style import Drawing, new_figure
+from interpret_robust.figures.style import Drawing, make_figure
 
 READS = "brightness/1"
 
 
 def draw(results):
-    figure = new_figure(2)
+    figure = make_figure(2)
     axes = figure.subplots()
     values = [float(result["mean/brightness"][0]) for result in results]
     axes.plot(values, "o")

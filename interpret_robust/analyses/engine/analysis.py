@@ -51,8 +51,8 @@ class Analysis:
         views: parts of the answer that `table_row` can be limited to, as flags of the command.
         needs_masks: whether it only makes sense for data with object masks.
         readers: which other models read what this one gives, where none are named: no `none`; `evaluators`, see
-            `study.evaluators.evaluators_of`, of which there must be one; or `copies`, see
-            `study.evaluators.copies_of`, if there are any.
+            `study.evaluators.choose_evaluators`, of which there must be one; or `copies`, see
+            `study.evaluators.find_copies`, if there are any.
         most_readers: how many of them at most, None for all there are.
 
     Example:
