@@ -122,7 +122,7 @@ def normalize(name: str, part: slice) -> dict[str, Tensor]:
     with torch.no_grad():
         for weights in norm.parameters():
             weights.copy_(torch.rand(weights.shape, generator=random, dtype=torch.float64))
-    if ranks.count() > 1:
+    if ranks.count_ranks() > 1:
         share_batch_norm(norm)
     x = (3 + torch.randn(shape, generator=random, dtype=torch.float64))[part].requires_grad_()
     target = torch.randn(shape, generator=random, dtype=torch.float64)[part]
@@ -140,7 +140,7 @@ def normalize(name: str, part: slice) -> dict[str, Tensor]:
 
 def do_jobs(folder: Path) -> None:
     """All of it but what is killed."""
-    ending = f"{ranks.index()}.safetensors"
+    ending = f"{ranks.find_rank()}.safetensors"
     for name, (_, shape) in NORMS.items():
         save_file(normalize(name, ranks.take_part(shape[0])), folder / f"norm-{name}-{ending}")
     for name in TRAININGS:
@@ -153,14 +153,14 @@ def do_jobs(folder: Path) -> None:
         work_of(path, folder / "analyses", name).run()
     late = work_of(path, folder / "stopped", "gradient-maps")
     outcomes = [
-        outcome(stop_after(late, 1).run if ranks.index() == 1 else late.run),
+        outcome(stop_after(late, 1).run if ranks.find_rank() == 1 else late.run),
         outcome(lambda: ranks.run_on_first(fail)),
-        outcome(lambda: ranks.run_on_first(lambda: [ranks.index(), "é"])),
+        outcome(lambda: ranks.run_on_first(lambda: [ranks.find_rank(), "é"])),
         outcome(lambda: ranks.share_bytes(lambda: b"")),
-        outcome(lambda: ranks.gather_flags(ranks.index() == 1, False)),
+        outcome(lambda: ranks.gather_flags(ranks.find_rank() == 1, False)),
         outcome(run_of_too_small_a_batch),
     ]
-    (folder / f"said-{ranks.index()}.txt").write_text("\n".join(outcomes), encoding="utf-8")
+    (folder / f"said-{ranks.find_rank()}.txt").write_text("\n".join(outcomes), encoding="utf-8")
 
 
 def run_of_too_small_a_batch() -> Run:
@@ -181,7 +181,7 @@ def train_and_be_killed(folder: Path) -> None:
 
     def deadly(run: Run) -> list[Any]:
         lines = advance(run)
-        if run.step == 9 and ranks.index() == 1 and ranks.restarts() == 0 and "killed" in folder.name:
+        if run.step == 9 and ranks.find_rank() == 1 and ranks.count_restarts() == 0 and "killed" in folder.name:
             os.kill(os.getpid(), signal.SIGKILL)
         return lines
 

@@ -44,22 +44,22 @@ def outputs(request: pytest.FixtureRequest, make_checkpoint: Make, tmp_path_fact
 
 
 def test_alone_nothing_is_different() -> None:
-    assert (ranks.index(), ranks.count(), ranks.restarts()) == (0, 1, 0)
+    assert (ranks.find_rank(), ranks.count_ranks(), ranks.count_restarts()) == (0, 1, 0)
     assert ranks.take_part(7) == slice(0, 7)
     assert ranks.gather_flags(True, False) == (True, False)
     tensor = torch.arange(3.0)
     assert ranks.sum_over_ranks(tensor) is tensor
     assert ranks.run_on_first(lambda: {"a": 1}) == {"a": 1}
     with ranks.process_group():
-        assert ranks.count() == 1
+        assert ranks.count_ranks() == 1
 
 
 @pytest.mark.parametrize(("length", "count"), [(64, 3), (16, 5), (7, 7), (3, 4)])
 def test_parts_are_all_of_it_in_order(length: int, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ranks, "count", lambda: count)
+    monkeypatch.setattr(ranks, "count_ranks", lambda: count)
     numbers, sizes = [], []
     for index in range(count):
-        monkeypatch.setattr(ranks, "index", lambda index=index: index)
+        monkeypatch.setattr(ranks, "find_rank", lambda index=index: index)
         part = list(range(length))[ranks.take_part(length)]
         numbers += part
         sizes.append(len(part))
@@ -218,7 +218,7 @@ def test_one_process_goes_on_where_two_stopped(tmp_path: Path, monkeypatch: pyte
         run.advance()
     state, tensors = run.state()
     snapshot = checkpoint.Checkpoint(tmp_path, state, {name: tensor.clone() for name, tensor in tensors.items()}, "")
-    monkeypatch.setattr(ranks, "index", lambda: 1)
+    monkeypatch.setattr(ranks, "find_rank", lambda: 1)
     other = Run(rank_jobs.killed_job(), torch.device("cpu"))
     other.restore(snapshot)
     assert not other.totals.sums.any() and run.totals.sums.any()

@@ -8,7 +8,7 @@ import pytest
 
 from interpret_robust.attacks.pgd import PGD
 from interpret_robust.core.errors import UserError
-from interpret_robust.core.parsing import number
+from interpret_robust.core.parsing import parse_number
 from interpret_robust.training.recipe import PRESETS, Recipe, change, choose_default_preset
 from interpret_robust.training.recipe_file import find_recipe
 
@@ -242,13 +242,13 @@ def test_an_unknown_preset_is_told_the_nearest() -> None:
 
 @pytest.mark.parametrize(("text", "value"), [("8/255", 8 / 255), ("0.5", 0.5), ("1e-3/2", 5e-4), ("-3", -3), ("7", 7)])
 def test_numbers_are_written_as_people_do(text: str, value: float) -> None:
-    assert number(text) == value
+    assert parse_number(text) == value
 
 
 @pytest.mark.parametrize("text", ["", "/", "8/", "/255", "1/2/3", "1/0", "eight"])
 def test_what_is_no_number_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r".+"):
-        number(text)
+        parse_number(text)
 
 
 def test_no_preset_has_an_attack_or_rate_out_of_range_at_any_time() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from interpret_robust.core.errors import UserError, take_first_line, unknown
 from interpret_robust.core.files import hash_file, replace_file
-from interpret_robust.core.parsing import number, parse_duration
+from interpret_robust.core.parsing import parse_duration, parse_number
 from interpret_robust.datasets import catalogue
 from interpret_robust.datasets.cluttered_digits import make_cluttered_digits
 from interpret_robust.datasets.npz import shorten, write_npz
@@ -64,13 +64,13 @@ def test_columns_stand_in_the_order_in_which_they_first_appear() -> None:
     [("8/255", 8 / 255), ("0.03", 0.03), ("-1/4", -0.25), ("1e-3", 1e-3), (" 2 / 8 ", 0.25), ("0/5", 0.0)],
 )
 def test_numbers_may_be_fractions(text: str, value: float) -> None:
-    assert number(text) == value
+    assert parse_number(text) == value
 
 
 @pytest.mark.parametrize("text", ["", "eight", "8/", "/255", "1/2/3", "8/0", "0/0", "1/-0.0", "8,5", "0x10"])
 def test_what_is_no_number_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"could not convert|divides by zero"):
-        number(text)
+        parse_number(text)
 
 
 @pytest.mark.parametrize(

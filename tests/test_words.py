@@ -4,7 +4,7 @@ import ast
 from pathlib import Path
 
 import pytest
-from words import FUNCTION_WORDS, PACKAGE, bindings, british, empty_words, is_empty_word
+from words import FUNCTION_WORDS, PACKAGE, VERBS, bindings, british, empty_words, is_empty_word
 
 ROOT = PACKAGE.parent
 BENCHMARKS, TESTS = ROOT / "benchmarks", ROOT / "tests"
@@ -66,6 +66,59 @@ def test_names_that_are_function_words_or_participles_are_few(folder: Path) -> N
     names = bindings(folder)
     empty = empty_words(names)
     assert len(empty) / len(names) <= LIMIT, f"see: python tests/words.py --list {folder.name}"
+
+
+PREDICATES = {
+    "is",
+    "are",
+    "has",
+    "does",
+    "differs",
+    "holds",
+    "fits",
+    "loses",
+    "needs",
+    "sees",
+    "shares",
+    "begins",
+    "must",
+}
+"""What a function that answers yes or no begins with, beside a noun before it: `answers_repeat`, `block_holds`."""
+
+CONVERSIONS = {"as", "to", "from"}
+
+OTHERS_THAN_VERBS = {
+    "parts of an analysis and of a figure": "rows axes examples table_row",
+    "commands": "irt main data data_list data_get data_show checkpoints checkpoints_list model model_layers model_card "
+    "figure flags recipes analysis_command options forms_option references models_and_pictures dataset_options",
+    "the Python API": "questions samples interval generator_noise per_image_noise attributes about",
+    "formulas by their names": "cosine alpha linearized_robustness total_variation gini high_frequency white_noise "
+    "total_variation_distance structural_similarity dlr targeted_dlr sobel magnitude cross_entropy margin_loss "
+    "loss_gradient input_gradient weighted_sum wilson rate rates bootstrap_mean column_means finite_column_means "
+    "ratio_of_means row_spearman bootstrap_spearman row_partial_spearman mcnemar holm area_under page_trend",
+    "corruptions, by their authors' names": "shorter_side disk segment defocus scatter streak zoom needles clouds",
+    "samplers of claims, by the claims' names": "accuracy robust_features robust_features_matter attention_on_object "
+    "gradmap_score alignment cleaner_backgrounds weights_in_range narrow_and_wide",
+    "contexts and errors, which are read as `with exact():` and `raise unknown(...)`": "exact process_group "
+    "temporary_answer temporary_folder unknown reason_in_brackets type_name",
+    "yes or no": "answers_repeat block_holds begins_alike",
+    "words of two languages": "american british",
+    "else": "checkpoints pixel_gradients_of_all",
+}
+"""Public functions that are not called by a verb, and why."""
+
+
+def test_functions_are_called_by_verbs() -> None:
+    exceptions = {name for names in OTHERS_THAN_VERBS.values() for name in names.split()}
+    strangers, names = [], set()
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+                names.add(node.name)
+                is_verb = node.name.split("_")[0] in VERBS | PREDICATES | CONVERSIONS
+                if not is_verb and node.name not in exceptions:
+                    strangers.append(f"{path.relative_to(ROOT)}: {node.name}")
+    assert strangers == [] and exceptions <= names
 
 
 def test_no_module_of_the_package_is_named_by_a_function_word_or_a_participle() -> None:

@@ -31,7 +31,7 @@ from interpret_robust.datasets.batches import Batch, to_numpy, to_pixels
 from interpret_robust.models import Classifier
 from interpret_robust.models.losses import input_gradient
 from interpret_robust.results.hdf5 import Columns, Result
-from interpret_robust.results.schema import Column, Schema, interval, plot
+from interpret_robust.results.schema import Column, Schema, describe_plot, interval
 
 SCALES, SHIFTS = (0.5, 0.9), (-0.1, 0.1)
 """By what images are multiplied, and what is added to their pixels, to see whether the model notices."""
@@ -117,7 +117,7 @@ SCHEMA = Schema(
             "curve/edge_cosine_high", "f8", "upper end of the bootstrap 95 % interval of edge_cosine_mean", ("tenth",)
         ),
     ),
-    groups={"curve": plot("edge_cosine_mean", "tenth", "Edge cosine against linearized robustness")},
+    groups={"curve": describe_plot("edge_cosine_mean", "tenth", "Edge cosine against linearized robustness")},
 )
 
 

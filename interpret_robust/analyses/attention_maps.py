@@ -29,7 +29,7 @@ from interpret_robust.datasets.batches import Batch, to_numpy
 from interpret_robust.models import Classifier
 from interpret_robust.models.classifier import predict_classes
 from interpret_robust.results.hdf5 import Columns, Result
-from interpret_robust.results.schema import Column, Schema, interval, plot
+from interpret_robust.results.schema import Column, Schema, describe_plot, interval
 
 _POSITION, _EXAMPLE = ("position",), ("example",)
 _SCORE = "for `--select extremes` the steadiest attention is best, by minus this distance"
@@ -86,7 +86,7 @@ SCHEMA = Schema(
         ),
         Column("examples/distance", "f4", "distance between clean and adversarial attention of the examples", _EXAMPLE),
     ),
-    groups={"mean_map": plot("clean", "position", "Mean attention map")},
+    groups={"mean_map": describe_plot("clean", "position", "Mean attention map")},
 )
 
 

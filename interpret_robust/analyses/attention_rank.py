@@ -48,7 +48,7 @@ from interpret_robust.datasets.batches import Batch, to_numpy
 from interpret_robust.models import Classifier
 from interpret_robust.models.classifier import measure_positions, predict_classes
 from interpret_robust.results.hdf5 import Columns, Result
-from interpret_robust.results.schema import Column, Schema, interval, plot
+from interpret_robust.results.schema import Column, Schema, describe_plot, interval
 
 SIGNIFICANT = 0.05
 
@@ -147,7 +147,7 @@ SCHEMA = Schema(
         Column("examples/attention", "f4", "clean attention of the examples", ("example", "position")),
         Column("examples/spearman", "f4", "per_image/spearman of the examples", ("example",)),
     ),
-    groups={"curve": plot("attention_mean", "rank", "Attention against robustness rank")},
+    groups={"curve": describe_plot("attention_mean", "rank", "Attention against robustness rank")},
 )
 
 

@@ -37,7 +37,7 @@ from interpret_robust.models.classifier import predict_classes
 from interpret_robust.models.losses import margin_loss
 from interpret_robust.results import autoattack_tables
 from interpret_robust.results.hdf5 import Axes, Columns, Result
-from interpret_robust.results.schema import Column, Schema, interval, plot
+from interpret_robust.results.schema import Column, Schema, describe_plot, interval
 from interpret_robust.results.tables import Table
 
 SCHEMA = Schema(
@@ -54,7 +54,7 @@ SCHEMA = Schema(
         interval("accuracy/natural", "share of natural images classified rightly, Wilson 95 %"),
         interval("accuracy/after", "share right after this attack and all before it, Wilson 95 %", "attack"),
     ),
-    groups={"accuracy": plot("after", "attack:of", "Accuracy after each attack of AutoAttack")},
+    groups={"accuracy": describe_plot("after", "attack:of", "Accuracy after each attack of AutoAttack")},
 )
 
 ITERATIONS, QUERIES = 100, 5000

@@ -29,7 +29,7 @@ from interpret_robust.models import Classifier
 from interpret_robust.models.classifier import predict_classes
 from interpret_robust.results.hdf5 import Axes, Columns, Result
 from interpret_robust.results.names import list_places, shorten_name
-from interpret_robust.results.schema import Column, Schema, interval, plot
+from interpret_robust.results.schema import Column, Schema, describe_plot, interval
 from interpret_robust.results.tables import Table
 
 WHOLE = "all"
@@ -66,7 +66,7 @@ SCHEMA = Schema(
         Column("examples/natural", "u1", "the first image", _IMAGE),
         Column("examples/corrupted", "u1", "the first image at the largest severity", ("corruption", *_IMAGE)),
     ),
-    groups={"accuracy": plot("corrupted", "corruption:severity:of", "Accuracy on corrupted images")},
+    groups={"accuracy": describe_plot("corrupted", "corruption:severity:of", "Accuracy on corrupted images")},
     labels={"group": (*GROUPS, WHOLE)},
 )
 

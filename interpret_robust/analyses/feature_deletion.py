@@ -33,7 +33,7 @@ from interpret_robust.datasets.batches import Batch, list_batch_places, read_bat
 from interpret_robust.models import Classifier
 from interpret_robust.models.classifier import Features, measure_positions, predict_classes
 from interpret_robust.results.hdf5 import Axes, Columns, Result
-from interpret_robust.results.schema import Column, Schema, interval, plot
+from interpret_robust.results.schema import Column, Schema, describe_plot, interval
 
 CONDITIONS = ("clean", "adversarial")
 ORDERS = ("attended", "unattended", "robust", "fragile", "prior", "random")
@@ -83,7 +83,9 @@ SCHEMA = Schema(
         Column("count/without_weights", "i8", "images whose Grad-CAM is zero everywhere: attention orders are random"),
     ),
     groups={
-        "curve": plot("accuracy", "condition:order:removed", "Accuracy against the number of local features removed")
+        "curve": describe_plot(
+            "accuracy", "condition:order:removed", "Accuracy against the number of local features removed"
+        )
     },
     labels={
         "condition": CONDITIONS,

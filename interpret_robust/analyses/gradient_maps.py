@@ -39,7 +39,7 @@ from interpret_robust.models import Classifier
 from interpret_robust.models.classifier import predict_classes
 from interpret_robust.models.losses import cross_entropy
 from interpret_robust.results.hdf5 import Columns, Result
-from interpret_robust.results.schema import Column, Schema, interval, plot
+from interpret_robust.results.schema import Column, Schema, describe_plot, interval
 
 Target = Literal["true", "predicted", "random"]
 VIEWS: dict[str, tuple[Rule, ...]] = {"clip": ("clip", "clip-set"), "raw": ("max", "min-max")}
@@ -94,8 +94,8 @@ SCHEMA = Schema(
         ),
     ),
     groups={
-        "examples": plot("map", "example:color:y:x", "Gradient of the cross-entropy with respect to pixels"),
-        "view": plot("contrast", "rule:of", "Contrast of gradient maps under each scale rule"),
+        "examples": describe_plot("map", "example:color:y:x", "Gradient of the cross-entropy with respect to pixels"),
+        "view": describe_plot("contrast", "rule:of", "Contrast of gradient maps under each scale rule"),
     },
     labels={"rule": RULES, "share": tuple(f"{share:.0%}" for share in QUANTILES)},
 )

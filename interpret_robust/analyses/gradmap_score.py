@@ -48,7 +48,7 @@ from interpret_robust.models.reinitialize import CALIBRATION_IMAGES, randomize_n
 from interpret_robust.results import gradmap_tables
 from interpret_robust.results.hdf5 import Columns
 from interpret_robust.results.names import VIEWS
-from interpret_robust.results.schema import Column, Schema, interval, plot
+from interpret_robust.results.schema import Column, Schema, describe_plot, interval
 
 TARGETS = ("true", "predicted", "random")
 REFERENCES = ("label", "target")
@@ -143,7 +143,7 @@ SCHEMA = Schema(
         interval("anchor/probe", "share of random targets that the probe reads; NaN without a probe"),
         Column("degenerate/count", "i8", "maps that are zero everywhere, shown as gray", ("target",)),
     ),
-    groups={"headline": plot("mean", "control_rule:sign", "Gradient-map score, mean over evaluators")},
+    groups={"headline": describe_plot("mean", "control_rule:sign", "Gradient-map score, mean over evaluators")},
     labels={
         "target": TARGETS,
         "reference": REFERENCES,

@@ -37,7 +37,7 @@ from interpret_robust.datasets.batches import Batch, to_numpy
 from interpret_robust.models import Classifier
 from interpret_robust.models.classifier import predict_classes
 from interpret_robust.results.hdf5 import Columns, Result
-from interpret_robust.results.schema import Column, Schema, interval, plot
+from interpret_robust.results.schema import Column, Schema, describe_plot, interval
 
 MAPS = ("weights", "gradient")
 """The weights of positions, and over pixels the energy of the loss gradient: its squares, summed over colors."""
@@ -119,7 +119,7 @@ SCHEMA = Schema(
         ),
         Column("count/undefined", "i8", "images whose map has no values; they are left out of the map's means", _MAP),
     ),
-    groups={"share": plot("on_object", "map:of", "Share of the map on the object")},
+    groups={"share": describe_plot("on_object", "map:of", "Share of the map on the object")},
     labels={"map": MAPS},
 )
 

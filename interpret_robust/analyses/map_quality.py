@@ -37,7 +37,7 @@ from interpret_robust.models import Classifier
 from interpret_robust.models.classifier import predict_classes
 from interpret_robust.models.losses import cross_entropy
 from interpret_robust.results.hdf5 import Columns, Result
-from interpret_robust.results.schema import Column, Schema, interval, plot
+from interpret_robust.results.schema import Column, Schema, describe_plot, interval
 
 SLOPES = ("gradient", "smooth-gradient", *(f"{captum_methods.PREFIX}{name}" for name in captum_methods.SLOPES))
 """Sources of maps that are slopes; all others are contributions."""
@@ -86,7 +86,7 @@ SCHEMA = Schema(
         Column("count/negative", "i8", "images whose best factor is negative: the map has the wrong sign", version=2),
         Column("completeness/gap", "f8", f"sum over images of |gap| over that of |promise|; {_PROMISE}", version=2),
     ),
-    groups={"mean": plot("unforetold", "of", "Change of the loss not foretold")},
+    groups={"mean": describe_plot("unforetold", "of", "Change of the loss not foretold")},
 )
 
 

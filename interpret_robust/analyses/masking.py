@@ -34,7 +34,7 @@ from interpret_robust.models.classifier import predict_classes
 from interpret_robust.models.losses import LOSSES, loss_gradient
 from interpret_robust.results.hdf5 import Axes, Columns, Result
 from interpret_robust.results.names import format_radii
-from interpret_robust.results.schema import Column, Schema, interval, plot
+from interpret_robust.results.schema import Column, Schema, describe_plot, interval
 
 FACTORS = (1, 2, 4, 8)
 DRAWS = 4
@@ -79,7 +79,7 @@ SCHEMA = Schema(
         interval("zero/all", "share of images whose whole gradient is zero, Wilson 95 %", "loss"),
         Column("zero/entries", "f8", "mean share of entries that are zero", ("loss",)),
     ),
-    groups={"accuracy": plot("pgd", "factor:of", "Accuracy against radius")},
+    groups={"accuracy": describe_plot("pgd", "factor:of", "Accuracy against radius")},
     labels={"loss": tuple(LOSSES)},
 )
 

@@ -36,7 +36,7 @@ from interpret_robust.datasets.batches import Batch, to_numpy
 from interpret_robust.models import Classifier
 from interpret_robust.models.classifier import predict_classes
 from interpret_robust.results.hdf5 import Axes, Columns, Result
-from interpret_robust.results.schema import Column, Schema, interval, plot
+from interpret_robust.results.schema import Column, Schema, describe_plot, interval
 
 ORDERS = ("map", "edges", "random")
 RULES = ("deletion", "insertion", "ROAD most first", "ROAD least first")
@@ -112,7 +112,9 @@ SCHEMA = Schema(
         Column("count/constant", "i8", "images whose map has one magnitude everywhere: its order is random"),
     ),
     groups={
-        "curve": plot("accuracy", "order:rule:percent", "Accuracy against the share of pixels deleted or inserted")
+        "curve": describe_plot(
+            "accuracy", "order:rule:percent", "Accuracy against the share of pixels deleted or inserted"
+        )
     },
     labels={
         "order": ORDERS,

@@ -37,7 +37,7 @@ from interpret_robust.models.folding import fold
 from interpret_robust.models.losses import loss_gradient
 from interpret_robust.models.reinitialize import CALIBRATION_IMAGES, list_stages, randomize, randomize_network
 from interpret_robust.results.hdf5 import Axes, Columns, Result
-from interpret_robust.results.schema import Column, Schema, interval, plot
+from interpret_robust.results.schema import Column, Schema, describe_plot, interval
 
 RANDOM_NETWORKS = 6
 """Independent random networks; with fewer the prediction interval of another one grows fast."""
@@ -80,7 +80,9 @@ SCHEMA = Schema(
         Column("gate/passed", "i1", "1 where also the last stage's overlaps it; -1 unknown", ("score",)),
         Column("gate/from_stage", "i4", "the stage from which on all overlap it; -1 for none", ("score",)),
     ),
-    groups={"cascade": plot("mean", "score:stage:of", "Scores as the network is re-initialized from the head down")},
+    groups={
+        "cascade": describe_plot("mean", "score:stage:of", "Scores as the network is re-initialized from the head down")
+    },
     labels={"score": tuple(SCORES)},
 )
 

@@ -37,7 +37,7 @@ from interpret_robust.models.losses import margin_loss
 from interpret_robust.results.attack_comparison import make_comparisons
 from interpret_robust.results.attack_outcomes import count_gradients, find_headline, list_readings
 from interpret_robust.results.hdf5 import Axes, Columns, Result
-from interpret_robust.results.schema import Column, Schema, interval, plot
+from interpret_robust.results.schema import Column, Schema, describe_plot, interval
 
 ROW = ("restart", "reading", "target")
 
@@ -61,7 +61,7 @@ SCHEMA = Schema(
         ),
         interval("accuracy/worst", "share right on the natural image and all readings and restarts", "target"),
     ),
-    groups={"accuracy": plot("worst", "target:of", "Worst-case accuracy")},
+    groups={"accuracy": describe_plot("worst", "target:of", "Worst-case accuracy")},
 )
 
 

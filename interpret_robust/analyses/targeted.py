@@ -24,7 +24,7 @@ from interpret_robust.models import Classifier
 from interpret_robust.models.classifier import predict_classes
 from interpret_robust.models.losses import margin_loss
 from interpret_robust.results.hdf5 import Columns, Result
-from interpret_robust.results.schema import Column, Schema, interval, plot
+from interpret_robust.results.schema import Column, Schema, describe_plot, interval
 
 SCHEMA = Schema(
     name="targeted",
@@ -47,7 +47,7 @@ SCHEMA = Schema(
         ),
         Column("count/aimed", "i8", "number of images of another class than their aim: those that shares are of"),
     ),
-    groups={"share": plot("aimed", "image:of", "Share of images taken for the class that the attack aims at")},
+    groups={"share": describe_plot("aimed", "image:of", "Share of images taken for the class that the attack aims at")},
     labels={"image": ("natural", "adversarial")},
 )
 

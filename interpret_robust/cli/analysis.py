@@ -200,6 +200,6 @@ def _analyze(
         if candidates:
             say_extent(tasks, say)
         do_all(tasks, task_options["device"], say)
-    if ranks.index() > 0:
+    if ranks.find_rank() > 0:
         return
     click.echo(printing.render_answers([task.work().path for task in tasks], views, form))

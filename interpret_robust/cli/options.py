@@ -12,7 +12,7 @@ import click
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.file_names import resolve
 from interpret_robust.core.folders import Folders
-from interpret_robust.core.parsing import number, parse_duration
+from interpret_robust.core.parsing import parse_duration, parse_number
 from interpret_robust.models.model_names import FORMS
 from interpret_robust.results import tables
 
@@ -37,7 +37,7 @@ class TextOption(click.ParamType):  # type: ignore[type-arg, unused-ignore]
 
 
 NUMBER, DURATION = (
-    TextOption("number", number, "0.03 or 8/255"),
+    TextOption("number", parse_number, "0.03 or 8/255"),
     TextOption("duration", parse_duration, "90s, 5m or 2h"),
 )
 

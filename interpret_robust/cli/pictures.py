@@ -15,14 +15,14 @@ from interpret_robust.cli.options import (
 )
 from interpret_robust.core.errors import UserError, unknown
 from interpret_robust.core.file_notices import gather_unchanged
-from interpret_robust.core.parsing import number
+from interpret_robust.core.parsing import parse_number
 from interpret_robust.core.spelling import update_name
 from interpret_robust.results.tables import render
 
 
 def _width(text: str) -> float:
     """Return a width in inches. Raises ValueError for one that is not from 3 to 40."""
-    inches = number(text)
+    inches = parse_number(text)
     if not 3 <= inches <= 40:
         raise ValueError(text)
     return inches

@@ -153,12 +153,12 @@ def reproduce(
     deadline = compute_deadline(time_limit)
     names = {Path(file).name for file in names_only} or None
     plan_of_study = study.find_study(name, scale, seeds, arch)
-    if not names and ranks.index() == 0:
+    if not names and ranks.find_rank() == 0:
         say(f"{name}: {reproduction.summarize(plan_of_study)}; `irt plan` lists them")
     answers = reproduction.reproduce(
         plan_of_study, folders, device, say, deadline, overwrite=overwrite, names_only=names
     )
-    if ranks.index() > 0 or names_only:
+    if ranks.find_rank() > 0 or names_only:
         return
     with gather_unchanged(say) as say_picture:
         for question, files in answers:

@@ -8,7 +8,7 @@ NO_NUMBER = "-"
 """What stands in text in the place of a number that is not known."""
 
 
-def number(text: str) -> float:
+def parse_number(text: str) -> float:
     """Return a number, or a fraction such as 8/255. Raises ValueError for anything else."""
     top, slash, bottom = text.partition("/")
     if slash and float(bottom) == 0:
@@ -55,7 +55,7 @@ def put_beside(cell: str, reference: str) -> str:
 def parse_duration(text: str) -> float:
     """Return a length of time such as 90s, 5m or 2h; plain numbers are seconds. Raises ValueError for anything else."""
     unit = UNITS.get(text[-1:])
-    value = number(text[:-1] if unit else text) * (unit or 1.0)
+    value = parse_number(text[:-1] if unit else text) * (unit or 1.0)
     if not value >= 0:
         raise ValueError(f"{text} is negative")
     return value

@@ -53,7 +53,7 @@ def process_group() -> Iterator[None]:
         store, rank, world = next(rendezvous("env://", timeout=PATIENCE))
         backend, store = "cpu:gloo,cuda:nccl" if on_gpus else "gloo", _new_place(store, rank, world)
         dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=PATIENCE)
-        with _quiet() if index() else nullcontext():
+        with _quiet() if find_rank() else nullcontext():
             yield
         gc.collect()  # what DDP has left in cycles aborts the process if it outlives the group
         dist.destroy_process_group()  # not after an error, of which the others may not know: it would wait for them
@@ -101,24 +101,24 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def index() -> int:
+def find_rank() -> int:
     """Return which rank this is, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def count() -> int:
+def count_ranks() -> int:
     """Return how many ranks there are."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def restarts() -> int:
+def count_restarts() -> int:
     """Return how often torchrun has started the workers of this job again."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
 def find_gpu() -> torch.device:
     """Return the GPU of this rank."""
-    if count() == 1:
+    if count_ranks() == 1:
         return torch.device("cuda")
     device = torch.device("cuda", int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
     torch.cuda.set_device(device)
@@ -127,12 +127,12 @@ def find_gpu() -> torch.device:
 
 def take_part(length: int) -> slice:
     """Return this rank's part of so many things; all parts together are all of them, in order."""
-    return slice(length * index() // count(), length * (index() + 1) // count())
+    return slice(length * find_rank() // count_ranks(), length * (find_rank() + 1) // count_ranks())
 
 
 def sum_over_ranks(tensor: Tensor) -> Tensor:
     """Return the sum over all ranks, on each of them. It has no gradient."""
-    if count() == 1:
+    if count_ranks() == 1:
         return tensor
     totals = tensor.clone()
     dist.all_reduce(totals)
@@ -141,7 +141,7 @@ def sum_over_ranks(tensor: Tensor) -> Tensor:
 
 def gather_flags(*flags: bool) -> tuple[bool, ...]:
     """Return which of the flags are up on some rank."""
-    if count() == 1:
+    if count_ranks() == 1:
         return flags
     return tuple(bool(flag) for flag in sum_over_ranks(torch.tensor(flags, dtype=torch.int32)))
 
@@ -167,16 +167,16 @@ def run_on_first(action: Callable[[], Any]) -> Any:
 
     A UserError of the action is raised on every rank.
     """
-    if count() == 1:
+    if count_ranks() == 1:
         return action()
     return json.loads(share_bytes(lambda: json.dumps(action()).encode()))
 
 
 def share_bytes(action: Callable[[], bytes]) -> bytes:
     """Do what `run_on_first` does, for bytes."""
-    if count() == 1:
+    if count_ranks() == 1:
         return action()
-    if index() > 0:
+    if find_rank() > 0:
         message = _broadcast(None)
         if message[:1] == _ERROR:
             raise FromFirst(message[1:].decode())

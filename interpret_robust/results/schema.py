@@ -99,13 +99,13 @@ def interval(path: str, doc: str, *axes: str) -> Column:
     return Column(path, "f8", doc, (*axes, "of"))
 
 
-def plot(signal: str, axes: str, title: str) -> dict[str, str]:
+def describe_plot(signal: str, axes: str, title: str) -> dict[str, str]:
     """Return the attributes of a group that a viewer plots: its dataset `signal` over `axes`, joined by colons.
 
     They are those of NeXus (https://manual.nexusformat.org/classes/base_classes/NXdata.html).
 
     Example:
-        >>> plot("pgd", "factor:of", "Accuracy against radius")["signal"]
+        >>> describe_plot("pgd", "factor:of", "Accuracy against radius")["signal"]
         'pgd'
     """
     return {"NX_class": "NXdata", "signal": signal, "axes": axes, "title": title}

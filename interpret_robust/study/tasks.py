@@ -91,7 +91,7 @@ class TrainTask:
             position=position,
             logs=self.logs,
         )
-        if ranks.index() > 0:
+        if ranks.find_rank() > 0:
             return path.name
         if not is_new:
             return f"{path.name} is there already"
@@ -220,7 +220,7 @@ def _not_begun(names: Sequence[str]) -> NotBegun:
 def _outcomes(tasks: Sequence[TrainTask | AnalysisTask], device: torch.device) -> Iterator[tuple[Any, str | Exception]]:
     """Yield each task with what it says, or its exception, as they end."""
     trainings = [task for task in tasks if isinstance(task, TrainTask)]
-    if ranks.count() > 1:
+    if ranks.count_ranks() > 1:
         yield from ((task, task(None)) for task in tasks)
     elif trainings and device.type == "cuda":
         yield from round_robin.run(trainings, AT_ONCE, device)

@@ -32,7 +32,7 @@ def accelerate(step: Step, model: Classifier, device: torch.device) -> Step:
 
     What several ranks do together is neither compiled nor recorded.
     """
-    return RecordedStep(step, model) if device.type == "cuda" and ranks.count() == 1 else step
+    return RecordedStep(step, model) if device.type == "cuda" and ranks.count_ranks() == 1 else step
 
 
 class RecordedStep:

@@ -68,7 +68,7 @@ def run_steps(
     try:
         yield from ranks.wait_for_turn(lock, lambda: stop.is_set() or time.monotonic() > deadline)
         if ranks.run_on_first(lambda: is_finished(job, folder, overwrite=overwrite)):
-            if ranks.index() == 0:
+            if ranks.find_rank() == 0:
                 name_state(path).unlink(missing_ok=True)
             return path, False
         yield from _train(job, path, source, device, stop, deadline, overwrite, save_every, position, logs)
@@ -95,7 +95,7 @@ def _train(
     logs: Logs,
 ) -> Generator[None, None, None]:
     """Train and write the checkpoint at `path`, whose lock is held."""
-    state_path, is_first = name_state(path), ranks.index() == 0
+    state_path, is_first = name_state(path), ranks.find_rank() == 0
     if is_first:
         remove_leftovers(path, state_path, name_log(path))
     with devices.preserve_threads():
@@ -150,7 +150,7 @@ def _precision(job: Job, device: torch.device) -> str:
 
 
 def _environment(device: torch.device) -> dict[str, str | int]:
-    return provenance.describe_environment(devices.describe(device), torch.get_num_threads(), ranks.count())
+    return provenance.describe_environment(devices.describe(device), torch.get_num_threads(), ranks.count_ranks())
 
 
 def is_finished(job: Job, folder: Path, *, overwrite: bool = False) -> bool:
@@ -220,13 +220,13 @@ def _resume(run: Run, state_path: Path, *, overwrite: bool) -> list[dict[str, An
     if (
         run.device.type == "cpu"
         and state_checkpoint.about["precision"] == _precision(run.job, run.device)
-        and environment.get("processes", 1) == ranks.count()
+        and environment.get("processes", 1) == ranks.count_ranks()
     ):
         torch.set_num_threads(environment["threads"])
     run.restore(state_checkpoint)
     origin = {key: state_checkpoint.about[key] for key in ("code", "environment", "precision", "step")}
-    if ranks.restarts():
-        origin["restart"] = ranks.restarts()
+    if ranks.count_restarts():
+        origin["restart"] = ranks.count_restarts()
         run.restarted_from = run.step
     return [*state_checkpoint.about["earlier"], origin]
 

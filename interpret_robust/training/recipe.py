@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_h
 
 from interpret_robust.attacks.settings import BatchNormMode, Norm, check_norm, check_numbers
 from interpret_robust.core.errors import UserError, describe, unknown
-from interpret_robust.core.parsing import number
+from interpret_robust.core.parsing import parse_number
 from interpret_robust.datasets.records import RECORDS
 from interpret_robust.models.variants import Variant
 
@@ -299,4 +299,4 @@ def _value(name: str, text: str) -> Any:
         if text not in ("true", "false"):
             raise UserError(f"{name}={text}: {name} is true or false.")
         return text == "true"
-    return int(text) if KINDS[name] is int else number(text)
+    return int(text) if KINDS[name] is int else parse_number(text)

@@ -9,7 +9,7 @@ from typing import Any
 
 from interpret_robust.core.errors import UserError, take_first_line, unknown
 from interpret_robust.core.files import check_present
-from interpret_robust.core.parsing import number
+from interpret_robust.core.parsing import parse_number
 from interpret_robust.training.recipe import (
     CHOICES,
     KINDS,
@@ -109,7 +109,7 @@ def _value(field: str, value: Any) -> Any:
             if type(value) in (int, float):
                 return float(value)
             if isinstance(value, str):
-                return number(value)
+                return parse_number(value)
         except (ValueError, OverflowError):  # the latter for a whole number beyond all floats
             pass
     raise UserError(f"{field} is {json.dumps(value, default=str)}: give {right}.")

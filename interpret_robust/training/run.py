@@ -133,14 +133,14 @@ class Run:
             split, recipe.batch_size, job.seed, self.device, pad=recipe.pad, flip=recipe.flip, part=part
         )
         # DDP takes the mean over ranks, whose parts may differ in size by one.
-        self.share = (part.stop - part.start) * ranks.count() / recipe.batch_size
+        self.share = (part.stop - part.start) * ranks.count_ranks() / recipe.batch_size
         model = build(job.architecture, job.variant.head, job.dataset.image_shape, self.classes, seed=job.seed)
         self.model = model.to(self.device).to(memory_format=torch.channels_last).train()
         loss = Loss(
             self.model,
             FeatureRegularization(recipe.feature_weight(job.variant), job.variant.distance or measure_feature_distance),
         )
-        self.loss = _parallel(loss, self.device) if ranks.count() > 1 else loss
+        self.loss = _parallel(loss, self.device) if ranks.count_ranks() > 1 else loss
         self.optimizer = _optimizer(job, self.model)
         self.average = _average(self.model, recipe.ema) if recipe.ema else None
         self.totals = Totals.zero(self.classes, self.device)  # over this rank's part of the epoch so far
@@ -282,7 +282,7 @@ class Run:
         self.optimizer.load_state_dict(
             {"state": optimizer, "param_groups": self.optimizer.state_dict()["param_groups"]}
         )
-        if ranks.index() == 0:
+        if ranks.find_rank() == 0:
             self.totals = Totals.restore("totals", state.tensors, self.device)
         self.line_step = self.step // self.batches.steps_per_epoch * self.batches.steps_per_epoch
         if state.about.get("line_step", 0) > self.line_step:  # older files may hold a line of an epoch before
@@ -297,9 +297,9 @@ def _check_fit(recipe: Recipe, images: int, image_shape: tuple[int, int, int]) -
             f"{images} training images are fewer than one batch of {recipe.batch_size}: "
             f"--set batch_size={images} takes all at once."
         )
-    if recipe.batch_size < ranks.count():
+    if recipe.batch_size < ranks.count_ranks():
         raise UserError(
-            f"a batch of {recipe.batch_size} images cannot be shared by {ranks.count()} processes: "
+            f"a batch of {recipe.batch_size} images cannot be shared by {ranks.count_ranks()} processes: "
             "--set batch_size=N takes a multiple of them."
         )
     _, height, width = image_shape

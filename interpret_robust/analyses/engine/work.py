@@ -205,7 +205,7 @@ class Work:
         totals = torch.zeros(len(firsts), numbers, dtype=torch.float64)
 
         with self._together():
-            for batch in self.batches(firsts[ranks.index() :: ranks.count()]):
+            for batch in self.batches(firsts[ranks.find_rank() :: ranks.count_ranks()]):
                 self._restart_draws(batch.indices.start)
                 with self.name_images(batch):
                     numbers_of_batch = measure(batch)
@@ -305,7 +305,7 @@ class Work:
 
     def _open(self, *, overwrite: bool) -> writer.Rows:
         environment = provenance.describe_environment(
-            devices.describe(self.device), torch.get_num_threads(), ranks.count()
+            devices.describe(self.device), torch.get_num_threads(), ranks.count_ranks()
         )
         return writer.open_rows(
             self.path,
@@ -322,7 +322,7 @@ class Work:
     def _stream(self, rows: writer.Rows | None, missing_images: AnyArray, position: int | None) -> None:
         """Compute the missing rows, or this rank's share of them."""
         total, firsts = len(self.split), missing_images[missing_images % self.batch_size == 0]
-        own_firsts = firsts[ranks.index() :: ranks.count()]
+        own_firsts = firsts[ranks.find_rank() :: ranks.count_ranks()]
         bar = progress.open_bar(self.path.stem, total, "images", initial=total - len(missing_images), position=position)
         with (
             stop_requests() as self._stop,
@@ -339,7 +339,7 @@ class Work:
                 with self.name_images(batch):
                     rows_of_batch = self.analysis.rows(self.model, batch, context)
                 sink.append(rows_of_batch)
-                bar.update(len(batch.indices) * ranks.count())
+                bar.update(len(batch.indices) * ranks.count_ranks())
 
     def _restart_draws(self, first: int) -> None:
         """Let the next draws of networks with `--draws` depend on a batch's first image alone."""
@@ -378,7 +378,7 @@ class Work:
     ) -> AbstractContextManager[Any]:
         """Return where this rank's rows go: to the file where they only have to follow those there, else to a part."""
         if (
-            ranks.count() == 1
+            ranks.count_ranks() == 1
             and rows is not None
             and np.array_equal(missing_images, np.arange(rows.row_count, len(self.split)))
         ):

@@ -12,7 +12,7 @@ from torch import Tensor
 from interpret_robust.attacks.settings import EXAMPLE_RADII, NORM_TEXTS, Norm, resolve_ball
 from interpret_robust.core.device import exact
 from interpret_robust.core.errors import UserError
-from interpret_robust.core.parsing import number
+from interpret_robust.core.parsing import parse_number
 from interpret_robust.core.provenance import read_package_version
 from interpret_robust.results.names import FEW_POSITIONS, NORMS
 from interpret_robust.study.explorer import measure
@@ -85,7 +85,7 @@ class Explorer:
     def _norm(self, name: Norm) -> dict[str, Any]:
         """Return what the page needs of a norm: the radii of its slider, and the one to begin with."""
         training_radii = [eps for norm, eps in self._balls if norm == name]
-        places = list_radii(training_radii or [number(EXAMPLE_RADII[name])], name)
+        places = list_radii(training_radii or [parse_number(EXAMPLE_RADII[name])], name)
         return {"text": NORM_TEXTS[name], "prefix": NORMS[name], "radii": places, "eps": places[len(places) // 2]}
 
     def image(self, key: str) -> dict[str, Any]:

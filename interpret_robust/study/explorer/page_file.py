@@ -14,7 +14,7 @@ from interpret_robust.core.device import exact
 from interpret_robust.core.errors import Say, UserError
 from interpret_robust.core.files import remove_leftovers, replace_file
 from interpret_robust.core.locks import Lock
-from interpret_robust.core.parsing import format_count, number
+from interpret_robust.core.parsing import format_count, parse_number
 from interpret_robust.study.explorer import assets, measure
 from interpret_robust.study.explorer.explorer import Explorer
 from interpret_robust.study.explorer.view import View, list_losses
@@ -90,13 +90,15 @@ def _content(explorer: Explorer, images: int) -> dict[str, Any]:
 
 def _files(explorer: Explorer, setup: dict[str, Any], eps: str) -> list[dict[str, str]]:
     """Return for each model the files that hold its numbers under a radius, whatever the image."""
-    view = View("0", 0, number(eps), setup["steps"], next(iter(list_losses())), explorer.norm)
+    view = View("0", 0, parse_number(eps), setup["steps"], next(iter(list_losses())), explorer.norm)
     return [explorer.files(place, view) for place in range(len(explorer.exhibits))]
 
 
 def _cells(explorer: Explorer, setup: dict[str, Any], key: str, eps: str) -> list[dict[str, Any]]:
     """Return the cells of all models, each with what becomes of its answer when a position is deleted: `without`."""
-    view = View(key, setup["labels"][int(key)], number(eps), setup["steps"], next(iter(list_losses())), explorer.norm)
+    view = View(
+        key, setup["labels"][int(key)], parse_number(eps), setup["steps"], next(iter(list_losses())), explorer.norm
+    )
     entry, cells = explorer.album.entry(key), []
     for place, exhibit in enumerate(explorer.exhibits):
         adversarial = explorer.adversarial(place, view)

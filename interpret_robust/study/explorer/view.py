@@ -9,7 +9,7 @@ from interpret_robust.attacks.noise import Noise, per_image_noise
 from interpret_robust.attacks.pgd import PGD
 from interpret_robust.attacks.settings import LossName, Norm, check_norm
 from interpret_robust.core.errors import UserError, unknown
-from interpret_robust.core.parsing import number
+from interpret_robust.core.parsing import parse_number
 from interpret_robust.results.names import format_length
 
 MOST_STEPS = 200
@@ -94,6 +94,6 @@ def read_whole(name: str, text: str) -> int:
 
 def _radius(text: str) -> float:
     try:
-        return number(text)
+        return parse_number(text)
     except ValueError:
         raise UserError(f"eps is '{text[:40]}': give a number such as 8/255.") from None
