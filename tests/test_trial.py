@@ -45,7 +45,7 @@ from interpret_robust.models.classifier import Classifier
 from interpret_robust.models.copying import copy_of, unwrap
 from interpret_robust.models.external import ExternalModel, bring, choose_trial_image
 from interpret_robust.models.layers.choice import choose_layer, choose_reading
-from interpret_robust.models.layers.dependence import _stretch, measure_dependence, measure_locality, sample_positions
+from interpret_robust.models.layers.dependence import _stretch, measure_dependence, sample_positions
 from interpret_robust.models.layers.hooks import count_beyond
 from interpret_robust.models.layers.self_attention import attend, read_tokens
 from interpret_robust.models.logits import as_logits, find_logits_part
@@ -2741,8 +2741,9 @@ def test_a_position_of_patches_depends_on_its_own_alone() -> None:
     network = seed_network(Transformer)
     output = torch.zeros(1, 7, 10)  # of its shape: the class token's and six of the image
     image = pixels(1, C, H, W)
-    assert measure_locality(measure_dependence(network, PLAIN, image, "low", output, 1)) == 1.0
-    assert measure_locality(measure_dependence(network, PLAIN, image, "low", output, 0)) < 0.75
+    right, shifted = (measure_dependence(network, PLAIN, image, "low", output, first) for first in (1, 0))
+    assert right is not None and right.locality() == 1.0
+    assert shifted is not None and shifted.locality() < 0.75
 
 
 # --- attention layers

@@ -103,7 +103,7 @@ OTHERS_THAN_VERBS = {
     "temporary_answer temporary_folder unknown reason_in_brackets type_name",
     "yes or no": "answers_repeat block_holds begins_alike",
     "words of two languages": "american british",
-    "else": "checkpoints pixel_gradients_of_all",
+    "else": "checkpoints",
 }
 """Public functions that are not called by a verb, and why."""
 

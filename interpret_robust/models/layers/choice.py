@@ -11,9 +11,8 @@ from interpret_robust.models.layers.dependence import (
     LEAST_LOCALITY,
     LEAST_OF_FEW,
     Dependence,
+    measure_all_pixels,
     measure_dependence,
-    measure_locality,
-    pixel_gradients_of_all,
 )
 from interpret_robust.models.layers.hooks import sees_all, take_output
 from interpret_robust.models.layers.listing import has_images, list_layers
@@ -138,7 +137,7 @@ MANY_BLIND = 0.05
 
 def _has_blind_pixels(network: nn.Module, preprocess: Preprocess, image: Tensor, name: str) -> bool:
     """Return whether a layer does not depend on many pixels of an image (1, C, H, W)."""
-    gradients = pixel_gradients_of_all(lambda images: take_output(network, preprocess, images, name), image)
+    gradients = measure_all_pixels(lambda images: take_output(network, preprocess, images, name), image)
     return gradients is not None and float((gradients == 0).float().mean()) > MANY_BLIND
 
 
@@ -148,18 +147,18 @@ def _read_on(network: nn.Module, preprocess: Preprocess, image: Tensor, name: st
     is_tokens = isinstance(output, Tensor) and output.ndim == 3
     aspect = pixels.shape[2] / pixels.shape[3]
     dependence, is_last = _depend_as_read(network, preprocess, image, name, output)
-    is_small = dependence is not None and dependence.is_repeated
-    threshold = LEAST_OF_FEW if is_small else LEAST_LOCALITY
-    stretch_cells = (
-        0.0
-        if dependence is None or is_tokens
-        else _stretch_cells(network, preprocess, image, name, dependence, first_layer)
-    )
-    copy_share = 0.0 if dependence is None else dependence.copy_share()
+    if dependence is None:
+        return Choice(name, None, math.nan, LEAST_LOCALITY)
     usual = Choice(
-        name, None, measure_locality(dependence), threshold, stretch_cells, copy_share=copy_share, is_last=is_last
+        name,
+        None,
+        dependence.locality(),
+        threshold=LEAST_OF_FEW if dependence.is_repeated else LEAST_LOCALITY,
+        stretch_cells=0.0 if is_tokens else _stretch_cells(network, preprocess, image, name, dependence, first_layer),
+        copy_share=dependence.copy_share(),
+        is_last=is_last,
+        astray_share=dependence.astray_share(),
     )
-    usual = usual._replace(astray_share=_astray_share(dependence))
     if not is_tokens:
         return usual
     count = output.shape[1]
@@ -168,27 +167,23 @@ def _read_on(network: nn.Module, preprocess: Preprocess, image: Tensor, name: st
     if not usual.is_doubtful:
         return usual
     height, width = find_largest_grid(count, aspect)
-    alternatives = []
+    alternatives: list[Choice] = []
     for first in range(count - height * width + 1):
         dependence = measure_dependence(network, preprocess, image, name, output, first)
-        choice = usual._replace(
-            first=first, locality=measure_locality(dependence), astray_share=_astray_share(dependence)
-        )
-        alternatives.append(choice._replace(other_grid=_find_other_grid(dependence, first, count)))
-    best = max(alternatives, key=lambda choice: choice.locality)
+        if dependence is not None:
+            place = {"locality": dependence.locality(), "astray_share": dependence.astray_share()}
+            other_grid = _find_other_grid(dependence, first, count)
+            alternatives.append(usual._replace(first=first, other_grid=other_grid, **place))
+    best = max(alternatives, key=lambda choice: choice.locality, default=usual)
     return usual if best.is_doubtful else best
 
 
-def _astray_share(dependence: Dependence | None) -> float:
-    return 0.0 if dependence is None else dependence.astray_share()
-
-
-def _find_other_grid(dependence: Dependence | None, first: int, count: int) -> tuple[int, int] | None:
+def _find_other_grid(dependence: Dependence, first: int, count: int) -> tuple[int, int] | None:
     """Return rows and columns that all of `count` tokens fill and that suit them better than those from `first` on."""
-    if dependence is None or dependence.grid[0] * dependence.grid[1] == count:
+    if dependence.grid[0] * dependence.grid[1] == count:
         return None
     grids = [(rows, count // rows) for rows in range(2, count // 2 + 1) if count % rows == 0]
-    fits = {grid: Dependence(dependence.size, dependence.sample + first, grid).locality() for grid in grids}
+    fits = {grid: Dependence(dependence.strength, dependence.sample + first, grid).locality() for grid in grids}
     best = max(fits, key=fits.__getitem__, default=None)
     is_better = best is not None and fits[best] > max(dependence.locality(), LEAST_LOCALITY)
     return best if is_better else None
@@ -240,6 +235,6 @@ def _depend_as_read(
     if other is None:
         return usual, False
     # The share in place of few positions is NaN unless some clearly lie elsewhere.
-    fit, other_fit = (1.0 if math.isnan(share := measure_locality(order)) else share for order in (usual, other))
+    fit, other_fit = (1.0 if math.isnan(share := order.locality()) else share for order in (usual, other))
     threshold = LEAST_OF_FEW if usual.is_repeated else LEAST_LOCALITY
     return (other, True) if other_fit > fit and other_fit >= threshold else (usual, False)

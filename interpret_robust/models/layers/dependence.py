@@ -57,10 +57,10 @@ Of 16 networks trained here each position did, on each of eight images, on more 
 class Dependence(NamedTuple):
     """On which pixels a sample of positions depends.
 
-    `size` (M, H, W) is how much position `sample[m]` of a grid (rows, columns) depends on each pixel.
+    `strength` (M, H, W) is how much position `sample[m]` of a grid (rows, columns) depends on each pixel.
     """
 
-    size: Tensor
+    strength: Tensor
     sample: Tensor
     grid: tuple[int, int]
 
@@ -69,6 +69,11 @@ class Dependence(NamedTuple):
         """Return whether each position was measured several times: they are few."""
         return len(self.sample) > math.prod(self.grid)
 
+    @property
+    def cells(self) -> Tensor:
+        """Return how much the positions depend on each cell of the grid, (M, cells)."""
+        return F.adaptive_avg_pool2d(self.strength[:, None], self.grid).flatten(1)
+
     def locality(self) -> float:
         """Return the share of other cells on which a position depends less than on its own, see `Choice`.
 
@@ -76,13 +81,13 @@ class Dependence(NamedTuple):
         some clearly lie in another.
         """
         if self.is_repeated:
-            cells = F.adaptive_avg_pool2d(self.size[:, None], self.grid).flatten(1)
-            return _share_in_place(cells.reshape(-1, cells.shape[1], cells.shape[1]))
+            count = self.cells.shape[1]
+            return _share_in_place(self.cells.reshape(-1, count, count))
         return float(self.shares().nanmean())
 
     def shares(self) -> Tensor:
         """Return the share of other cells on which each position depends less than on its own (M,), NaN for none."""
-        cells = F.adaptive_avg_pool2d(self.size[:, None], self.grid).flatten(1)
+        cells = self.cells
         shares = (cells < cells.gather(1, self.sample[:, None])).sum(1) / (cells.shape[1] - 1)
         return torch.where(cells.sum(1) > 0, shares, torch.nan)
 
@@ -92,9 +97,8 @@ class Dependence(NamedTuple):
         """
         if self.is_repeated:
             return 0.0
-        cells = F.adaptive_avg_pool2d(self.size[:, None], self.grid).flatten(1)
-        own = cells.gather(1, self.sample[:, None])[:, 0]
-        is_astray = (self.shares() < LEAST_IN_PLACE) & (2 * own < cells.amax(1))
+        own = self.cells.gather(1, self.sample[:, None])[:, 0]
+        is_astray = (self.shares() < LEAST_IN_PLACE) & (2 * own < self.cells.amax(1))
         return float(is_astray.float().mean())
 
     def copy_share(self) -> float:
@@ -102,10 +106,10 @@ class Dependence(NamedTuple):
 
         Those that depend on no pixel are left out.
         """
-        sizes = self.size[: math.prod(self.grid)].flatten(1)
-        sizes = sizes[sizes.any(1)]
-        is_alike = torch.cdist(sizes, sizes, p=1) <= ROUNDING * sizes.sum(1)
-        return float(is_alike.tril(-1).any(1).float().mean()) if len(sizes) else 0.0
+        strengths = self.strength[: math.prod(self.grid)].flatten(1)
+        strengths = strengths[strengths.any(1)]
+        is_alike = torch.cdist(strengths, strengths, p=1) <= ROUNDING * strengths.sum(1)
+        return float(is_alike.tril(-1).any(1).float().mean()) if len(strengths) else 0.0
 
     def stretch(self) -> tuple[float, float]:
         """Return by which factor rows and columns lie farther apart than in a grid over the image; NaN where unknown.
@@ -115,7 +119,7 @@ class Dependence(NamedTuple):
         """
         places = self.sample // self.grid[1], self.sample % self.grid[1]
         rows, columns = (
-            _stretch(self.size.sum(2 - axis), places[axis], length) for axis, length in enumerate(self.grid)
+            _stretch(self.strength.sum(2 - axis), places[axis], length) for axis, length in enumerate(self.grid)
         )
         return rows, columns
 
@@ -188,11 +192,11 @@ def measure_dependence(
         feature_map = as_map(take_output(network, preprocess, images, name), aspect, prefix, first, is_last=is_last)
         return feature_map and feature_map.local
 
-    size = _pixel_gradients(ask, copies, sample, repeats)
-    return None if size is None else Dependence(size, sample, (height, width))
+    strength = _measure_positions(ask, copies, sample, repeats)
+    return None if strength is None else Dependence(strength, sample, (height, width))
 
 
-def _pixel_gradients(
+def _measure_positions(
     ask: Callable[[Tensor], Tensor | None], images: Tensor, sample: Tensor, repeats: int = 1
 ) -> Tensor | None:
     """Return how much a position of each of images (M, C, H, W) depends on its pixels, (M, H, W); None for no gradient.
@@ -200,15 +204,30 @@ def _pixel_gradients(
     `ask` gives the local features of images, None where these have none; `sample` (M,) are the numbers of positions,
     which are there `repeats` times.
     """
-    images, generator = images.clone().requires_grad_(), torch.Generator().manual_seed(0)
-    with torch.enable_grad():
-        local = ask(images)
-        if local is None or not local.requires_grad or len(local) != len(sample):
+    generator = torch.Generator().manual_seed(0)
+
+    def project(pixels: Tensor) -> Tensor | None:
+        local = ask(pixels)
+        if local is None or len(local) != len(sample):
             return None
         signs = torch.randint(0, 2, (repeats, local.shape[1]), generator=generator).to(images) * 2 - 1
         features = local.float().flatten(2)[range(len(sample)), :, sample]
-        signs = signs.repeat_interleave(len(sample) // repeats, 0)
-        (gradient,) = torch.autograd.grad((features * signs).sum(), images, allow_unused=True)
+        return features * signs.repeat_interleave(len(sample) // repeats, 0)
+
+    return _measure_pixels(project, images)
+
+
+def _measure_pixels(project: Callable[[Tensor], Tensor | None], images: Tensor) -> Tensor | None:
+    """Return how much the sum of what `project` gives depends on each pixel of images (N, C, H, W), (N, H, W).
+
+    None where it gives nothing, or nothing that has a gradient.
+    """
+    pixels = images.clone().requires_grad_()
+    with torch.enable_grad():
+        numbers = project(pixels)
+        if numbers is None or not numbers.requires_grad:
+            return None
+        (gradient,) = torch.autograd.grad(numbers.sum(), pixels, allow_unused=True)
     return None if gradient is None else gradient.abs().sum(1)
 
 
@@ -227,8 +246,8 @@ def count_turned(ask: Callable[[Tensor], Tensor], images: Tensor) -> int:
     def shares(images: Tensor, place: tuple[float, float]) -> Tensor:
         place_number = int(place[0] * grid[0]) * grid[1] + int(place[1] * grid[1])
         sample = torch.full((len(images),), place_number, device=images.device)
-        size = _pixel_gradients(ask, images, sample)
-        return torch.ones(len(images)) if size is None else Dependence(size, sample, grid).shares().cpu()
+        strength = _measure_positions(ask, images, sample)
+        return torch.ones(len(images)) if strength is None else Dependence(strength, sample, grid).shares().cpu()
 
     with torch.no_grad():
         height, width = ask(images[:1]).shape[2:]
@@ -239,7 +258,7 @@ def count_turned(ask: Callable[[Tensor], Tensor], images: Tensor) -> int:
     if not is_elsewhere.any():
         return 0
     suspects = images[is_elsewhere.to(images.device)]
-    gradients = pixel_gradients_of_all(ask, suspects)
+    gradients = measure_all_pixels(ask, suspects)
     cells = torch.ones(len(suspects), *grid) if gradients is None else F.adaptive_avg_pool2d(gradients, grid).cpu()
     judged_shares = [
         torch.where(cells[:, int(row * height), int(column * width)] > 0, shares(suspects, (row, column)), torch.nan)
@@ -248,19 +267,20 @@ def count_turned(ask: Callable[[Tensor], Tensor], images: Tensor) -> int:
     return int((torch.stack(judged_shares).nanmean(0) < LEAST_IN_PLACE).sum())
 
 
-def pixel_gradients_of_all(ask: Callable[[Tensor], Any], images: Tensor) -> Tensor | None:
+def measure_all_pixels(ask: Callable[[Tensor], Any], images: Tensor) -> Tensor | None:
     """Return how much all that `ask` gives depends on each pixel of images (N, C, H, W), (N, H, W); None for nothing.
 
     By the size of the gradient of its sum with random signs, the same for each image.
     """
-    pixels = images.clone().requires_grad_()
-    with torch.enable_grad():
+
+    def project(pixels: Tensor) -> Tensor | None:
         output = ask(pixels)
-        if not isinstance(output, Tensor) or not output.requires_grad:
+        if not isinstance(output, Tensor):
             return None
         signs = torch.randint(0, 2, output.shape[1:], generator=torch.Generator().manual_seed(0)).to(output) * 2 - 1
-        (gradient,) = torch.autograd.grad((output.float() * signs).sum(), pixels, allow_unused=True)
-    return None if gradient is None else gradient.abs().sum(1)
+        return output.float() * signs
+
+    return _measure_pixels(project, images)
 
 
 def sample_positions(height: int, width: int) -> Tensor:
@@ -278,8 +298,3 @@ def sample_positions(height: int, width: int) -> Tensor:
     rows, columns = places / SAMPLE_SIZE * height, places * GOLDEN % 1 * width
     numbers: Tensor = torch.unique(rows.long() * width + columns.long())
     return numbers
-
-
-def measure_locality(dependence: Dependence | None) -> float:
-    """Return the locality of a layer, see `Choice`; NaN where nothing tells."""
-    return float("nan") if dependence is None else dependence.locality()
