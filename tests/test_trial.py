@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from threading import Event, Thread
 from types import SimpleNamespace
 from typing import Any
 
@@ -2931,6 +2932,52 @@ def test_new_settings_of_tf32_alone_are_taken(name: str) -> None:
         assert backend.fp32_precision == "tf32"
     finally:
         backend.fp32_precision = setting
+
+
+def test_a_general_precision_is_restored_beside_special_ones() -> None:
+    """In torch 2.14.1 what sets mkldnn's sets the general one, and what is inherited is read as if it were set."""
+    backends: Any = torch.backends
+    special = [backends.cuda.matmul, backends.cudnn.conv, backends.mkldnn.matmul, backends.mkldnn.conv]
+    inheriting = [backends.cudnn, backends.cudnn.rnn, backends.mkldnn.rnn]
+    original = backends.fp32_precision
+    try:
+        for backend in special:
+            backend.fp32_precision = "ieee"
+        for precision in ("tf32", "ieee"):
+            backends.fp32_precision = precision
+            with exact():
+                assert {backend.fp32_precision for backend in (backends, *special, *inheriting)} == {"ieee"}
+            assert [backend.fp32_precision for backend in (backends, *special)] == [precision, *["ieee"] * 4]
+            assert {backend.fp32_precision for backend in inheriting} == {precision}
+    finally:
+        for backend in special:
+            backend.fp32_precision = "none"
+        backends.fp32_precision = original
+
+
+def test_threads_that_overlap_compute_exactly_and_the_last_restores() -> None:
+    """One that leaves while the other computes must not take its settings away, nor leave its own behind."""
+    backends: Any = torch.backends
+    original = backends.cuda.matmul.fp32_precision
+    backends.cuda.matmul.fp32_precision = "tf32"
+    is_inside, may_leave = Event(), Event()
+
+    def compute() -> None:
+        with exact():
+            is_inside.set()
+            may_leave.wait(30)
+
+    try:
+        thread = Thread(target=compute)
+        thread.start()
+        assert is_inside.wait(30)
+        with exact():
+            may_leave.set()
+            thread.join()
+            assert backends.cuda.matmul.fp32_precision == "ieee"
+        assert backends.cuda.matmul.fp32_precision == "tf32"
+    finally:
+        backends.cuda.matmul.fp32_precision = original
 
 
 def test_a_question_leaves_settings_as_they_were_and_does_not_depend_on_them(unusual: tuple[Any, ...]) -> None:

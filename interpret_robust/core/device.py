@@ -1,5 +1,6 @@
 """Which device computes, and how exactly."""
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
@@ -37,17 +38,13 @@ def exact() -> Iterator[None]:
     """Compute in full float32, deterministically and with gradients, whatever the process does otherwise.
 
     Inside neither TF32, bfloat16 nor autocast shorten numbers, new tensors are float32 and on the CPU unless their
-    device is named, and gradients are recorded.
-    All settings are afterwards as they were before, also after an exception.
+    device is named, and gradients are recorded. All settings are afterwards as they were before, also after an
+    exception; those of the whole process when the last thread has left.
 
     Example:
         >>> with exact():
         ...     logits = model(images)
     """
-    precisions = [(backend, backend.fp32_precision) for backend in _precision_backends()]
-    matmul, convolutions = _read(torch.get_float32_matmul_precision), _read(lambda: torch.backends.cudnn.allow_tf32)
-    deterministic, benchmark = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
-    dtype = torch.get_default_dtype()
     with ExitStack() as settings:
         settings.enter_context(torch.inference_mode(mode=False))
         settings.enter_context(torch.enable_grad())
@@ -55,23 +52,61 @@ def exact() -> Iterator[None]:
             settings.enter_context(torch.device("cpu"))
         for kind in ("cpu", "cuda"):
             settings.enter_context(torch.autocast(kind, enabled=False))
-        try:
+        _exact_settings.enter()
+        settings.callback(_exact_settings.leave)
+        yield
+
+
+class _ExactSettings:
+    """Settings of the process that are exact as long as some thread is inside."""
+
+    def __init__(self) -> None:
+        self._lock, self._count = threading.Lock(), 0
+        self._restore: Callable[[], None] = lambda: None
+
+    def enter(self) -> None:
+        with self._lock:
+            if self._count == 0:
+                self._restore = _save_settings()
+            self._count += 1
             torch.set_float32_matmul_precision("highest")
             torch.backends.cudnn.allow_tf32 = False  # the old names too: a network may read them
-            for backend, _ in precisions:
+            for backend in _precision_backends():
                 backend.fp32_precision = "ieee"
             torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
             torch.set_default_dtype(torch.float32)
-            yield
-        finally:
-            torch.set_default_dtype(dtype)
-            torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = deterministic, benchmark
-            if matmul is not None:
-                torch.set_float32_matmul_precision(matmul)
-            if convolutions is not None:
-                torch.backends.cudnn.allow_tf32 = convolutions
-            for backend, precision in precisions:
+
+    def leave(self) -> None:
+        with self._lock:
+            self._count -= 1
+            if self._count == 0:
+                self._restore()
+
+
+_exact_settings = _ExactSettings()
+
+
+def _save_settings() -> Callable[[], None]:
+    """Return what gives the process the settings back that it has now."""
+    precisions = [(backend, backend.fp32_precision) for backend in _precision_backends()]
+    matmul, convolutions = _read(torch.get_float32_matmul_precision), _read(lambda: torch.backends.cudnn.allow_tf32)
+    deterministic, benchmark = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
+    dtype = torch.get_default_dtype()
+
+    def restore() -> None:
+        torch.set_default_dtype(dtype)
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = deterministic, benchmark
+        if matmul is not None:
+            torch.set_float32_matmul_precision(matmul)
+        if convolutions is not None:
+            torch.backends.cudnn.allow_tf32 = convolutions
+        for backend, _ in precisions:  # what is inherited from the general one is read as if it were set
+            backend.fp32_precision = "none"
+        for backend, precision in precisions:
+            if backend.fp32_precision != precision:
                 backend.fp32_precision = precision
+
+    return restore
 
 
 def _read(old_setting: Callable[[], T]) -> T | None:

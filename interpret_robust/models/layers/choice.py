@@ -171,9 +171,9 @@ def _read_on(network: nn.Module, preprocess: Preprocess, image: Tensor, name: st
     for first in range(count - height * width + 1):
         dependence = measure_dependence(network, preprocess, image, name, output, first)
         if dependence is not None:
-            place = {"locality": dependence.locality(), "astray_share": dependence.astray_share()}
-            other_grid = _find_other_grid(dependence, first, count)
-            alternatives.append(usual._replace(first=first, other_grid=other_grid, **place))
+            choice = usual._replace(first=first, other_grid=_find_other_grid(dependence, first, count))
+            choice = choice._replace(locality=dependence.locality(), astray_share=dependence.astray_share())
+            alternatives.append(choice)
     best = max(alternatives, key=lambda choice: choice.locality, default=usual)
     return usual if best.is_doubtful else best
 
