@@ -121,7 +121,8 @@ def test_a_table_says_over_what(study: list[Result]) -> None:
 
 def test_the_note_says_what_gives_black_box_numbers(tmp_path: Path) -> None:
     (table,) = make_comparisons([random(tmp_path, [("at", 0)], 0)])
-    assert "which need a checkpoint of another seed beside each (`irt train --copies` trains it)" in table.note
+    remedy = "which need another seed of each, beside it or in the same command (`irt train --copies` trains it)"
+    assert remedy in table.note
     (table,) = make_comparisons([random(tmp_path, [("net", 0)], 0, architecture="any")])
     assert "no black-box accuracy: `--evaluator FILE` has another model classify" in table.note
     read = random(tmp_path, [("net", 0), ("other", 0)], 0, architecture="any", by_matrix=True)

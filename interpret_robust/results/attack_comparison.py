@@ -101,7 +101,8 @@ def _note(table: AttackTable) -> str:
         parts.insert(2, "black-box: attacks on the other seeds of the same variant, and the mean over these")
     elif not is_external(first.job):
         parts.append(
-            "no black-box rows, which need a checkpoint of another seed beside each (`irt train --copies` trains it)"
+            "no black-box rows, which need another seed of each, beside it or in the same command "
+            "(`irt train --copies` trains it)"
         )
     elif all(len(list_target_models(result)) == 1 for result in table.files):
         parts.append("no black-box accuracy: `--evaluator FILE` has another model classify the adversarial images")
