@@ -1,5 +1,6 @@
 """Note the git commit in what pip installs, so that answers tell which code gave them."""
 
+import shutil
 import subprocess
 import tempfile
 from pathlib import Path
@@ -22,5 +23,7 @@ class CommitHook(BuildHookInterface):
             build_data["force_include"][str(path)] = "interpret_robust/commit"
 
     def _git(self, *arguments: str) -> str:
+        if shutil.which("git") is None:
+            return ""
         answer = subprocess.run(["git", "-C", self.root, *arguments], capture_output=True, text=True, check=False)
         return answer.stdout.strip()

@@ -30,7 +30,7 @@ import interpret_robust as ir
 from interpret_robust import analyses, cli
 from interpret_robust.analyses.engine import validation
 from interpret_robust.api.answers import Answer
-from interpret_robust.api.help import list_settings
+from interpret_robust.api.help import describe_settings
 from interpret_robust.core.statistics import Interval
 from interpret_robust.datasets import Dataset
 from interpret_robust.figures.drawing import compose
@@ -777,7 +777,7 @@ def test_help_lists_the_fields_of_a_recipe_and_of_a_card() -> None:
 def test_help_names_an_analysis_of_another_package_without_importing_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(analyses, "list_names", lambda: ["alignment", "tint"])
     monkeypatch.setattr(analyses, "about", "What is {}?".format)
-    assert list_settings().endswith("tint: What is tint?\n    `irt analyze tint --help` lists its settings.")
+    assert describe_settings().endswith("tint: What is tint?\n    `irt analyze tint --help` lists its settings.")
     assert "tint" not in sys.modules
 
 

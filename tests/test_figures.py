@@ -274,22 +274,22 @@ def test_example_maps_are_those_stored_on_one_color_scale(analyses_folder: Path,
     images = [axes.images[-1] for axes in plot.axes if axes.images]
     assert len(images) == 1 + 2
     index = [digits.train.labels.tolist().index(label) for label in range(10)]
-    np.testing.assert_array_equal(picture(images[0]), overlays.strip(digits.train.images[index], (32, 32)))
+    np.testing.assert_array_equal(picture(images[0]), overlays.make_strip(digits.train.images[index], (32, 32)))
     bright = np.percentile(np.stack([result["examples/attention"] for result in results]), 99)
     for image, result in zip(images[1:], results, strict=True):
         maps = result["per_image/attention"][index].reshape(10, 8, 8)
-        np.testing.assert_array_equal(picture(image), overlays.strip(maps, (32, 32)))
+        np.testing.assert_array_equal(picture(image), overlays.make_strip(maps, (32, 32)))
         assert image.get_clim() == (0, pytest.approx(bright))
 
 
 def test_a_strip_holds_each_picture_with_gaps_between() -> None:
     maps = np.arange(1.0, 13).reshape(2, 2, 3)
-    strip = overlays.strip(maps, (4, 6))
+    strip = overlays.make_strip(maps, (4, 6))
     gap = np.full((4, 3), np.nan)
     large = [np.kron(small, np.ones((2, 2))) for small in maps]
     np.testing.assert_array_equal(strip, np.hstack([large[0], gap, large[1], gap]))
     images = np.arange(2 * 2 * 4 * 3, dtype=np.uint8).reshape(2, 2, 4, 3)
-    strip = overlays.strip(images, (2, 4))
+    strip = overlays.make_strip(images, (2, 4))
     assert strip.shape == (2, 12, 3) and strip.dtype == np.uint8
     np.testing.assert_array_equal(strip[:, 6:10], images[1])
     assert np.all(strip[:, 4:6] == 255)
@@ -297,7 +297,7 @@ def test_a_strip_holds_each_picture_with_gaps_between() -> None:
 
 def test_a_strip_draws_maps_to_the_size_of_the_pictures_where_their_grid_does_not_divide_it() -> None:
     maps = np.array([[[1.0, 4.0, 7.0]], [[2.0, 2.0, 8.0]]], np.float32)
-    strip = overlays.strip(maps, (2, 4))
+    strip = overlays.make_strip(maps, (2, 4))
     assert strip.shape == (2, 12) and strip.dtype == np.float32
     np.testing.assert_allclose(strip[:, :4], [[1, 3, 5, 7]] * 2, rtol=1e-6)  # 4 pixels, each 3/4 of a place wide
     np.testing.assert_allclose(strip[:, 6:10], [[2, 2, 4, 8]] * 2, rtol=1e-6)

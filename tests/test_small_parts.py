@@ -170,12 +170,12 @@ import functools, sys, time
 from pathlib import Path
 from interpret_robust.datasets import catalogue, records
 begun = Path(sys.argv[1])
-make = records.cluttered_digits
+make = records.make_cluttered_digits
 def together(**settings):
     (begun / sys.argv[2]).touch()
     time.sleep(0.5)
     return make(40, 20, **settings)
-records.cluttered_digits = together
+records.make_cluttered_digits = together
 found = catalogue.load("cluttered-digits")
 print(found.train.sha256, len(found.test))
 """

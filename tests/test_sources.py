@@ -184,7 +184,7 @@ def test_fetch_reads_mnist_as_torchvision_lays_it_out(
     }
     register(monkeypatch, "mnist", archives=md5_of(files))
     put(tmp_path, files)
-    first, second, _ = npz.read_content(tmp_path / "mnist.npz", fetch("mnist", tmp_path))
+    first, second, _ = npz.split_arrays(tmp_path / "mnist.npz", fetch("mnist", tmp_path))
     assert first is not None
     np.testing.assert_array_equal(first.images, train[..., None])
     np.testing.assert_array_equal(second.images, test[..., None])
@@ -208,7 +208,7 @@ def test_fetch_downloads_what_is_absent(tmp_path: Path, monkeypatch: pytest.Monk
     files = {"train_32x32.mat": mat(images, [1, 10]), "test_32x32.mat": mat(images[:1], [1])}
     put(host, files)
     register(monkeypatch, "svhn", url=host.as_uri(), archives=md5_of(files))
-    first, second, _ = npz.read_content(tmp_path / "svhn.npz", fetch("svhn", tmp_path / "data"))
+    first, second, _ = npz.split_arrays(tmp_path / "svhn.npz", fetch("svhn", tmp_path / "data"))
     assert first is not None
     np.testing.assert_array_equal(first.images, images)
     assert (first.labels.tolist(), second.labels.tolist()) == ([1, 0], [1])

@@ -180,6 +180,8 @@ def test_a_verdict_follows_from_the_signs(measures: list[Measure], p_value: floa
         ([measure(FALL, p=0.016), measure(RISE, p=0.001), measure(OPEN, p=0.2)], 0.4, "does not hold"),
         ([measure(FALL, p=0.017), measure(RISE, p=0.001), measure(OPEN, p=0.2)], 0.4, "cannot tell"),
         ([measure(RISE), measure(FALL)], None, "does not hold"),
+        # None is enough alone, and all are below.
+        ([measure(FALL, p=0.02), measure(FALL, p=0.03), measure(FALL, p=0.04)], 0.04, "does not hold"),
         ([measure(RISE), measure(OPEN)], None, "cannot tell"),
         ([measure(RISE), measure(OPEN, p=0.001)], None, "cannot tell"),
         # Only what decides refutes, and only that is counted.
@@ -198,10 +200,11 @@ def test_one_better_model_refutes_the_best(measures: list[Measure], p_value: flo
     of_pairs = [replace(entry, models=best.models[place % 3]) for place, entry in enumerate(measures)]
     finding = Finding(best, "table2", tuple(of_pairs), p_value)
     assert finding.verdict == verdict
-    refuting = [entry.p_value for entry in measures if entry.kind == "main" and entry.estimate == FALL]
-    is_refuted = verdict == "does not hold" and None not in refuting
     count = sum(entry.kind == "main" for entry in measures)
-    assert finding.corrected_p == (count * refuting[0] if is_refuted and refuting[0] else p_value)
+    tests = [entry.p_value for entry in measures if entry.kind == "main" and entry.estimate == FALL]
+    alone = [count * test for test in tests if test is not None and count * test < 0.05]
+    assert finding.corrected_p == (min(alone) if alone else p_value)
+    assert finding.basis.startswith(f"rests on 1 of {count} numbers") == bool(alone or None in tests)
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ SCHEMA = Schema(
         interval("distance/attack_succeeded", "mean distance, of images that the attack turns from right to wrong"),
         interval(
             "distance/other_image",
-            "mean distance between the clean attention of an image and of the next image: the scale; NaN for one image",
+            "mean distance between the clean attention of an image and of the next, in class order of another class",
         ),
         Column(
             "count/attack_failed",
@@ -139,7 +139,7 @@ def total_variation_distance(first: AnyArray, second: AnyArray) -> AnyArray:
 def _distance_between_images(attention: AnyArray) -> Interval:
     """Return how far the attention (N, P) of each image lies from that of the next one; unknown for a single image.
 
-    The next one of all classes, in the order in which images are drawn: in that of a folder it would be of its class.
+    Where a split is in the order of its classes, as a folder is, the next one is of another class.
     """
     if len(attention) < 2:
         return UNKNOWN

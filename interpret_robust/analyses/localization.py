@@ -78,8 +78,12 @@ SCHEMA = Schema(
     ),
     summary=(
         interval("share/on_object", "mean share of the map on the object", *_MAP),
-        interval("share/area", "mean share on the object of a map that is equal everywhere: the object's area", *_MAP),
-        interval("share/center", "mean share on the object of the center prior", *_MAP),
+        interval(
+            "share/area",
+            "mean share of an equal map on the object, its area, of images that have a map",
+            *_MAP,
+        ),
+        interval("share/center", "mean share on the object of the center prior, of images that have a map", *_MAP),
         interval(
             "share/above_area", "mean share of the map on the object minus the object's area, paired by image", *_MAP
         ),
@@ -93,7 +97,11 @@ SCHEMA = Schema(
             "share of images whose map is largest on the object, mean over classes, stratified bootstrap",
             *_MAP,
         ),
-        interval("pointing/center", "mean of per_image/center_hit: hits of a point at the center", *_MAP),
+        interval(
+            "pointing/center",
+            "mean of per_image/center_hit, of images that have a map",
+            *_MAP,
+        ),
         interval(
             "pointing/above_center",
             "share of images whose map is largest on the object minus pointing/center, paired by image",

@@ -14,7 +14,7 @@ from interpret_robust.analyses.engine.work import Work
 from interpret_robust.api.answers import Answer, Answers, temporary_answer, temporary_folder
 from interpret_robust.api.arguments import check_images, check_members, check_path, make_plain
 from interpret_robust.api.data import Data, open_dataset
-from interpret_robust.api.help import add_options, list_settings
+from interpret_robust.api.help import add_options, describe_settings
 from interpret_robust.api.model import Model
 from interpret_robust.api.wording import use_python_words
 from interpret_robust.core import device as devices
@@ -35,7 +35,7 @@ def analyze(name: str, model: Model, data: Data | None = None, **options: Any) -
 def analyze(name: str, model: Sequence[Model], data: Data | None = None, **options: Any) -> Answers: ...
 
 
-@add_options(list_settings())
+@add_options(describe_settings())
 @use_python_words()
 def analyze(name: str, model: Model | Sequence[Model], data: Data | None = None, **options: Any) -> Answer | Answers:
     """Ask a question of a model, or of several.
@@ -102,7 +102,7 @@ def ask(
         data: other images than those it was loaded for.
         evaluators: models that read what this one gives, where the question needs any.
         split, limit: which images: those of `train`, `test` or `val`; all, or so many, see `Split.draw`.
-        batch_size: images at a time; None for `default_batch_size`.
+        batch_size: images at a time; None for as many as fit images of that size.
         recalibrate: `clean`, `adversarial` or `both`: training images that batch-norm statistics are measured on
             first; `none` leaves the model as it is.
         device: `cpu`, `cuda`, or `auto`.

@@ -260,7 +260,9 @@ class Answers(Sequence[Answer]):
     def __getitem__(self, key: str) -> Any: ...
 
     def __getitem__(self, key: int | slice | str) -> Any:
-        """Return an answer by its place or its model's name in files, or what `key` names of each model, by that name.
+        """Return an answer by its place or its model's name in tables, or what `key` names of each model, by that name.
+
+        The name of a recalibrated model says so: `NAME (recalibrated on clean images)`.
 
         Raises UserError for a name that neither a model nor a number has, and where several answers are of one model.
         """

@@ -33,7 +33,7 @@ def make_plain(value: Any) -> Any:
     """Return a number of NumPy as one of Python, which a file can hold, and anything else as it is.
 
     Example:
-        >>> make_plain(np.int64(3)), plain("l2")
+        >>> make_plain(np.int64(3)), make_plain("l2")
         (3, 'l2')
     """
     return value.item() if isinstance(value, np.generic) else value

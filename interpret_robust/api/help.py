@@ -36,7 +36,7 @@ def add_options(listing: str) -> Callable[[Function], Function]:
     return decorate
 
 
-def list_settings() -> str:
+def describe_settings() -> str:
     """Return the questions, each with its settings: name, default, and what it means.
 
     An analysis of an installed package is named without its settings, since they are known only once it is imported.
@@ -50,14 +50,14 @@ def list_settings() -> str:
     return "\n\n".join(parts)
 
 
-def list_recipe_fields(dataset: str) -> str:
+def describe_recipe_fields(dataset: str) -> str:
     """Return the fields of a recipe, with their values in the recipe of a dataset and what each means."""
     recipe = find_recipe(None, dataset)
     lines = (_line(name, getattr(recipe, name), meaning) for name, meaning in list_meanings().items())
     return _listing(f"Fields of the recipe, with their values for {dataset}:", lines)
 
 
-def list_card_fields() -> str:
+def describe_card_fields() -> str:
     """Return the fields of a card but for the model itself, with what each means."""
     defaults: Mapping[str, Any] = {field.name: field.default for field in fields(Card)}
     _, _, section = (inspect.getdoc(Card) or "").partition("Attributes:")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from interpret_robust.analyses.engine.settings import check_seed
 from interpret_robust.api.arguments import check_images, check_path, check_text, make_plain
 from interpret_robust.api.data import Data, name_of, open_dataset
-from interpret_robust.api.help import add_options, list_card_fields, list_recipe_fields
+from interpret_robust.api.help import add_options, describe_card_fields, describe_recipe_fields
 from interpret_robust.api.wording import as_arguments, use_python_words
 from interpret_robust.core.device import exact
 from interpret_robust.core.errors import DoubtWarning, UserError, check_truth, describe, unknown
@@ -156,7 +156,7 @@ def _answer_alike(network: Classifier, original: Classifier, subject: Subject) -
     return is_same(answer.logits.detach().cpu(), expected.logits.detach()) and not bool(is_other_slope)
 
 
-@add_options(list_card_fields())
+@add_options(describe_card_fields())
 @use_python_words()
 def load(model: str | Path | nn.Module, data: Data | None = None, **card: Any) -> Model:
     """Return a model to ask questions of.
@@ -262,7 +262,7 @@ def _as_pairs(arguments: Any) -> tuple[tuple[str, Any], ...]:
     return tuple((name, make_plain(value)) for name, value in by_name.items())
 
 
-@add_options(list_recipe_fields("cluttered-digits"))
+@add_options(describe_recipe_fields("cluttered-digits"))
 @use_python_words()
 def train(
     variant: str,

@@ -71,7 +71,7 @@ def list_spellings(name: str) -> tuple[str, ...]:
     """Return the names that files of an analysis and pictures of it begin with: that of today, then an old one.
 
     Example:
-        >>> list_spellings("randomization"), spellings("masking")
+        >>> list_spellings("randomization"), list_spellings("masking")
         (('randomization', 'randomisation'), ('masking',))
     """
     return tuple(dict.fromkeys((name, _BRITISH.get(name, name))))

@@ -218,7 +218,7 @@ def choose_batch_size(height: int, width: int) -> int:
     """Return how many images of this size are computed at once where nobody says: fewer of large ones, for memory.
 
     Example:
-        >>> choose_batch_size(32, 32), default_batch_size(224, 224)
+        >>> choose_batch_size(32, 32), choose_batch_size(224, 224)
         (250, 20)
     """
     return max(1, min(BATCH_SIZE, BATCH_PIXELS // (height * width)))

@@ -14,7 +14,7 @@ from interpret_robust.core.plugins import list_entry_points, load_entry_point
 from interpret_robust.datasets import cifar_c, picture_sources, sources
 from interpret_robust.datasets.base import Dataset, LazyDataset, number_classes
 from interpret_robust.datasets.class_names import renumber_by_file
-from interpret_robust.datasets.npz import Arrays, Content, check_file, load_arrays, read_content, read_npz, write_npz
+from interpret_robust.datasets.npz import Arrays, Content, check_file, load_arrays, read_npz, split_arrays, write_npz
 from interpret_robust.datasets.records import RECORDS, Generator
 from interpret_robust.datasets.reference import Reference
 
@@ -95,7 +95,7 @@ def _load_installed(name: str) -> Dataset:
             f"the entry point '{name}' of interpret_robust.datasets gives no arrays: it must be a function that "
             "returns x_train, y_train, x_test and y_test, as in a .npz."
         )
-    return _dataset(name, read_content(Path(name), dict(arrays)))
+    return _dataset(name, split_arrays(Path(name), dict(arrays)))
 
 
 def _dataset(name: str, content: Content) -> Dataset:
@@ -148,7 +148,7 @@ def _load_arrays(name: str) -> Dataset:
         arrays = load_arrays(path)
     else:
         arrays = sources.fetch(name, record.origin, find_cache_folder())
-    train, test, _ = read_content(path, arrays)
+    train, test, _ = split_arrays(path, arrays)
     assert train is not None, "data with a name have training images"
     return Dataset(name, train, test, record.class_names, patterns)
 

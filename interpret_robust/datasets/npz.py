@@ -65,10 +65,10 @@ def read_npz(path: Path) -> Content:
     """
     arrays = load_arrays(path)
     with zipfile.ZipFile(path) as archive:
-        return read_content(path, arrays, _names_in(_stems(archive)))
+        return split_arrays(path, arrays, _names_in(_stems(archive)))
 
 
-def read_content(path: Path, arrays: Arrays, names_in: Mapping[str, str] | None = None) -> Content:
+def split_arrays(path: Path, arrays: Arrays, names_in: Mapping[str, str] | None = None) -> Content:
     """Return the splits that arrays as in a .npz hold, see `read_npz`.
 
     A sentence on what is wrong names `path`, and an array as `names_in` says that the file has it, else as it is here.

@@ -28,7 +28,7 @@ import numpy as np
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.files import remove_leftovers, replace_file
 from interpret_robust.core.locks import Lock
-from interpret_robust.datasets.npz import Array, Arrays, hash_array, load_arrays, quote_reason, read_content, write_npz
+from interpret_robust.datasets.npz import Array, Arrays, hash_array, load_arrays, quote_reason, split_arrays, write_npz
 
 Pair = tuple[Array, Array]
 
@@ -180,7 +180,7 @@ def _build(name: str, source: Source, folder: Path) -> Arrays:
         try:
             arrays = attempt(source, folder)
             check_sums(origin, arrays, source.sums)
-            read_content(Path(name), dict(arrays))  # before anything is written
+            split_arrays(Path(name), dict(arrays))  # before anything is written
             return arrays
         except Exception as error:  # foreign bytes, hosts and tools fail in more ways than can be listed
             failures.append(f"{origin} ({quote_reason(error)})")

@@ -15,11 +15,11 @@ from interpret_robust.figures.overlays import (
     draw_attention_bar,
     end_caption,
     find_ceiling,
+    make_strip,
     make_weight_scale,
     measure_pitch,
     overlay,
     show,
-    strip,
     strip_axes,
     thin_ticks,
 )
@@ -126,7 +126,7 @@ def _draw_row(axes: Axes, kind: Kind, result: Result, scales: Scales) -> None:
     images = result["examples/image"][:columns]
     size = images.shape[1:3]
     if kind == "image":
-        show(axes, strip(images, size))
+        show(axes, make_strip(images, size))
         _write_classes(axes, result, "label")
     elif kind == "difference":
         overlay(axes, images, _maps(result, kind)[:columns], scales.difference)

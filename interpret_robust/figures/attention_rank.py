@@ -18,10 +18,10 @@ from interpret_robust.figures.overlays import (
     CEILING,
     draw_attention_bar,
     end_caption,
+    make_strip,
     make_weight_scale,
     overlay,
     show,
-    strip,
     strip_axes,
 )
 from interpret_robust.figures.style import (
@@ -234,7 +234,7 @@ def draw_maps(results: Sequence[Result]) -> Drawing:
     with mpl.rc_context(RC):
         parts: Any = figure.subfigures(2, 1, height_ratios=heights)
         first, *rest = parts[0].subplots(1 + len(results), 1)
-        show(first, strip(images, images.shape[1:3]))
+        show(first, make_strip(images, images.shape[1:3]))
         for axes, result in zip(rest, models, strict=True):
             maps = result["examples/attention"][:count].reshape(count, *result.config["local_grid"])
             overlay(axes, images, maps, scales[find_weights(result)])

@@ -6,7 +6,7 @@ import numpy as np
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.parsing import format_count
 from interpret_robust.datasets import Dataset, Split
-from interpret_robust.figures.overlays import show, strip, strip_axes
+from interpret_robust.figures.overlays import make_strip, show, strip_axes
 from interpret_robust.figures.style import RC, Drawing, make_figure
 
 COLUMNS = 12
@@ -26,7 +26,7 @@ def draw(dataset: Dataset, split: str) -> Drawing:
             pictures = _pictures(images, int(label))
             height, width = pictures.shape[1:3]
             gap = -(-width // 16)
-            show(axes, strip(pictures, (height, width), gap))
+            show(axes, make_strip(pictures, (height, width), gap))
             axes.set_xlim(-0.5, COLUMNS * (width + gap) - 0.5)
             axes.set_anchor("W")  # beside its name, for which the layout leaves room
             name = f"{dataset.class_names[label]} ({counts[label]})"

@@ -41,7 +41,7 @@ def show(axes: Axes, picture: AnyArray) -> None:
     axes.imshow(pixels, cmap="gray", vmin=0, vmax=255, interpolation="none")
 
 
-def strip(pictures: AnyArray, size: tuple[int, int], gap: int | None = None) -> AnyArray:
+def make_strip(pictures: AnyArray, size: tuple[int, int], gap: int | None = None) -> AnyArray:
     """Return pictures of `size` (M, height, width, ...), or maps (M, y, x), in a row, each map drawn to that size.
 
     A pixel shows the place that it lies in, or several by area. One image is laid out and drawn many times faster
@@ -75,11 +75,11 @@ def overlay(axes: Axes, images: AnyArray, maps: AnyArray, scale: ScalarMappable)
     """
     size = images.shape[1:3]
     gray = images.mean(3).astype(np.uint8)
-    values = strip(maps, size)
+    values = make_strip(maps, size)
     low, high = (float(limit or 0) for limit in scale.get_clim())
     strength = np.nan_to_num(np.abs(values - max(0, low)) / max(-low, high - max(0, low)))
     opacity = np.where(np.isfinite(values), FAINTEST + (1 - FAINTEST) * np.minimum(1, strength), 0)
-    show(axes, strip(gray, size)[..., None])
+    show(axes, make_strip(gray, size)[..., None])
     axes.imshow(values, cmap=scale.cmap, vmin=low, vmax=high, alpha=opacity, interpolation="nearest")
 
 

@@ -11,7 +11,7 @@ package.module:callable         whatever gives a torch.nn.Module
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -112,8 +112,8 @@ class ExternalModel:
         card, data = self.card, self.data
         label, is_trained = card.label or card.model, card.weights != "random"
         counter = progress.pass_counter(f"trying {label} on a few images of {data.name}")
-        images = _first_pixels(data).to(self.wrapper.preprocess.mean.device)
-        with exact(), counter, explain_failure(label, self.wrapper, images):
+        read_images = partial(_read_first_pixels, data, self.wrapper.preprocess.mean.device)
+        with exact(), counter, explain_failure(label, self.wrapper, read_images):
             outcome = try_out(
                 self.wrapper,
                 data,
@@ -192,7 +192,7 @@ def read(network: nn.Module, card: Card, data: Dataset, source: str, remarks: Se
         def ask(images: Tensor) -> Tensor:
             return as_logits(network(preprocess(images)), part, len(data.class_names))
 
-        with explain_failure(label, ask, _first_pixels(data).to(device)):
+        with explain_failure(label, ask, partial(_read_first_pixels, data, device)):
             sentences += freeze(network, lambda: ask(image), label)
             with use_part(network, part):
                 layer = _layer(network, preprocess, image, card.local_layer)
@@ -207,7 +207,7 @@ def read(network: nn.Module, card: Card, data: Dataset, source: str, remarks: Se
             classes=len(data.class_names),
             draws=card.draws,
         )
-        with explain_failure(label, ask, _first_pixels(data).to(device)):
+        with explain_failure(label, ask, partial(_read_first_pixels, data, device)):
             shape = (0, 0, 0) if layer is None else _read_shape(wrapper, image)
     # What was left open is filled in, so that a file tells what was done.
     card = replace(card, normalize=card.normalize or _numbers_of(preprocess), logits=part)
@@ -268,10 +268,10 @@ def _numbers_of(preprocess: Preprocess) -> str:
 
 def choose_trial_image(data: Dataset) -> Tensor:
     """Return the image of most contrast of the first few to train on: on a blank one nothing may depend on anything."""
-    images = _first_pixels(data)
+    images = _read_first_pixels(data, torch.device("cpu"))
     return images[images.flatten(1).std(1).argmax()][None]
 
 
-def _first_pixels(data: Dataset) -> Tensor:
-    """Return the first images to train on, 16 at most, on the CPU."""
-    return to_pixels(to_device(data.reference.first(16), torch.device("cpu"))[0])
+def _read_first_pixels(data: Dataset, device: torch.device) -> Tensor:
+    """Return the first images to train on, 16 at most."""
+    return to_pixels(to_device(data.reference.first(16), device)[0])

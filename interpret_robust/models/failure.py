@@ -11,17 +11,17 @@ from interpret_robust.core.plugins import quote_error
 
 
 @contextmanager
-def explain_failure(label: str, ask: Callable[[Tensor], Tensor], images: Tensor) -> Iterator[None]:
+def explain_failure(label: str, ask: Callable[[Tensor], Tensor], read_images: Callable[[], Tensor]) -> Iterator[None]:
     """Make an error of a network, which has answered one image, a sentence about what else it cannot do.
 
-    Two of `images` (N, C, H, W) are asked to find out, by `ask`, which gives logits.
+    Two of the images (N, C, H, W) that `read_images` gives are asked to find out, by `ask`, which gives logits.
     """
     try:
         yield
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"{label} {_find_reason(ask, images[:2], quote_error(error))}") from error
+        raise UserError(f"{label} {_find_reason(ask, read_images()[:2], quote_error(error))}") from error
 
 
 def _find_reason(ask: Callable[[Tensor], Tensor], images: Tensor, words: str) -> str:

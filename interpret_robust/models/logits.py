@@ -34,12 +34,12 @@ def as_logits(answer: Any, part: str | None, classes: int | None, dtype: torch.d
             )
         if part not in parts:
             raise UserError(
-                f"the network answers with {describe_answer(answer)}, without a part '{part}': {list_parts(answer)}"
+                f"the network answers with {describe_answer(answer)}, without a part '{part}': {describe_parts(answer)}"
             )
         answer = parts[part]
     if not isinstance(answer, Tensor):
         raise UserError(
-            f"the network does not answer with a tensor but with {describe_answer(answer)}: {list_parts(answer)}"
+            f"the network does not answer with a tensor but with {describe_answer(answer)}: {describe_parts(answer)}"
         )
     if answer.is_complex():
         raise UserError(
@@ -104,7 +104,7 @@ def describe_answer(answer: Any) -> str:
     return f"a tensor of shape {tuple(answer.shape)}" if isinstance(answer, Tensor) else type_name(answer)
 
 
-def list_parts(answer: Any) -> str:
+def describe_parts(answer: Any) -> str:
     """Return which parts of an answer could be named, as the end of a sentence."""
     shapes = {name: tuple(part.shape) for name, part in _parts(answer).items() if isinstance(part, Tensor)}
     if not shapes:

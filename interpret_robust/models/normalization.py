@@ -49,7 +49,7 @@ def name_statistics(text: str) -> str:
     Numbers that all channels share stand there once. Raises UserError as `parse_statistics`.
 
     Example:
-        >>> name_statistics("0.485,0.456,0.406,0.229,0.224,0.225"), common_name("0.40,0.4,0.4,0.2,0.2,0.2")
+        >>> name_statistics("0.485,0.456,0.406,0.229,0.224,0.225"), name_statistics("0.40,0.4,0.4,0.2,0.2,0.2")
         ('imagenet', '0.4,0.2')
     """
     numbers = _text(_statistics(text))

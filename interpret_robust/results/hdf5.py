@@ -78,7 +78,7 @@ def identify_model(sha256: str, job: Mapping[str, Any]) -> str:
 
     Example:
         >>> resnet = {"card": {"model": "torchvision:resnet18", "normalize": "imagenet"}}
-        >>> identify_model("b5bb9d80", resnet) == model_id("b5bb9d80", {"card": {"model": "torchvision:resnet18"}})
+        >>> identify_model("b5bb9d80", resnet) == identify_model("b5bb9d80", {"card": {"model": "torchvision:resnet18"}})
         False
     """
     parts = list_traits(job)

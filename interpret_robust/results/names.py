@@ -53,7 +53,7 @@ def format_ball(settings: Mapping[str, Any]) -> str:
     """Return the ball that settings or a recipe name, such as `eps 8/255` or `L2 eps 0.5`.
 
     Example:
-        >>> format_ball({"eps": 8 / 255}), ball({"eps": 0.5, "norm": "l2"})
+        >>> format_ball({"eps": 8 / 255}), format_ball({"eps": 0.5, "norm": "l2"})
         ('eps 8/255', 'L2 eps 0.5')
     """
     name = find_norm(settings)

@@ -240,7 +240,7 @@ def split_cell(cell: str) -> dict[str, str]:
     Nothing for a cell that is not a number.
 
     Example:
-        >>> split_cell("6.0 % [2.1, 16.2]"), parts_of("44.6 +- 1.5 %"), parts_of("cannot tell")
+        >>> split_cell("6.0 % [2.1, 16.2]"), split_cell("44.6 +- 1.5 %"), split_cell("cannot tell")
         ({'value': '6.0', 'low': '2.1', 'high': '16.2'}, {'value': '44.6', 'deviation': '1.5'}, {})
     """
     match = _PARTS.fullmatch(cell)

@@ -107,7 +107,7 @@ class Loss(nn.Module):
         self.model, self.regularization = model, regularization
 
     def forward(self, images: Tensor, adversarial: Tensor, labels: Tensor) -> Objective:
-        """Return the loss, see `objective`."""
+        """Return the loss, see `compute_objective`."""
         return compute_objective(self.model, images, adversarial, labels, self.regularization)
 
 

@@ -131,7 +131,8 @@ class Work:
             "limit": limit,
             "trained_on": [None if is_external(model.job) else model.source for model in (subject, *evaluators)],
         }
-        self.axes: Mapping[str, Places] = {**describe_axes(dataset, subject, names), **analysis.axes(self)}
+        self.axes: Mapping[str, Places] = describe_axes(dataset, subject, names)
+        self.axes = {**self.axes, **analysis.axes(self)}
 
     @cached_property
     def doubts(self) -> list[str]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.random_numbers import read_generator_states
-from interpret_robust.models.checks.own_numbers import list_changes, sum_up
+from interpret_robust.models.checks.own_numbers import describe_changes, sum_up
 from interpret_robust.models.classifier import Classifier, list_precisions
 
 BATCH, SMALL_BATCH = 64, 8
@@ -66,7 +66,7 @@ def ask(model: Classifier, images: Tensor) -> Answers:
         alike = second if len(images) == 1 else model(images[:1].repeat(len(batch), 1, 1, 1))
     has_drawn = states[1] != states[2]
     has_seed = not has_drawn and states[0] != states[1]
-    changes = list_changes(sums, sum_up(model.backbone))
+    changes = describe_changes(sums, sum_up(model.backbone))
     return Answers(together, second, alone, alone_second, alike, has_drawn, has_seed, changes)
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from interpret_robust.core.random_numbers import preserve_random_numbers, seed_all
 from interpret_robust.models.checks.answers import is_same
-from interpret_robust.models.checks.own_numbers import list_changes, sum_up
+from interpret_robust.models.checks.own_numbers import describe_changes, sum_up
 from interpret_robust.models.classifier import predict_classes
 from interpret_robust.models.wrapper import WrappedModel
 
@@ -55,7 +55,7 @@ class FirstAnswers:
             f"answered {len(self._images)} images differently after this analysis than when it was loaded ({count} "
             "decisions changed)"
         )
-        changes = list_changes(self._sums, sum_up(self._model.backbone))
+        changes = describe_changes(self._sums, sum_up(self._model.backbone))
         if is_same(answers_before, last_answers):
             return (
                 f"{difference}, and before it as after it: it was changed since{changes and f' ({changes})'}, or "

@@ -11,7 +11,7 @@ OwnNumbers = Mapping[str, float]
 
 @torch.no_grad()
 def sum_up(network: nn.Module) -> OwnNumbers:
-    """Return the sum over each weight and buffer, by name, with which `list_changes` compares.
+    """Return the sum over each weight and buffer, by name, with which `describe_changes` compares.
 
     Example:
         >>> sum_up(torch.nn.BatchNorm2d(3))["running_var"]
@@ -23,11 +23,11 @@ def sum_up(network: nn.Module) -> OwnNumbers:
     return dict(zip(names, (complex(total).real for total in sums), strict=True))
 
 
-def list_changes(first: OwnNumbers, second: OwnNumbers) -> str:
+def describe_changes(first: OwnNumbers, second: OwnNumbers) -> str:
     """Return which weights and buffers have another sum now, weights before counters; empty where none has.
 
     Example:
-        >>> list_changes({"mean": 0.0, "scale": 1.0}, {"mean": 2.0, "scale": 1.0})
+        >>> describe_changes({"mean": 0.0, "scale": 1.0}, {"mean": 2.0, "scale": 1.0})
         "'mean'"
     """
     names = [name for name, total in second.items() if repr(total) != repr(first.get(name))]

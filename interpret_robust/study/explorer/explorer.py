@@ -94,7 +94,7 @@ class Explorer:
         if label is None:
             with self._lock, exact(), torch.no_grad():
                 label = int(self.exhibits[0].network(entry.pixels).argmax(1))
-        return {"picture": _encode(measure.draw_picture(entry)), "label": label}
+        return {"picture": _encode(measure.make_picture(entry)), "label": label}
 
     def cells(self, view: View) -> Iterator[dict[str, Any]]:
         """Yield what is known of each model as its attack goes on, all models in turn.
@@ -137,7 +137,7 @@ class Explorer:
         return self._adversarial[place, view]
 
     def files(self, place: int, view: View) -> dict[str, str]:
-        """Return by analysis the path of the file that holds a model's numbers under a view, see `file_stems`."""
+        """Return by analysis the path of the file that holds a model's numbers under a view, see `list_stems`."""
         return list_stems(self.exhibits[place], self.album, view, self.seed, self.weight)
 
     def _keep(self, place: int, view: View, adversarial: Tensor) -> None:

@@ -140,7 +140,7 @@ def measure_deletions(
     return answers
 
 
-def draw_picture(entry: Entry) -> Image.Image:
+def make_picture(entry: Entry) -> Image.Image:
     """Return an image as a picture."""
     return _picture(entry.pixels)
 

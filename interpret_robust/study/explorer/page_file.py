@@ -79,7 +79,7 @@ def _content(explorer: Explorer, images: int) -> dict[str, Any]:
     with exact():
         return {
             "setup": setup | {"norms": norms, "rules": RULES, "labels": setup["labels"][:images]},
-            "images": {key: _photo(measure.draw_picture(explorer.album.entry(key))) for key in keys},
+            "images": {key: _photo(measure.make_picture(explorer.album.entry(key))) for key in keys},
             "files": {eps: _files(explorer, setup, eps) for eps in radii},
             "cells": {
                 key: {eps: _cells(explorer, setup, key, eps) for eps in radii}

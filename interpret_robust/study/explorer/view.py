@@ -74,7 +74,7 @@ def list_radii(training_radii: Sequence[float], norm: Norm) -> list[str]:
     `training_radii`.
 
     Example:
-        >>> list_radii([8 / 255], "linf")[:3], radii([0.5], "l2")[-2:]
+        >>> list_radii([8 / 255], "linf")[:3], list_radii([0.5], "l2")[-2:]
         (['0', '1/255', '2/255'], ['0.9375', '1'])
     """
     largest = 2 * max(training_radii)

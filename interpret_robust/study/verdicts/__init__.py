@@ -71,7 +71,7 @@ class Finding:
         main = self.measures_of("main")
         if not main:
             return "not tested"
-        if self.claim.superlative and any(_is_below(measure, len(main)) for measure in main):
+        if self._refuting:
             return "does not hold"
         is_uncertain = self.p_value is not None and self.p_value >= SIGNIFICANT
         if is_uncertain or (self.claim.superlative and self.missing_models):
@@ -93,11 +93,16 @@ class Finding:
         """Return the p-value behind the verdict: `p_value`, or where one number refutes the best, that number's own
         times how many decide.
         """
-        main = self.measures_of("main")
-        if not (self.claim.superlative and self.verdict == "does not hold"):
+        if not self._refuting:
             return self.p_value
-        tests = [measure.p_value for measure in main if _is_below(measure, len(main))]
-        return min((len(main) * p_value for p_value in tests if p_value is not None), default=None)
+        count = len(self.measures_of("main"))
+        return min((count * measure.p_value for measure in self._refuting if measure.p_value is not None), default=None)
+
+    @property
+    def _refuting(self) -> list[Measure]:
+        """Return the deciding measures of which each alone refutes what is said to be the best."""
+        main = self.measures_of("main")
+        return [measure for measure in main if self.claim.superlative and _is_below(measure, len(main))]
 
     @property
     def objection(self) -> Measure | None:
@@ -127,7 +132,7 @@ class Finding:
         main = self.measures_of("main")
         if not main:
             return ""
-        if self.claim.superlative and self.verdict == "does not hold":
+        if self._refuting:
             return f"rests on 1 of {len(main)} numbers: one is enough against the best"
         text = f"rests on {format_count(len(main), 'number')}"
         if self.missing_models:

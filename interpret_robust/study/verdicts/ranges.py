@@ -74,7 +74,7 @@ def _attack_files(results: Sequence[Result]) -> list[Result]:
 def _pairs(
     models: tuple[str, ...], results: Sequence[Result], free: Sequence[str], free_of_recipe: Sequence[str] = ()
 ) -> Iterator[tuple[Result, Result]]:
-    """Yield files of two variants, of one seed, alike but for what is free; see `compared_under`."""
+    """Yield files of two variants, of one seed, alike but for what is free; see `describe_conditions`."""
     first, second = ([result for result in results if result.job["variant"] == model] for model in models)
     for pair in product(first, second):
         seeds = {result.job["seed"] for result in pair}
