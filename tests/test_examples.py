@@ -66,7 +66,7 @@ def test_every_public_name_has_an_example_that_works(name: str, monkeypatch: pyt
     assert not failures, "".join(report)
 
 
-CALLED_BY_READERS = {"model", "network", "build", "finish"}
+CALLED_BY_READERS = {"model", "network", "build", "finish", "read"}
 """Things of the reader's that examples call."""
 
 

@@ -78,7 +78,8 @@ def identify_model(sha256: str, job: Mapping[str, Any]) -> str:
 
     Example:
         >>> resnet = {"card": {"model": "torchvision:resnet18", "normalize": "imagenet"}}
-        >>> identify_model("b5bb9d80", resnet) == identify_model("b5bb9d80", {"card": {"model": "torchvision:resnet18"}})
+        >>> other = {"card": {"model": "torchvision:resnet18"}}
+        >>> identify_model("b5bb9d80", resnet) == identify_model("b5bb9d80", other)
         False
     """
     parts = list_traits(job)
