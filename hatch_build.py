@@ -1,7 +1,6 @@
 """Note the git commit in what pip installs, so that answers tell which code gave them."""
 
-import shutil
-import subprocess
+import runpy
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -14,16 +13,13 @@ class CommitHook(BuildHookInterface):
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Add the file to the wheel, or to the source distribution, from which a wheel takes it over."""
-        if version == "editable" or not (Path(self.root) / ".git").exists():
+        root = Path(self.root)
+        if version == "editable" or not (root / ".git").exists():
             return
-        if commit := self._git("rev-parse", "HEAD"):
+        provenance = runpy.run_path(str(root / "interpret_robust/core/provenance.py"))  # which imports nothing of ours
+        commit = provenance["read_commit"](root)
+        if commit != provenance["UNKNOWN"]:
             self._folder = tempfile.TemporaryDirectory()
             path = Path(self._folder.name) / "commit"
-            path.write_text(commit + ("+" if self._git("status", "--porcelain") else ""), encoding="ascii")
+            path.write_text(commit, encoding="ascii")
             build_data["force_include"][str(path)] = "interpret_robust/commit"
-
-    def _git(self, *arguments: str) -> str:
-        if shutil.which("git") is None:
-            return ""
-        answer = subprocess.run(["git", "-C", self.root, *arguments], capture_output=True, text=True, check=False)
-        return answer.stdout.strip()

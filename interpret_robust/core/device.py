@@ -52,8 +52,7 @@ def exact() -> Iterator[None]:
             settings.enter_context(torch.device("cpu"))
         for kind in ("cpu", "cuda"):
             settings.enter_context(torch.autocast(kind, enabled=False))
-        _exact_settings.enter()
-        settings.callback(_exact_settings.leave)
+        settings.enter_context(_exact_settings.hold())
         yield
 
 
@@ -64,26 +63,32 @@ class _ExactSettings:
         self._lock, self._count = threading.Lock(), 0
         self._restore: Callable[[], None] = lambda: None
 
-    def enter(self) -> None:
+    @contextmanager
+    def hold(self) -> Iterator[None]:
         with self._lock:
             if self._count == 0:
                 self._restore = _save_settings()
             self._count += 1
-            torch.set_float32_matmul_precision("highest")
-            torch.backends.cudnn.allow_tf32 = False  # the old names too: a network may read them
-            for backend in _precision_backends():
-                backend.fp32_precision = "ieee"
-            torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
-            torch.set_default_dtype(torch.float32)
-
-    def leave(self) -> None:
-        with self._lock:
-            self._count -= 1
-            if self._count == 0:
-                self._restore()
+        try:
+            _set_exact()
+            yield
+        finally:
+            with self._lock:
+                self._count -= 1
+                if self._count == 0:
+                    self._restore()
 
 
 _exact_settings = _ExactSettings()
+
+
+def _set_exact() -> None:
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False  # the old names too: a network may read them
+    for backend in _precision_backends():
+        backend.fp32_precision = "ieee"
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    torch.set_default_dtype(torch.float32)
 
 
 def _save_settings() -> Callable[[], None]:

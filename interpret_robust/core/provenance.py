@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 LIBRARIES = ("torch", "torchvision", "captum", "numpy", "scipy", "h5py")
+UNKNOWN = "unknown"
 OPTIONAL = ("torchattacks",)
 """Of an extra: noted where they are installed."""
 
@@ -29,7 +30,7 @@ def read_code_version() -> dict[str, str]:
     folder = Path(__file__).parents[1]
     version, note = {"version": read_package_version()}, folder / "commit"
     if (folder.parent / ".git").exists():
-        return version | {"commit": _commit(folder)}
+        return version | {"commit": read_commit(folder)}
     return version | {"commit": note.read_text(encoding="ascii")} if note.exists() else version
 
 
@@ -60,13 +61,16 @@ def _versions() -> dict[str, str]:
 
 
 @cache
-def _commit(folder: Path) -> str:
-    """Return the commit of a checkout, as it is when this process first asks: later changes are not in what runs."""
-    return _git(folder, "rev-parse", "HEAD") + ("+" if _git(folder, "status", "--porcelain") else "")
+def read_commit(folder: Path) -> str:
+    """Return the commit of a checkout, with `+` for local changes; `unknown` without git.
+
+    It is that of when this process first asks: later changes are not in what runs.
+    """
+    if shutil.which("git") is None or not (commit := _git(folder, "rev-parse", "HEAD")):
+        return UNKNOWN
+    return commit + ("+" if _git(folder, "status", "--porcelain") else "")
 
 
 def _git(folder: Path, *arguments: str) -> str:
-    if shutil.which("git") is None:
-        return "unknown"
     answer = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False)
     return answer.stdout.strip()

@@ -81,8 +81,8 @@ class Dependence(NamedTuple):
         some clearly lie in another.
         """
         if self.is_repeated:
-            count = self.cells.shape[1]
-            return _share_in_place(self.cells.reshape(-1, count, count))
+            cells = self.cells
+            return _share_in_place(cells.reshape(-1, cells.shape[1], cells.shape[1]))
         return float(self.shares().nanmean())
 
     def shares(self) -> Tensor:
@@ -97,8 +97,9 @@ class Dependence(NamedTuple):
         """
         if self.is_repeated:
             return 0.0
-        own = self.cells.gather(1, self.sample[:, None])[:, 0]
-        is_astray = (self.shares() < LEAST_IN_PLACE) & (2 * own < self.cells.amax(1))
+        cells = self.cells
+        own = cells.gather(1, self.sample[:, None])[:, 0]
+        is_astray = (self.shares() < LEAST_IN_PLACE) & (2 * own < cells.amax(1))
         return float(is_astray.float().mean())
 
     def copy_share(self) -> float:

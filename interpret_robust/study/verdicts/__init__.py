@@ -111,8 +111,8 @@ class Finding:
         It is None too where only the p-value is too large.
         """
         main, controls = self.measures_of("main"), self.measures_of("control")
-        if self.verdict == "does not hold" and main[0].sign >= 0:
-            return next(measure for measure in main if _is_below(measure, len(main)))
+        if self._refuting and main[0].sign >= 0:
+            return self._refuting[0]
         if self.verdict == "cannot tell" and main[0].sign:
             must_agree = (*main, *controls) if main[0].sign > 0 else main
             return next((measure for measure in must_agree if measure.sign != main[0].sign), None)
