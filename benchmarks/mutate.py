@@ -42,7 +42,7 @@ from interpret_robust.datasets.npz import read_npz, write_npz
 from interpret_robust.models import checkpoint
 from interpret_robust.models.card import Card
 from interpret_robust.results import hdf5, writer
-from interpret_robust.results.schema import Schema
+from interpret_robust.results.schema import PROVENANCE, Schema
 
 ROOT = Path(__file__).parents[1]
 CHECKPOINT = ROOT / "checkpoints" / "cifar10-small-natural-seed0.safetensors"
@@ -294,7 +294,7 @@ def edit_analysis(path: Path, dice: random.Random) -> None:
                 name = dice.choice(sorted(set(item.attrs) - {"created_utc", "long_name"}) or ["more"])
                 item.attrs[name] = dice.choice([1, -1, 2.5, "x", "", [1, 2], ["a", "b"], True, b"\xff"])
             case 1:
-                group = file[hdf5.PROVENANCE]
+                group = file[PROVENANCE]
                 name = dice.choice(sorted(group))
                 text = json.dumps(edit_json(json.loads(group[name].asstr()[()]), dice))
                 del group[name]

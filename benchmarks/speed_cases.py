@@ -47,7 +47,7 @@ from interpret_robust.datasets import load
 from interpret_robust.models import checkpoint
 from interpret_robust.models.folding import fold
 from interpret_robust.models.variants import find_variant
-from interpret_robust.results.hdf5 import Columns
+from interpret_robust.results.columns import Columns
 from interpret_robust.study.tasks import AnalysisTask
 from interpret_robust.training.job import Job
 from interpret_robust.training.recipe_file import find_recipe

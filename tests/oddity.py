@@ -18,7 +18,8 @@ from interpret_robust.datasets import Dataset, Split
 from interpret_robust.datasets.batches import Batch
 from interpret_robust.models import Classifier, build, checkpoint
 from interpret_robust.models.variants import find_variant
-from interpret_robust.results.hdf5 import Axes, Columns, Result
+from interpret_robust.results.columns import Axes, Columns
+from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.schema import Column, Schema
 from interpret_robust.training.job import Job
 from interpret_robust.training.recipe import Recipe

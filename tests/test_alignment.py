@@ -29,7 +29,7 @@ from interpret_robust.models import Classifier, checkpoint
 from interpret_robust.models.folding import fold
 from interpret_robust.models.resnet import PerImageStandardization
 from interpret_robust.results import hdf5, writer
-from interpret_robust.results.hdf5 import Columns
+from interpret_robust.results.columns import Columns
 
 N, C, H, W, K = 7, 3, 4, 5, 4
 PerImage = dict[str, AnyArray]

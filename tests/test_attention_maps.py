@@ -32,7 +32,7 @@ from interpret_robust.models import Classifier, checkpoint
 from interpret_robust.models.attention import AveragePool, LinearAttention
 from interpret_robust.results import hdf5
 from interpret_robust.results import names as labels
-from interpret_robust.results.hdf5 import Columns
+from interpret_robust.results.columns import Columns
 
 N, C, H, W = 30, 3, 4, 5
 PER_IMAGE = {column.path for column in attention_maps.SCHEMA.per_image}

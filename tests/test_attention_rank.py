@@ -35,7 +35,7 @@ from interpret_robust.models import Classifier, checkpoint
 from interpret_robust.models.attention import AveragePool
 from interpret_robust.models.classifier import measure_positions
 from interpret_robust.results import hdf5, writer
-from interpret_robust.results.hdf5 import Columns
+from interpret_robust.results.columns import Columns
 
 N, C, H, W = 6, 3, 4, 5
 EPS, SEED = 0.1, 4

@@ -25,7 +25,8 @@ from interpret_robust.models import checkpoint
 from interpret_robust.models.preprocess import Preprocess
 from interpret_robust.models.wrapper import WrappedModel
 from interpret_robust.results import hdf5
-from interpret_robust.results.hdf5 import Columns, Result
+from interpret_robust.results.columns import Columns
+from interpret_robust.results.hdf5 import Result
 
 CPU = torch.device("cpu")
 LABELS = torch.tensor([0, 6, 3, 3, 1])

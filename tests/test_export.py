@@ -16,8 +16,8 @@ from interpret_robust import analyses, cli
 from interpret_robust.analyses import gradient_maps
 from interpret_robust.core.errors import UserError
 from interpret_robust.results import hdf5, writer
+from interpret_robust.results.columns import Columns
 from interpret_robust.results.export import to_csv
-from interpret_robust.results.hdf5 import Columns
 from interpret_robust.results.schema import Column, Schema, interval
 
 COUNT = 1203

@@ -33,7 +33,7 @@ from interpret_robust.datasets.batches import Batch
 from interpret_robust.figures.drawing import draw
 from interpret_robust.models import Classifier, checkpoint
 from interpret_robust.results import hdf5
-from interpret_robust.results.hdf5 import Columns
+from interpret_robust.results.columns import Columns
 
 CPU = torch.device("cpu")
 N, C, H, W = 6, 3, 4, 5

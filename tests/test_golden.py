@@ -13,7 +13,8 @@ from interpret_robust import analyses, figures
 from interpret_robust.analyses.engine.validation import list_problems
 from interpret_robust.datasets import Split, load
 from interpret_robust.results import hdf5
-from interpret_robust.results.hdf5 import Columns, Result
+from interpret_robust.results.columns import Columns
+from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.schema import Schema
 
 NAMES = analyses.list_names()

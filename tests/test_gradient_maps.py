@@ -38,7 +38,8 @@ from interpret_robust.datasets.batches import Batch, make_batch
 from interpret_robust.figures import gradient_maps as figure
 from interpret_robust.models import Classifier, checkpoint
 from interpret_robust.results import hdf5, writer
-from interpret_robust.results.hdf5 import Columns, Result
+from interpret_robust.results.columns import Columns
+from interpret_robust.results.hdf5 import Result
 
 N, C, H, W, K = 23, 3, 4, 6, 7
 CPU = torch.device("cpu")

@@ -34,10 +34,10 @@ from interpret_robust.analyses.gradmap_score import (
     TARGETS,
     Readers,
     ScoreSettings,
-    choose_targets,
     prepare,
     rows,
     score,
+    stack_targets,
     summarize,
 )
 from interpret_robust.attribution import probe, scale_rules
@@ -55,9 +55,10 @@ from interpret_robust.models.folding import fold
 from interpret_robust.models.losses import loss_gradient
 from interpret_robust.results import hdf5 as results
 from interpret_robust.results import writer
+from interpret_robust.results.columns import Columns
 from interpret_robust.results.conditions import list_conditions
 from interpret_robust.results.gradmap_tables import format_headline, make_comparisons
-from interpret_robust.results.hdf5 import Columns, Result
+from interpret_robust.results.hdf5 import Result
 
 CPU = torch.device("cpu")
 COUNT, COLORS, HEIGHT, WIDTH, CLASSES = 13, 3, 6, 8, 7
@@ -438,7 +439,8 @@ def test_random_targets_are_all_other_classes_alike_and_a_function_of_seed_and_i
     labels = [index % CLASSES for index in range(count)]
 
     def targets(seed: int, first: int, last: int) -> list[int]:
-        classes = choose_targets(model, batch_of(images[first:last], labels[first:last], first), seed)
+        batch = batch_of(images[first:last], labels[first:last], first)
+        classes = stack_targets(model(batch.images), batch, seed)
         assert classes[0].tolist() == labels[first:last]
         assert set(classes[1].tolist()) == {int(model(images[:1]).argmax())}
         random_classes: list[int] = classes[2].tolist()
@@ -653,7 +655,7 @@ def test_the_probe_learns_from_the_other_split(
     readers = prepare(work)
     assert arguments == [work.model, digits.test if split == "train" else digits.train, 10, 3]
     batch = next(work.batches())
-    targets = choose_targets(work.model, batch, 3)
+    targets = stack_targets(work.model(batch.images), batch, 3)
     assert readers.probe is not None
     with torch.no_grad():
         answers = [

@@ -23,8 +23,8 @@ import pytest
 
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
-from interpret_robust.results import hdf5, seal, writer
-from interpret_robust.results.hdf5 import Axes, Columns
+from interpret_robust.results import checksums, hdf5, seal, writer
+from interpret_robust.results.columns import Axes, Columns
 from interpret_robust.results.row_batches import CHECKSUMS, ENDS
 from interpret_robust.results.schema import Column, Schema, interval
 from interpret_robust.results.writer import Rows
@@ -475,13 +475,13 @@ def test_a_changed_name_or_number_of_a_place_is_found(tmp_path: Path, scale: str
 
 
 def test_names_that_are_cut_elsewhere_are_other_names(tmp_path: Path) -> None:
-    checksums = set()
+    sums = set()
     for names in (("ab", "c", "d"), ("a", "bc", "d"), ("", "abc", "d"), ("abc", "", "d"), ("abcd", "", "")):
         with h5py.File(tmp_path / "x.h5", "w") as file:
             file.attrs.update({"config_sha256": "", "schema": "", "n_done": 0})
             file.create_dataset("class", data=list(names), dtype=h5py.string_dtype())
-            checksums.add(hdf5.hash_content(file))
-    assert len(checksums) == 5
+            sums.add(checksums.hash_content(file))
+    assert len(sums) == 5
 
 
 @pytest.mark.parametrize("size", [1, 17, 100, 1000, 2**40])
@@ -489,14 +489,14 @@ def test_content_does_not_depend_on_the_size_of_parts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
     plain = write(tmp_path / "plain.h5")
-    in_bytes, sizes = hdf5._bytes, list[int]()
+    in_bytes, sizes = checksums._bytes, list[int]()
 
     def note_size(values: AnyArray) -> bytes:
         sizes.append(values.nbytes)
         return in_bytes(values)
 
-    monkeypatch.setattr(hdf5, "_PART_BYTES", size)
-    monkeypatch.setattr(hdf5, "_bytes", note_size)
+    monkeypatch.setattr(checksums, "_PART_BYTES", size)
+    monkeypatch.setattr(checksums, "_bytes", note_size)
     path = write(tmp_path / "parted.h5")
     assert content(path) == content(plain)
     result, row = hdf5.read(path), 3 * 5 * 7 * 4  # bytes of one image's map, the largest of the rows

@@ -35,7 +35,7 @@ from interpret_robust.datasets.cluttered_digits import make_patterns
 from interpret_robust.figures import drawing
 from interpret_robust.models import Classifier, checkpoint
 from interpret_robust.results import hdf5
-from interpret_robust.results.hdf5 import Columns
+from interpret_robust.results.columns import Columns
 
 N, C, H, W, K = 14, 3, 8, 12, 4
 GRID = (4, 3)

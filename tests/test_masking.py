@@ -28,7 +28,8 @@ from interpret_robust.datasets import Dataset, Split
 from interpret_robust.datasets.batches import Batch
 from interpret_robust.models import checkpoint
 from interpret_robust.results import hdf5
-from interpret_robust.results.hdf5 import Columns, Result
+from interpret_robust.results.columns import Columns
+from interpret_robust.results.hdf5 import Result
 
 N, SHAPE, CLASSES = 24, (3, 5, 7), 4
 EPS = 0.02

@@ -9,7 +9,7 @@ from anyone import Convolutions, noise, seed_network
 import interpret_robust as ir
 from interpret_robust.core.errors import UserError
 from interpret_robust.models.normalization import name_statistics
-from interpret_robust.results.hdf5 import identify_model
+from interpret_robust.results.model_entry import identify_model
 from interpret_robust.results.names import label
 
 CARD: dict[str, Any] = {

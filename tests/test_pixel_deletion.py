@@ -39,7 +39,7 @@ from interpret_robust.datasets.batches import Batch
 from interpret_robust.models.preprocess import Preprocess
 from interpret_robust.models.wrapper import WrappedModel
 from interpret_robust.results import hdf5
-from interpret_robust.results.hdf5 import Columns
+from interpret_robust.results.columns import Columns
 
 LABELS = torch.tensor([0, 6, 3, 3, 1])
 START = 40

@@ -44,7 +44,7 @@ from interpret_robust.models.preprocess import Preprocess
 from interpret_robust.models.reinitialize import doubt_about_random, list_stages, randomize, randomize_network
 from interpret_robust.models.wrapper import WrappedModel
 from interpret_robust.results import hdf5
-from interpret_robust.results.hdf5 import Columns
+from interpret_robust.results.columns import Columns
 
 CPU = torch.device("cpu")
 Make = Callable[..., Path]

@@ -31,8 +31,8 @@ from interpret_robust.datasets import Dataset, Split
 from interpret_robust.datasets.batches import Batch
 from interpret_robust.models import checkpoint
 from interpret_robust.results import attack_outcomes, hdf5
+from interpret_robust.results.columns import Columns
 from interpret_robust.results.export import to_csv
-from interpret_robust.results.hdf5 import Columns
 from interpret_robust.study.report import gallery
 
 CPU = torch.device("cpu")

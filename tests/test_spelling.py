@@ -33,8 +33,8 @@ from interpret_robust.core.spelling import (
     american,
     british,
     list_spellings,
-    update_name,
-    update_recipes,
+    translate_name,
+    translate_recipes,
 )
 from interpret_robust.datasets import Dataset
 from interpret_robust.figures.drawing import draw_folder
@@ -98,7 +98,7 @@ def test_the_table_holds_each_word_once_and_goes_both_ways() -> None:
     assert all(BRITISH.fullmatch(word) and not BRITISH.search(today) for word, today in AMERICAN.items())
     assert american("share/above_centre, in colour") == "share/above_center, in color"
     assert british("share/above_center") == "share/above_centre"
-    assert (update_name("localisation"), update_name("localization"), update_name("masking")) == (
+    assert (translate_name("localisation"), translate_name("localization"), translate_name("masking")) == (
         *["localization"] * 2,
         "masking",
     )
@@ -111,7 +111,7 @@ def test_the_table_holds_each_word_once_and_goes_both_ways() -> None:
 def test_only_recipes_are_renamed_and_their_values_are_not() -> None:
     settings = {"recipe": "optimiser", "settings": {"optimiser": "centre"}}
     content = settings | {"jobs": {"a": {"recipe": {"optimiser": "colour"}}}}
-    assert update_recipes(content) == settings | {"jobs": {"a": {"recipe": {"optimizer": "colour"}}}}
+    assert translate_recipes(content) == settings | {"jobs": {"a": {"recipe": {"optimizer": "colour"}}}}
     assert content == settings | {"jobs": {"a": {"recipe": {"optimiser": "colour"}}}}
 
 

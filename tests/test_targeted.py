@@ -21,7 +21,7 @@ from interpret_robust.core.statistics import rate
 from interpret_robust.datasets import Dataset
 from interpret_robust.models import checkpoint
 from interpret_robust.results import hdf5
-from interpret_robust.results.hdf5 import Columns
+from interpret_robust.results.columns import Columns
 
 LABELS = torch.tensor([0, 1, 2, 3, 3, 0])
 LOGITS = torch.tensor([

@@ -11,25 +11,25 @@ from interpret_robust.core.errors import UserError
 from interpret_robust.study import plan
 from interpret_robust.study.plan import Model
 from interpret_robust.study.tasks import TrainTask
-from interpret_robust.study.training_set import doubt, list_models, list_tasks
+from interpret_robust.study.training_set import doubt, list_tasks, plan_models
 from interpret_robust.training.log import NO_LOGS
 from interpret_robust.training.recipe import PRESETS
 
 
 def test_variants_times_seeds_each_once() -> None:
-    assert list_models(["at", "at", "natural"], "cnn", 3, 2) == [
+    assert plan_models(["at", "at", "natural"], "cnn", 3, 2) == [
         Model("cnn", "at", 3),
         Model("cnn", "at", 4),
         Model("cnn", "natural", 3),
         Model("cnn", "natural", 4),
     ]
     with pytest.raises(UserError, match="did you mean 'at'"):
-        list_models(["AT"], None, 0, 1)
+        plan_models(["AT"], None, 0, 1)
 
 
 def test_without_variants_the_models_of_the_quick_study_and_copies_of_its_subjects() -> None:
-    assert list_models([], None, 0, 1) == list(plan.QUICK.models)
-    copies = list_models([], None, 5, 2)
+    assert plan_models([], None, 0, 1) == list(plan.QUICK.models)
+    copies = plan_models([], None, 5, 2)
     subjects = [model for model in plan.QUICK.models if model.seed == 0]
     readers = len(plan.QUICK.models) - len(subjects)
     assert len(copies) == 2 * len(subjects) + readers - 1  # the second natural network is an evaluator too

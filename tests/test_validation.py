@@ -16,7 +16,8 @@ from interpret_robust import analyses, cli
 from interpret_robust.analyses import attention_rank, gradient_maps
 from interpret_robust.analyses.engine.validation import list_problems
 from interpret_robust.core.errors import UserError
-from interpret_robust.results import hdf5
+from interpret_robust.results.checksums import hash_content
+from interpret_robust.results.view import View
 
 GOOD = file_of(gradient_maps.SCHEMA)
 LABEL = gradient_maps.SCHEMA.label
@@ -29,7 +30,7 @@ def change_copy(folder: Path, change: Change, source: Path = GOOD) -> Path:
     shutil.copyfile(source, path)
     with h5py.File(path, "r+") as file:
         change(file)
-        file.attrs["content_sha256"] = hdf5.hash_content(file)
+        file.attrs["content_sha256"] = hash_content(file)
     return path
 
 
@@ -121,7 +122,7 @@ class NameList(NamedTuple):
 @pytest.mark.parametrize("names", [["rule"], ["rule", 3], "rule"])
 def test_names_that_do_not_fit_the_axes_are_one_sentence(names: Any) -> None:
     with h5py.File(GOOD) as file, pytest.raises(UserError) as error:
-        hdf5.View(file).axes(NameList("/view/contrast", 2, {"DIMENSION_LABELS": np.array(names, dtype=object)}))
+        View(file).axes(NameList("/view/contrast", 2, {"DIMENSION_LABELS": np.array(names, dtype=object)}))
     sentence = "is damaged (the names of the axes of /view/contrast are not there): run its analysis again with"
     assert sentence in str(error.value)
 

@@ -65,7 +65,7 @@ VERBS = _words(
     mirror name normalize number open order overlay own pair parse pass pixelate place plan pool predict prepare
     preserve probe put quote randomize rank read recalibrate refuse register remove render renumber reorder replace
     report reproduce resolve run sample save say scale score seed select set share shift shorten show shuffle sort
-    split stamp stop strip sum summarize switch tabulate take tell thin trace train try turn unwrap update use
+    split stack stamp stop strip sum summarize switch tabulate take tell thin trace train translate try turn unwrap use
     validate verify view wait warn watch weigh wrap write
     """
 )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.plugins import list_entry_points, load_entry_point
-from interpret_robust.core.spelling import update_name
+from interpret_robust.core.spelling import translate_name
 
 if TYPE_CHECKING:
     from interpret_robust.results.hdf5 import Result
@@ -51,7 +51,7 @@ def _sort_names(choices: Iterable[str]) -> list[str]:
 
 def about(name: str) -> str:
     """Return the first line of an analysis's docstring, without importing it."""
-    file = _file(update_name(name))
+    file = _file(translate_name(name))
     if file is None:
         return f"an entry point that names {list_entry_points('analyses')[name].module}, which is not there"
     return (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "").split("\n")[0]
@@ -74,7 +74,7 @@ def get(name: str) -> Any:
 
     Raises UserError for a broken one.
     """
-    module_name = f"{__name__}.{update_name(name).replace('-', '_')}"
+    module_name = f"{__name__}.{translate_name(name).replace('-', '_')}"
     if importlib.util.find_spec(module_name) is not None:
         return importlib.import_module(module_name).ANALYSIS
     module = load_entry_point("analyses", name)

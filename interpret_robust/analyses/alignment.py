@@ -30,7 +30,8 @@ from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import Batch, to_numpy, to_pixels
 from interpret_robust.models import Classifier
 from interpret_robust.models.losses import input_gradient
-from interpret_robust.results.hdf5 import Columns, Result
+from interpret_robust.results.columns import Columns
+from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.schema import Column, Schema, describe_plot, interval
 
 SCALES, SHIFTS = (0.5, 0.9), (-0.1, 0.1)

@@ -47,7 +47,8 @@ from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import Batch, to_numpy
 from interpret_robust.models import Classifier
 from interpret_robust.models.classifier import measure_positions, predict_classes
-from interpret_robust.results.hdf5 import Columns, Result
+from interpret_robust.results.columns import Columns
+from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.schema import Column, Schema, describe_plot, interval
 
 SIGNIFICANT = 0.05

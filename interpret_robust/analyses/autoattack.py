@@ -36,7 +36,8 @@ from interpret_robust.models import Classifier
 from interpret_robust.models.classifier import predict_classes
 from interpret_robust.models.losses import margin_loss
 from interpret_robust.results import autoattack_tables
-from interpret_robust.results.hdf5 import Axes, Columns, Result
+from interpret_robust.results.columns import Axes, Columns
+from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.schema import Column, Schema, describe_plot, interval
 from interpret_robust.results.tables import Table
 

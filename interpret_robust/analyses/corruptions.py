@@ -27,7 +27,8 @@ from interpret_robust.datasets.cifar_c import GROUPS, SEVERITIES
 from interpret_robust.datasets.corruptions import CORRUPTIONS, corrupt_images
 from interpret_robust.models import Classifier
 from interpret_robust.models.classifier import predict_classes
-from interpret_robust.results.hdf5 import Axes, Columns, Result
+from interpret_robust.results.columns import Axes, Columns
+from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import list_places, shorten_name
 from interpret_robust.results.schema import Column, Schema, describe_plot, interval
 from interpret_robust.results.tables import Table

@@ -32,7 +32,8 @@ from interpret_robust.datasets import Dataset, Split
 from interpret_robust.datasets.batches import Batch, list_batch_places, read_batches, to_numpy
 from interpret_robust.models import Classifier
 from interpret_robust.models.classifier import Features, measure_positions, predict_classes
-from interpret_robust.results.hdf5 import Axes, Columns, Result
+from interpret_robust.results.columns import Axes, Columns
+from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.schema import Column, Schema, describe_plot, interval
 
 CONDITIONS = ("clean", "adversarial")

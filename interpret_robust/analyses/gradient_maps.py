@@ -38,7 +38,8 @@ from interpret_robust.datasets.batches import Batch, to_numpy
 from interpret_robust.models import Classifier
 from interpret_robust.models.classifier import predict_classes
 from interpret_robust.models.losses import cross_entropy
-from interpret_robust.results.hdf5 import Columns, Result
+from interpret_robust.results.columns import Columns
+from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.schema import Column, Schema, describe_plot, interval
 
 Target = Literal["true", "predicted", "random"]

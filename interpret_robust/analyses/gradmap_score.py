@@ -46,7 +46,7 @@ from interpret_robust.models import Classifier
 from interpret_robust.models.classifier import answers_repeat, predict_classes
 from interpret_robust.models.reinitialize import CALIBRATION_IMAGES, randomize_network
 from interpret_robust.results import gradmap_tables
-from interpret_robust.results.hdf5 import Columns
+from interpret_robust.results.columns import Columns
 from interpret_robust.results.names import VIEWS
 from interpret_robust.results.schema import Column, Schema, describe_plot, interval
 
@@ -210,7 +210,9 @@ def prepare(work: Work) -> Readers:
 
 def rows(model: Classifier, batch: Batch, readers: Readers) -> dict[str, AnyArray]:
     """Return what every evaluator sees in every map and control of one batch."""
-    targets = choose_targets(model, batch, readers.settings.seed)
+    with torch.no_grad():
+        logits = model(batch.images)
+    targets = stack_targets(logits, batch, readers.settings.seed)
     maps = [_map(model, batch, classes, readers.settings) for classes in targets]
     shown_controls = _views(
         ((signed_map, 0.0) for signed_map in make_controls(batch, maps[0], readers)), PER_IMAGE_RULES
@@ -219,7 +221,7 @@ def rows(model: Classifier, batch: Batch, readers: Readers) -> dict[str, AnyArra
     control_shape = (count, len(evaluators), len(CONTROLS), len(PER_IMAGE_RULES), len(SIGNS))
     columns = {
         "label": to_numpy(batch.labels),
-        "runner_up": to_numpy(_runner_up(model, batch)),
+        "runner_up": to_numpy(_runner_up(logits, batch.labels)),
         "target_class": to_numpy(targets.T),
         "degenerate": np.stack([to_numpy(find_degenerate(signed_map)) for signed_map in maps], 1),
         "image_prediction": read_by(evaluators, [batch.images])[:, :, 0],
@@ -232,13 +234,11 @@ def rows(model: Classifier, batch: Batch, readers: Readers) -> dict[str, AnyArra
     return {f"per_image/{name}": values for name, values in columns.items()}
 
 
-def choose_targets(model: Classifier, batch: Batch, seed: int) -> Tensor:
+def stack_targets(logits: Tensor, batch: Batch, seed: int) -> Tensor:
     """Return the classes whose loss is differentiated, (target, N).
 
     The true, the predicted, a random other than the true.
     """
-    with torch.no_grad():
-        logits = model(batch.images)
     random = draw_targets(batch.labels, batch.indices, logits.shape[1], seed)
     return torch.stack([batch.labels, logits.argmax(1), random])
 
@@ -364,17 +364,17 @@ def _deviations(work: Work) -> tuple[float, ...]:
     """Return the standard deviation of the entries of all maps, for each target."""
 
     def measure(batch: Batch) -> list[float]:
-        targets = choose_targets(work.model, batch, work.settings.seed)
+        with torch.no_grad():
+            logits = work.model(batch.images)
+        targets = stack_targets(logits, batch, work.settings.seed)
         return [number for target in targets for number in sum_moments(_map(work.model, batch, target, work.settings))]
 
     of_batches = work.over_batches(measure, 3 * len(TARGETS)).reshape(-1, len(TARGETS), 3)
     return tuple(pool_deviations(of_batches[:, place]) for place in range(len(TARGETS)))
 
 
-def _runner_up(model: Classifier, batch: Batch) -> Tensor:
-    with torch.no_grad():
-        logits = model(batch.images)
-    runner_up: Tensor = logits.scatter(1, batch.labels[:, None], -torch.inf).argmax(1)
+def _runner_up(logits: Tensor, labels: Tensor) -> Tensor:
+    runner_up: Tensor = logits.scatter(1, labels[:, None], -torch.inf).argmax(1)
     return runner_up
 
 

@@ -32,7 +32,8 @@ from interpret_robust.datasets.batches import Batch, to_numpy
 from interpret_robust.models import Classifier
 from interpret_robust.models.classifier import predict_classes
 from interpret_robust.models.losses import LOSSES, loss_gradient
-from interpret_robust.results.hdf5 import Axes, Columns, Result
+from interpret_robust.results.columns import Axes, Columns
+from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import format_radii
 from interpret_robust.results.schema import Column, Schema, describe_plot, interval
 

@@ -36,7 +36,8 @@ from interpret_robust.models.classifier import predict_classes
 from interpret_robust.models.folding import fold
 from interpret_robust.models.losses import loss_gradient
 from interpret_robust.models.reinitialize import CALIBRATION_IMAGES, list_stages, randomize, randomize_network
-from interpret_robust.results.hdf5 import Axes, Columns, Result
+from interpret_robust.results.columns import Axes, Columns
+from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.schema import Column, Schema, describe_plot, interval
 
 RANDOM_NETWORKS = 6

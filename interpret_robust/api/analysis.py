@@ -20,7 +20,7 @@ from interpret_robust.api.wording import use_python_words
 from interpret_robust.core import device as devices
 from interpret_robust.core.errors import UserError, check_truth, describe, type_name, unknown
 from interpret_robust.core.plugins import import_object
-from interpret_robust.core.spelling import update_name
+from interpret_robust.core.spelling import translate_name
 from interpret_robust.datasets import Dataset
 from interpret_robust.datasets import load as load_dataset
 from interpret_robust.models import external
@@ -120,7 +120,7 @@ def ask(
     check_images("limit", limit, "all")
     check_images("batch_size", batch_size, "250, fewer of images over 64x64")
     _check_evaluators(evaluators)
-    name = update_name(name)
+    name = translate_name(name)
     if name not in analyses.list_names():
         raise unknown("analysis", name, analyses.list_names())
     analysis = analyses.get(name)

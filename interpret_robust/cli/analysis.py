@@ -32,7 +32,7 @@ from interpret_robust.cli.options import (
 )
 from interpret_robust.core.errors import unknown
 from interpret_robust.core.folders import Folders
-from interpret_robust.core.spelling import update_name
+from interpret_robust.core.spelling import translate_name
 
 
 class AnalyzeGroup(click.Group):
@@ -44,7 +44,7 @@ class AnalyzeGroup(click.Group):
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:  # noqa: ARG002
         """Return the command of one analysis."""
-        name = update_name(name)
+        name = translate_name(name)
         if name not in analyses.list_names():
             raise unknown("analysis", name, analyses.list_names())
         return analysis_command(name, f"irt analyze {name}")

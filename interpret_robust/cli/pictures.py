@@ -16,7 +16,7 @@ from interpret_robust.cli.options import (
 from interpret_robust.core.errors import UserError, unknown
 from interpret_robust.core.file_notices import gather_unchanged
 from interpret_robust.core.parsing import parse_number
-from interpret_robust.core.spelling import update_name
+from interpret_robust.core.spelling import translate_name
 from interpret_robust.results.tables import render
 
 
@@ -77,7 +77,7 @@ def figure(
         ]
         click.echo(render(rows))
         return
-    name = update_name(name)
+    name = translate_name(name)
     if name != "all" and name not in figures.list_names():
         raise unknown("figure", name, [*figures.list_names(), "all"])
     if name == "all" and files:

@@ -4,6 +4,7 @@ Only readers of files and commands go through here: what is written, and what an
 """
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 AMERICAN = {
@@ -57,11 +58,11 @@ def _replace(text: str, words: dict[str, str]) -> str:
     return re.sub("|".join(words), lambda match: words[match.group()], text)
 
 
-def update_name(name: str) -> str:
+def translate_name(name: str) -> str:
     """Return the name of an analysis today, from that name or from its old one, which commands still take.
 
     Example:
-        >>> update_name("localisation")
+        >>> translate_name("localisation")
         'localization'
     """
     return AMERICAN.get(name, name)
@@ -77,22 +78,22 @@ def list_spellings(name: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys((name, _BRITISH.get(name, name))))
 
 
-def update_tensor_name(name: str) -> str:
+def translate_tensor_name(name: str) -> str:
     """Return the name of a tensor in an unfinished training today: the part of the run that it is of, then its own.
 
     Example:
-        >>> update_tensor_name("optimiser.0.momentum_buffer")
+        >>> translate_tensor_name("optimiser.0.momentum_buffer")
         'optimizer.0.momentum_buffer'
     """
     part, dot, rest = name.partition(".")
     return f"{AMERICAN.get(part, part)}{dot}{rest}"
 
 
-def update_recipes(content: Any) -> Any:
+def translate_recipes(content: Any) -> Any:
     """Return what a JSON text holds, the fields of every recipe in it by their names of today.
 
     Example:
-        >>> update_recipes({"seed": 0, "recipe": {"optimiser": "sgd"}})
+        >>> translate_recipes({"seed": 0, "recipe": {"optimiser": "sgd"}})
         {'seed': 0, 'recipe': {'optimizer': 'sgd'}}
     """
     if not isinstance(content, dict):
@@ -100,6 +101,18 @@ def update_recipes(content: Any) -> Any:
     return {
         key: {AMERICAN.get(field, field): number for field, number in value.items()}
         if key == "recipe" and isinstance(value, dict)
-        else update_recipes(value)
+        else translate_recipes(value)
         for key, value in content.items()
     }
+
+
+def translate_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the configuration of an answer with the names of today, from the one that its file holds.
+
+    Example:
+        >>> translate_config({"analysis": "localisation/1", "settings": {}})
+        {'analysis': 'localization/2', 'settings': {}}
+    """
+    names = {"analysis": SCHEMAS.get(label, label)} if (label := config.get("analysis")) else {}
+    content: dict[str, Any] = translate_recipes(config)
+    return content | names

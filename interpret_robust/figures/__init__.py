@@ -12,7 +12,7 @@ from typing import Any
 
 from interpret_robust.core.errors import UserError, unknown
 from interpret_robust.core.plugins import list_entry_points, load_entry_point
-from interpret_robust.core.spelling import update_name
+from interpret_robust.core.spelling import translate_name
 
 Plot = Callable[..., Any]
 """What returns a `style.Drawing` of some results."""
@@ -32,7 +32,7 @@ def get(name: str) -> Any:
 
     Raises UserError for a broken one of an installed package.
     """
-    module_name = f"{__name__}.{update_name(name).replace('-', '_')}"
+    module_name = f"{__name__}.{translate_name(name).replace('-', '_')}"
     if importlib.util.find_spec(module_name) is not None:
         return importlib.import_module(module_name)
     module = load_entry_point("figures", name)

@@ -21,7 +21,7 @@ from torch import Tensor
 from interpret_robust.core.device import exact
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.files import replace_file
-from interpret_robust.core.spelling import update_tensor_name
+from interpret_robust.core.spelling import translate_tensor_name
 from interpret_robust.datasets.base import Dataset
 from interpret_robust.datasets.class_names import renumber
 from interpret_robust.models import Classifier, build, checkpoint_file
@@ -170,7 +170,7 @@ def parse(path: Path, data: bytes) -> Checkpoint:
 def _from_file(path: Path, file: checkpoint_file.StoredFile) -> Checkpoint:
     tensors = load(file.data)
     if "step" in file.about:
-        tensors = {update_tensor_name(name): tensor for name, tensor in tensors.items()}
+        tensors = {translate_tensor_name(name): tensor for name, tensor in tensors.items()}
     return Checkpoint(path, file.about, tensors, file.sha256)
 
 

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, deserialize
 
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.files import check_present
-from interpret_robust.core.spelling import update_recipes
+from interpret_robust.core.spelling import translate_recipes
 
 FORMAT = "interpret-robust-checkpoint"
 FORMAT_VERSION = 2
@@ -93,7 +93,7 @@ def parse(path: Path, data: bytes) -> StoredFile:
         raise UserError(f"{path} is damaged (its tensors differ from their checksum): {_REMEDY}")
     if hash_text(metadata.get("about", "")) != metadata.get("about_sha256"):
         raise UserError(f"{path} is damaged (its metadata differ from their checksum): {_REMEDY}")
-    return StoredFile(update_recipes(json.loads(metadata["about"])), tensors, sha256, data)
+    return StoredFile(translate_recipes(json.loads(metadata["about"])), tensors, sha256, data)
 
 
 _REMEDY = "train again with --overwrite, or copy it anew from where it came."

@@ -12,8 +12,8 @@ from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.files import replace_file
 from interpret_robust.results import hdf5
-from interpret_robust.results.hdf5 import View
 from interpret_robust.results.schema import INTERVAL
+from interpret_robust.results.view import View
 
 PICTURE_AXES = ("y", "x")
 """What has one of these axes is a picture, and no table."""

@@ -9,26 +9,27 @@ After the end of what HDF5 reads stands the seal, see `results.seal`. How a file
 before 2026-12 have names in British spelling; whatever reads them here has those of today, see `core.spelling`.
 """
 
-import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import h5py
-import numpy as np
 
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.configs import hash_config
 from interpret_robust.core.errors import UserError, reason_in_brackets
-from interpret_robust.core.file_names import make_file_part
 from interpret_robust.core.files import check_present, check_readable, stamp
-from interpret_robust.core.spelling import SCHEMAS, american, british, update_recipes
-from interpret_robust.models.traits import list_traits
+from interpret_robust.core.spelling import SCHEMAS, american, translate_config
 from interpret_robust.results import seal
+from interpret_robust.results.checksums import is_intact
+from interpret_robust.results.columns import read_part
+from interpret_robust.results.model_entry import ModelEntry, list_evaluators
+from interpret_robust.results.schema import PROVENANCE
+from interpret_robust.results.view import View
 
 FORMAT = "interpret-robust"
 FORMAT_VERSION = 2
@@ -36,88 +37,9 @@ FORMAT_VERSION = 2
 names of variable length, checksums of chunks, and scales that two groups share.
 """
 
-TRUTH = "dtype", "bool"
-"""The attribute, which xarray knows, of a dataset of truth values: their type is `u1`."""
-
-PROVENANCE = "provenance"
-
-_PART_BYTES = 4 * 1024 * 1024
-
 _SMALL_BYTES = 64 * 1024
 """A dataset of no more than this stays in memory once it is read: statistics, names of places, columns of few images.
 """
-
-Places = int | tuple[str, ...] | tuple[int, ...]
-"""The length of an axis, or the names of its places, or the numbers that they stand for."""
-
-Axes = Mapping[str, Places]
-
-
-class Columns:
-    """Per-image columns by path, read when they are asked for. The source may be a file or a dict of arrays."""
-
-    def __init__(self, source: Any) -> None:
-        self._source = source
-
-    def __getitem__(self, path: str) -> AnyArray:
-        return read_part(self._source[path], ...)
-
-    def rows_at(self, path: str, indices: AnyArray) -> AnyArray:
-        """Return the rows of a column at `indices` (M,), in their order; no other row is read."""
-        rows, places = np.unique(indices, return_inverse=True)
-        return read_part(self._source[path], rows)[places]
-
-
-def identify_model(sha256: str, job: Mapping[str, Any]) -> str:
-    """Return what a model has in common with itself in other files, and with no other model.
-
-    Args:
-        sha256: over its tensors. Of a checkpoint of ours this is all.
-        job: how it was made. One from elsewhere computes another function of the same tensors behind another
-            normalization, with another part of the answer as logits, or else, see `models.traits`.
-
-    Example:
-        >>> resnet = {"card": {"model": "torchvision:resnet18", "normalize": "imagenet"}}
-        >>> other = {"card": {"model": "torchvision:resnet18"}}
-        >>> identify_model("b5bb9d80", resnet) == identify_model("b5bb9d80", other)
-        False
-    """
-    parts = list_traits(job)
-    return hash_config({"sha256": sha256, **parts}) if parts else sha256
-
-
-class ModelEntry(NamedTuple):
-    """What a file says of a model: its name, the SHA-256 over its tensors, and how it was made."""
-
-    name: str
-    sha256: str
-    job: Mapping[str, Any]
-
-    @property
-    def id(self) -> str:
-        """Return what tells it from other models, see `identify_model`."""
-        return identify_model(self.sha256, self.job)
-
-    @property
-    def title(self) -> str:
-        """Return what tables call it: its name, but with the label of one from elsewhere as it was given.
-
-        Example:
-            >>> ModelEntry("cifar10-.._mine-9f4f0b7e", "b5bb9d80", {"dataset": "cifar10", "variant": "../mine"}).title
-            'cifar10-../mine'
-        """
-        title = f"{self.job.get('dataset')}-{self.job.get('variant')}"
-        return title if make_file_part(title) == self.name else self.name
-
-
-def list_evaluators(config: Mapping[str, Any]) -> list[ModelEntry]:
-    """Return the models that read what a file's model gives, from its configuration, in order."""
-    stored = config.get("evaluators", {"names": (), "sha256": ()})
-    jobs = stored.get("jobs", {})
-    return [
-        ModelEntry(name, sha256, jobs.get(name, {}))
-        for name, sha256 in zip(stored["names"], stored["sha256"], strict=True)
-    ]
 
 
 @dataclass(frozen=True)
@@ -230,12 +152,12 @@ class Result:
 
     @property
     def model_id(self) -> str:
-        """Return what tells its model from all others, see `identify_model`."""
+        """Return what tells its model from all others, see `model_entry.identify_model`."""
         return self.model.id
 
     @property
     def evaluator_ids(self) -> list[str]:
-        """Return the ids of the models that read what its model gives, see `identify_model`."""
+        """Return the ids of the models that read what its model gives, see `model_entry.identify_model`."""
         return [evaluator.id for evaluator in self.evaluators]
 
     @property
@@ -274,91 +196,6 @@ class Result:
         return int(self.attributes["n_done"])
 
 
-def is_old(file: h5py.File) -> bool:
-    """Return whether an open file holds old names."""
-    return str(file.attrs["schema"]) in SCHEMAS
-
-
-class View:
-    """An open file under the names of today: what it holds, its axes and its attributes, however old it is."""
-
-    def __init__(self, file: h5py.File) -> None:
-        self._file, self.is_old = file, is_old(file)
-
-    @property
-    def attributes(self) -> dict[str, Any]:
-        """Return the attributes of its root."""
-        return dict(self._file.attrs)
-
-    @property
-    def format_version(self) -> int:
-        """Return the version of its format."""
-        return int(self._file.attrs["format_version"])
-
-    def __contains__(self, name: str) -> bool:
-        return self.get(name) is not None
-
-    def __getitem__(self, name: str) -> h5py.Dataset | h5py.Group:
-        return self._file[self._stored_name(name)]
-
-    def get(self, name: str) -> h5py.Dataset | h5py.Group | None:
-        """Return what has a name, None where nothing has."""
-        return self._file.get(self._stored_name(name)) if self.today(name) == name else None
-
-    def today(self, name: str) -> str:
-        """Return the name of today, from the one that the file holds."""
-        return american(name) if self.is_old else name
-
-    def _stored_name(self, name: str) -> str:
-        return british(name) if self.is_old else name
-
-    def datasets(self) -> Iterator[tuple[str, h5py.Dataset]]:
-        """Yield every dataset but provenance, by its path."""
-        datasets: list[tuple[str, h5py.Dataset]] = []
-
-        def visit(name: str, item: h5py.Group | h5py.Dataset) -> None:
-            if isinstance(item, h5py.Dataset) and not name.startswith(PROVENANCE):
-                datasets.append((self.today(name), item))
-
-        self._file.visititems(visit)
-        yield from datasets
-
-    def axes(self, dataset: h5py.Dataset) -> tuple[str, ...]:
-        """Return the names of the axes of a dataset. Raises UserError where they are not texts, one for each axis."""
-        labels = np.atleast_1d(dataset.attrs.get("DIMENSION_LABELS", np.full(dataset.ndim, "")))
-        if labels.shape != (dataset.ndim,) or not all(isinstance(label, str) for label in labels):
-            raise self._axes_error(f"the names of the axes of {dataset.name}")
-        return tuple(self.today(str(label)) for label in labels)
-
-    def places(self, axis: str) -> list[str]:
-        """Return the names of the places along an axis. Raises UserError where they are not there."""
-        scale = self.get(axis)
-        if not isinstance(scale, h5py.Dataset):
-            raise self._axes_error(f"the names of the places along {axis}")
-        return [str(value) for value in read_part(scale, ())]
-
-    def scales(self, dataset: h5py.Dataset) -> list[list[h5py.Dataset]]:
-        """Return the scales of each axis of a dataset; none where it has none that can be read."""
-        if "DIMENSION_LIST" not in dataset.attrs:
-            return []
-        attribute = dataset.attrs.get_id("DIMENSION_LIST")
-        kind = h5py.check_vlen_dtype(attribute.dtype)
-        if attribute.shape != (dataset.ndim,) or kind is None or h5py.check_ref_dtype(kind) is not h5py.Reference:
-            return []
-        listing = dataset.attrs["DIMENSION_LIST"]
-        return [[self._file[reference] for reference in references] for references in listing]
-
-    def _axes_error(self, problem: str) -> UserError:
-        return UserError(
-            f"{self._file.filename} is damaged ({problem} are not there): run its analysis again with --overwrite."
-        )
-
-    def attribute(self, group: str, name: str) -> str:
-        """Return a text attribute, names joined by colons; empty where there is none."""
-        values = np.atleast_1d(self[group].attrs.get(name, ""))
-        return self.today(":".join(map(str, values)))
-
-
 @contextmanager
 def _view(path: Path) -> Iterator[View]:
     """Yield a file as `_open` does, under the names of today."""
@@ -385,9 +222,9 @@ def read(path: Path, schema: str | Sequence[str] | None = None) -> Result:
         if schema is not None:
             _check_schema(path, label, list_labels(schema))
         config = json.loads(file[f"{PROVENANCE}/config_json"].asstr()[()])
-        if hash_config(config) != file.attrs["config_sha256"] or not (has_seal or _is_intact(file)):
+        if hash_config(config) != file.attrs["config_sha256"] or not (has_seal or is_intact(file)):
             raise _damage_error(path)
-    return Result(path, label, update_config(config), identity)
+    return Result(path, label, translate_config(config), identity)
 
 
 def list_datasets(path: Path) -> list[tuple[str, str, str]]:
@@ -413,7 +250,7 @@ def read_provenance(path: Path) -> dict[str, Any]:
     with _open(path) as file:
         group = file[PROVENANCE]
         content = {name.removesuffix("_json"): json.loads(group[name].asstr()[()]) for name in sorted(group)}
-    return content | {"config": update_config(content["config"])}
+    return content | {"config": translate_config(content["config"])}
 
 
 def attributes(path: Path) -> dict[str, Any]:
@@ -423,52 +260,10 @@ def attributes(path: Path) -> dict[str, Any]:
         return dict(file.attrs) | ({"schema": _label(file)} if "schema" in file.attrs else {})
 
 
-def update_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a configuration with the names of today, from one that a file holds."""
-    names = {"analysis": SCHEMAS.get(label, label)} if (label := config.get("analysis")) else {}
-    content: dict[str, Any] = update_recipes(config)
-    return content | names
-
-
 def _label(file: h5py.File) -> str:
     """Return the label of a file's schema, by the name of today."""
     label = str(file.attrs["schema"])
     return SCHEMAS.get(label, label)
-
-
-def read_part(dataset: Any, part: Any) -> AnyArray:
-    """Return part of a dataset or array, with text and truth values as such however they are stored."""
-    if not isinstance(dataset, h5py.Dataset):
-        return np.asarray(dataset[part])
-    if dataset.dtype.kind in "OS":
-        return np.asarray(dataset.asstr()[part])
-    name, kind = TRUTH
-    values: AnyArray = np.asarray(dataset[part])
-    return values.astype(np.bool_) if dataset.attrs.get(name) == kind else values
-
-
-def hash_content(file: h5py.File) -> str:
-    """Return the SHA-256 over path, type, shape and bytes of every dataset except the run's clock and machine."""
-    digest = hashlib.sha256()
-    for name in ("config_sha256", "schema", "n_done"):
-        digest.update(str(file.attrs[name]).encode())
-
-    def visit(name: str, item: h5py.Group | h5py.Dataset) -> None:
-        if isinstance(item, h5py.Dataset) and not name.startswith(PROVENANCE):
-            digest.update(f"{name} {item.dtype} {item.shape}".encode())
-            for part in list_slices(item):
-                digest.update(_bytes(item[part]))
-
-    file.visititems(visit)
-    return digest.hexdigest()
-
-
-def _is_intact(file: h5py.File) -> bool:
-    """Return whether a file without a seal is what was written: one of the first format, but for its provenance."""
-    if hash_content(file) != file.attrs["content_sha256"]:
-        return False
-    origin = file.attrs.get("provenance_sha256")
-    return file.attrs["format_version"] == 1 if origin is None else bool(origin == hash_provenance(file))
 
 
 def _seal_of(path: Path) -> bool:
@@ -486,12 +281,6 @@ def _damage_error(path: Path) -> UserError:
     return UserError(
         f"{path} is damaged (its content differs from its checksum): run its analysis again with --overwrite."
     )
-
-
-def hash_provenance(file: h5py.File) -> str:
-    """Return the SHA-256 over the texts of `provenance/`, the run's clock and machine among them."""
-    group = file[PROVENANCE]
-    return hashlib.sha256(b"\0".join(group[name].asstr()[()].encode() for name in sorted(group))).hexdigest()
 
 
 def _check_there(path: Path) -> None:
@@ -553,19 +342,3 @@ def _check_schema(path: Path, label: str, readable: Sequence[str]) -> None:
         older = int(label.partition("/")[2]) < int(expected.partition("/")[2])
         remedy = "run its analysis again with --overwrite" if older else "update interpret-robust"
         raise UserError(f"{path} has {label} and this irt reads {expected}: {remedy}.")
-
-
-def list_slices(dataset: h5py.Dataset) -> Iterator[Any]:
-    """Yield slices that cover a dataset, each of moderate size."""
-    if not dataset.shape:
-        yield ()
-        return
-    length = dataset.shape[0]
-    step = max(1, _PART_BYTES * length // max(1, dataset.nbytes))
-    for start in range(0, length, step):
-        yield slice(start, start + step)
-
-
-def _bytes(values: Any) -> bytes:
-    array = np.ascontiguousarray(values)
-    return b"\0".join([*array.ravel(), b""]) if array.dtype == object else array.tobytes()

@@ -8,7 +8,8 @@ from typing import Any
 from interpret_robust.core.parsing import format_count
 from interpret_robust.models.traits import list_traits
 from interpret_robust.models.variants import is_adversarial, is_external, order_as_paper
-from interpret_robust.results.hdf5 import ModelEntry, Result
+from interpret_robust.results.hdf5 import Result
+from interpret_robust.results.model_entry import ModelEntry
 
 GRADIENT = "gradient"
 ATTENTION, GRAD_CAM = "attention", "Grad-CAM"

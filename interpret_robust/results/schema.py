@@ -7,6 +7,9 @@ import numpy as np
 
 INTERVAL = ("value", "low", "high")
 
+PROVENANCE = "provenance"
+"""The group of the texts that say where every number comes from."""
+
 
 @dataclass(frozen=True)
 class Column:

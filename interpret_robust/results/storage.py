@@ -8,8 +8,8 @@ import h5py
 import numpy as np
 
 from interpret_robust.core.arrays import AnyArray
-from interpret_robust.results.hdf5 import PROVENANCE, TRUTH, Axes, Places
-from interpret_robust.results.schema import Column, Schema
+from interpret_robust.results.columns import TRUTH, Axes, Places
+from interpret_robust.results.schema import PROVENANCE, Column, Schema
 
 _COMPRESS_ABOVE = 4096
 _CHUNK_BYTES = 64 * 1024

@@ -27,20 +27,11 @@ from interpret_robust.core.configs import describe_differences, hash_config
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.files import put_in_place
 from interpret_robust.core.locks import do_if_free
+from interpret_robust.core.spelling import translate_config
 from interpret_robust.results import seal
-from interpret_robust.results.hdf5 import (
-    FORMAT,
-    FORMAT_VERSION,
-    PROVENANCE,
-    UNREADABLE,
-    Axes,
-    Columns,
-    hash_content,
-    hash_provenance,
-    list_slices,
-    read,
-    update_config,
-)
+from interpret_robust.results.checksums import hash_content, hash_provenance, list_slices
+from interpret_robust.results.columns import Axes, Columns
+from interpret_robust.results.hdf5 import FORMAT, FORMAT_VERSION, UNREADABLE, read
 from interpret_robust.results.row_batches import (
     CHECKSUMS,
     ENDS,
@@ -53,7 +44,7 @@ from interpret_robust.results.row_batches import (
     is_of,
     list_parts,
 )
-from interpret_robust.results.schema import Column, Schema
+from interpret_robust.results.schema import PROVENANCE, Column, Schema
 from interpret_robust.results.storage import (
     FILL,
     as_stored,
@@ -398,7 +389,7 @@ def _reopen(
         cut(file, count_good_rows(file, schema))
         return file
     file.close()
-    has_old_names = hash_config(update_config(stored_config)) == hash_config(config)
+    has_old_names = hash_config(translate_config(stored_config)) == hash_config(config)
     if is_same or overwrite or has_old_names or is_outdated(stored_config):
         return None
     raise UserError(

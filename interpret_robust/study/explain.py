@@ -31,7 +31,7 @@ from interpret_robust.models.classifier import NO_CLASS, predict_classes
 from interpret_robust.models.external import ExternalModel
 from interpret_robust.models.folding import fold
 from interpret_robust.models.subject import Subject
-from interpret_robust.results.hdf5 import identify_model
+from interpret_robust.results.model_entry import identify_model
 from interpret_robust.results.names import WEIGHTS
 
 MOST_CHOICES = 10

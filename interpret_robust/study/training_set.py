@@ -13,14 +13,14 @@ from interpret_robust.training.log import Logs
 from interpret_robust.training.recipe import Recipe
 
 
-def list_models(variants: Sequence[str], architecture: str | None, first_seed: int, seeds: int) -> list[Model]:
+def plan_models(variants: Sequence[str], architecture: str | None, first_seed: int, seeds: int) -> list[Model]:
     """Return the models to train: `seeds` of each variant from `first_seed` on, in the order of the variants.
 
     Without variants they are those of the quick study, `seeds` of each of its subjects and one of each evaluator.
     Raises UserError for an unknown variant.
 
     Example:
-        >>> list_models(["at"], None, first_seed=4, seeds=2)
+        >>> plan_models(["at"], None, first_seed=4, seeds=2)
         [Model(architecture='small', variant='at', seed=4), Model(architecture='small', variant='at', seed=5)]
     """
     requests = [Model("small", find_variant(name).name, 0) for name in variants] or plan.QUICK.models
@@ -72,7 +72,7 @@ def list_tasks(
     overwrite: bool,
     logs: Logs,
 ) -> list[TrainTask]:
-    """Return a task for each model of `list_models`, by the recipe that `recipe_for` gives for its architecture.
+    """Return a task for each model of `plan_models`, by the recipe that `recipe_for` gives for its architecture.
 
     Raises UserError for an unknown variant.
     """
@@ -88,5 +88,5 @@ def list_tasks(
             overwrite,
             logs,
         )
-        for model in list_models(variants, architecture, first_seed, seeds)
+        for model in plan_models(variants, architecture, first_seed, seeds)
     ]

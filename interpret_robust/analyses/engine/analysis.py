@@ -8,7 +8,7 @@ from interpret_robust.core.arrays import AnyArray
 from interpret_robust.datasets.base import Split
 from interpret_robust.datasets.batches import Batch
 from interpret_robust.models.classifier import Classifier
-from interpret_robust.results.hdf5 import Axes, Columns
+from interpret_robust.results.columns import Axes, Columns
 from interpret_robust.results.schema import Schema
 
 if TYPE_CHECKING:

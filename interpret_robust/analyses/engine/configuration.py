@@ -7,8 +7,8 @@ from interpret_robust.core.configs import hash_config
 from interpret_robust.datasets import Dataset
 from interpret_robust.datasets.base import Split
 from interpret_robust.models.subject import Subject
-from interpret_robust.results import hdf5
-from interpret_robust.results.hdf5 import Places
+from interpret_robust.results.columns import Places
+from interpret_robust.results.model_entry import list_evaluators
 
 FAIR_DRAW = "from all classes in proportion"
 """How a limit draws from a split that is in the order of its classes, see `Split.draw`."""
@@ -61,7 +61,7 @@ def describe_axes(dataset: Dataset, subject: Subject, evaluators: Sequence[str])
 
 def list_readers(config: Mapping[str, Any]) -> set[tuple[str, str]]:
     """Return the name and id of the evaluators in a configuration."""
-    return {(model.name, model.id) for model in hdf5.list_evaluators(config)}
+    return {(model.name, model.id) for model in list_evaluators(config)}
 
 
 def differ_in_readers(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:

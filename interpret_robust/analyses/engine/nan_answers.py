@@ -7,7 +7,7 @@ import numpy as np
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import NotFiniteError
 from interpret_robust.models.classifier import NO_CLASS
-from interpret_robust.results.hdf5 import Columns
+from interpret_robust.results.columns import Columns
 from interpret_robust.results.schema import Column, Schema
 
 

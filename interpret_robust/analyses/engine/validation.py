@@ -10,8 +10,8 @@ import numpy as np
 from interpret_robust import analyses
 from interpret_robust.core.errors import UserError, reason_in_brackets
 from interpret_robust.results import hdf5
-from interpret_robust.results.hdf5 import View
 from interpret_robust.results.schema import Column, Schema
+from interpret_robust.results.view import View
 
 
 def list_problems(path: Path) -> list[str]:

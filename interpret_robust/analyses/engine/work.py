@@ -47,7 +47,7 @@ from interpret_robust.models.subject import Subject
 from interpret_robust.models.variants import is_external
 from interpret_robust.models.wrapper import WrappedModel
 from interpret_robust.results import hdf5, writer
-from interpret_robust.results.hdf5 import Places
+from interpret_robust.results.columns import Places
 
 
 class Work:
