@@ -23,8 +23,10 @@ from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
 from interpret_robust.datasets import Dataset, Split, load
 from interpret_robust.datasets.batches import TrainingBatches, make_batch, read_batches, to_device, to_pixels
+from interpret_robust.datasets.decoding import open_picture, read_size, turn_upright
 from interpret_robust.datasets.framing import Framing
-from interpret_robust.datasets.pictures import Files, PictureArray, open_picture, read_size, turn_upright
+from interpret_robust.datasets.picture_files import Files
+from interpret_robust.datasets.pictures import PictureArray
 from interpret_robust.datasets.reference import Reference, merge
 from interpret_robust.models import checkpoint
 from interpret_robust.models.card import Card

@@ -63,7 +63,7 @@ VERBS = _words(
     exhibit explain explore export fetch find fit flatten fold forecast format freeze gather get group hash identify
     import impute index initialize join judge keep label let list load locate lower make map mark match measure merge
     mirror name normalize number open order overlay own pair parse pass pixelate place plan pool predict prepare
-    preserve probe put quote randomize rank read recalibrate refuse register remove render renumber reorder replace
+    preserve probe put quote randomize rank read recalibrate reduce refuse register remove render renumber reorder replace
     report reproduce resolve run sample save say scale score seed select set share shift shorten show shuffle sort
     split stack stamp stop strip sum summarize switch tabulate take tell thin trace train translate try turn unwrap use
     validate verify view wait warn watch weigh wrap write

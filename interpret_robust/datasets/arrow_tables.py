@@ -18,6 +18,7 @@ import numpy as np
 
 from interpret_robust.core.errors import UserError, take_first_line
 from interpret_robust.datasets.base import Labels
+from interpret_robust.datasets.damage import check_sizes
 from interpret_robust.datasets.listing import (
     SPLITS,
     LabeledPictures,
@@ -26,7 +27,6 @@ from interpret_robust.datasets.listing import (
     group_by_split,
     make_listings,
 )
-from interpret_robust.datasets.pictures import check_sizes
 
 ENDINGS = (".parquet", ".arrow", ".feather")
 MASK_COLUMN = "mask"

@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from interpret_robust.core.errors import UserError
+from interpret_robust.datasets.damage import check_sizes
 from interpret_robust.datasets.listing import Listing, Listings, find_split_word, split_word, split_words
-from interpret_robust.datasets.pictures import ENDINGS, Files, Pictures, check_sizes
+from interpret_robust.datasets.picture_files import ENDINGS, Files, Pictures
 
 MASKS = "masks"
 SYSTEM_NAMES = (

@@ -12,14 +12,18 @@ whole numbers from 0 on.
 import csv
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from interpret_robust.core.errors import UserError
+from interpret_robust.datasets.base import Labels
+from interpret_robust.datasets.decoding import read_size
 from interpret_robust.datasets.image_folder import check_masks
 from interpret_robust.datasets.listing import SPLITS, LabeledPictures, Listings, make_listings, split_words
-from interpret_robust.datasets.pictures import ENDINGS, Boxes, Files, read_size
+from interpret_robust.datasets.picture_files import ENDINGS, Files, Pictures
 
 CORNERS = ("x0", "y0", "x1", "y1")
 
@@ -134,6 +138,33 @@ def _remedy(path: Path, name: str) -> str:
     if ending := next((ending for ending in ENDINGS if (path.parent / f"{name}{ending}").is_file()), None):
         return f", where {name}{ending} is: write names with their ending"
     return f": paths are relative to {path.parent}"
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """Masks that are boxes in pictures: `corners` (N, 4) are x0, y0, x1, y1, pixels from x0 to x1 without x1."""
+
+    pictures: Pictures
+    corners: Labels
+
+    def __len__(self) -> int:
+        return len(self.corners)
+
+    def name(self, place: int) -> str:
+        """Return what a sentence calls a box."""
+        return f"the box of {self.pictures.name(place)}"
+
+    def length(self, place: int) -> int:  # noqa: ARG002
+        """Return 0: a box is no file."""
+        return 0
+
+    def open(self, place: int) -> Image.Image:
+        """Return a picture that is white in the box and black outside. Raises UserError for a damaged picture."""
+        height, width = read_size(self.pictures, place)
+        mask = Image.new("L", (width, height))
+        x0, y0, x1, y1 = self.corners[place].tolist()
+        mask.paste(255, (x0, y0, x1, y1))
+        return mask
 
 
 def _boxes(path: Path, rows: Sequence[Row], files: Files) -> Boxes:

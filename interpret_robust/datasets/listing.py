@@ -11,8 +11,10 @@ import numpy as np
 
 from interpret_robust.core.errors import UserError
 from interpret_robust.datasets.base import LONGEST_NUMBER, Dataset, Labels, LazyDataset, Split, number_classes
+from interpret_robust.datasets.damage import list_damages
 from interpret_robust.datasets.framing import Framing
-from interpret_robust.datasets.pictures import MaskArray, PictureArray, Pictures, list_damages
+from interpret_robust.datasets.picture_files import Pictures
+from interpret_robust.datasets.pictures import MaskArray, PictureArray
 from interpret_robust.datasets.reference import Reference
 
 MOST_NAMED = 3

@@ -11,7 +11,7 @@ from interpret_robust.datasets.base import Dataset
 from interpret_robust.datasets.image_folder import has_classes, list_folder
 from interpret_robust.datasets.image_list import list_csv
 from interpret_robust.datasets.listing import Listings, find_files, make_listed_dataset
-from interpret_robust.datasets.pictures import ENDINGS as PICTURE_ENDINGS
+from interpret_robust.datasets.picture_files import ENDINGS as PICTURE_ENDINGS
 from interpret_robust.datasets.records import RECORDS
 from interpret_robust.datasets.reference import Reference
 from interpret_robust.datasets.tar_shards import list_tars

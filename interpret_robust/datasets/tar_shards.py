@@ -17,8 +17,9 @@ import numpy as np
 
 from interpret_robust.core.errors import UserError, take_first_line
 from interpret_robust.datasets.base import Labels
+from interpret_robust.datasets.damage import check_sizes
 from interpret_robust.datasets.listing import LabeledPictures, Listings, find_files, group_by_split, make_listings
-from interpret_robust.datasets.pictures import ENDINGS, check_sizes
+from interpret_robust.datasets.picture_files import ENDINGS
 
 MASK_ENDING = "mask.png"
 LONGEST_LABEL = 256

@@ -14,7 +14,8 @@ from interpret_robust.datasets import Dataset, Split
 from interpret_robust.datasets.base import LazyDataset, number_classes
 from interpret_robust.datasets.class_names import name_outputs, read
 from interpret_robust.datasets.framing import Framing
-from interpret_robust.datasets.pictures import Files, PictureArray
+from interpret_robust.datasets.picture_files import Files
+from interpret_robust.datasets.pictures import PictureArray
 from interpret_robust.models.building import USUAL_CLASSES, build_network, count_classes, make_preprocess
 from interpret_robust.models.card import Card
 from interpret_robust.models.copying import unwrap

@@ -22,8 +22,9 @@ from interpret_robust.core.file_names import make_file_part
 from interpret_robust.core.files import hash_file
 from interpret_robust.datasets.batches import to_numpy, to_pixels
 from interpret_robust.datasets.class_names import find
+from interpret_robust.datasets.decoding import open_picture, read_pixels
 from interpret_robust.datasets.framing import Framing
-from interpret_robust.datasets.pictures import Files, open_picture, read_pixels
+from interpret_robust.datasets.picture_files import Files
 from interpret_robust.figures import drawing, saving, style
 from interpret_robust.figures.explanation import Explanation, Side, draw
 from interpret_robust.models import Classifier

@@ -11,8 +11,8 @@ from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
 from interpret_robust.datasets import Dataset
 from interpret_robust.datasets.batches import make_batch, to_pixels
+from interpret_robust.datasets.decoding import UNREADABLE, is_too_deep, read_pixels
 from interpret_robust.datasets.framing import Framing
-from interpret_robust.datasets.pictures import UNREADABLE, is_too_deep, read_pixels
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 """Kinds of files that are decoded."""
