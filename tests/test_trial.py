@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from anyone import C, Convolutions, H, K, Levels, Transformer, W, levels, noise, save_tiny, seed_network
 from networks import array, pixels
+from rank_jobs import stop_after
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recompute
 
@@ -30,6 +31,7 @@ from interpret_robust.attribution.gradients import _noise_images, compute_map, c
 from interpret_robust.attribution.token_maps import compute_token_weights
 from interpret_robust.core.device import exact
 from interpret_robust.core.errors import UserError
+from interpret_robust.core.interruption import Stopped
 from interpret_robust.core.random_numbers import make_streams, read_generator_states
 from interpret_robust.core.statistics import mcnemar
 from interpret_robust.datasets import Dataset, Split
@@ -813,6 +815,17 @@ def test_answers_that_change_while_they_are_asked_are_told_in_the_file(limit: in
     for doubt in doubts:
         assert doubt.startswith("noise-mine answered 8 images differently after this analysis than when it was loaded")
         assert doubt in " ".join(str(answer).split())
+
+
+def test_what_a_stopped_run_found_doubtful_is_in_the_file_of_the_run_that_goes_on(tmp_path: Path) -> None:
+    network = Tiring(1000)
+    work = robustness_work(bring(network.eval(), Card("mine:net", label="mine"), DATA, "noise"), tmp_path)
+    network.passes, network.limit = 0, 5
+    with pytest.raises(Stopped):
+        stop_after(work, 1).run()
+    steady = robustness_work(bring(Tiring(1000).eval(), Card("mine:net", label="mine"), DATA, "noise"), tmp_path)
+    doubts = [doubt for doubt in hdf5.read(steady.run()).doubts if "after this analysis" in doubt]
+    assert [doubt.startswith("noise-mine answered 8 images differently after this analysis") for doubt in doubts] == [1]
 
 
 class Adaptive(nn.Module):

@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -28,7 +28,7 @@ from interpret_robust.core.errors import UserError
 from interpret_robust.core.files import put_in_place
 from interpret_robust.core.locks import do_if_free
 from interpret_robust.core.spelling import translate_config
-from interpret_robust.results import seal
+from interpret_robust.results import run_doubts, seal
 from interpret_robust.results.checksums import hash_content, hash_provenance, list_slices
 from interpret_robust.results.columns import Axes, Columns
 from interpret_robust.results.hdf5 import FORMAT, FORMAT_VERSION, UNREADABLE, read
@@ -107,6 +107,18 @@ class Rows:
         place = f"{PROVENANCE}/{RUN}"
         run: dict[str, Any] = json.loads(self._file[place].asstr()[()]) if place in self._file else {}
         return run
+
+    def note_doubts(self, doubts: Iterable[str]) -> None:
+        """Keep what is doubtful about the rows, for whoever goes on with them."""
+        run_doubts.write(self._file, doubts)
+
+    def list_doubts(self) -> list[str]:
+        """Return what was noted as doubtful, here and in the parts."""
+        doubts = run_doubts.read(self._file)
+        for path in self._good_parts():
+            with h5py.File(path, "r") as part:
+                doubts += run_doubts.read(part)
+        return doubts
 
     def columns(self) -> Columns:
         """Return the per-image columns."""
@@ -310,12 +322,14 @@ def _create(partial: Path, schema: Schema, count: int, axes: Axes, config: Mappi
         mark_truth(dataset, column)
     file.create_dataset(ENDS, (count,), "i8", fillvalue=0, dcpl=early.copy())
     file.create_dataset(CHECKSUMS, (count, hashlib.sha256().digest_size), "u1", fillvalue=0, dcpl=early.copy())
+    run_doubts.add_room(file, early.copy())
     return file
 
 
 def _seal_new(path: Path, file: h5py.File, schema: Schema) -> h5py.File:
     """Return a new file, sealed and open again to take rows."""
-    datasets = [file[name].id for name in (ENDS, CHECKSUMS, *(column.path for column in schema.per_image))]
+    changing = (ENDS, CHECKSUMS, run_doubts.DOUBTS, *(column.path for column in schema.per_image))
+    datasets = [file[name].id for name in changing]
     rows = [(dataset.get_offset(), dataset.get_storage_size()) for dataset in datasets if dataset.get_storage_size()]
     file.close()
     seal.write_block(path, rows)

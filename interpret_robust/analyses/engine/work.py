@@ -331,7 +331,7 @@ class Work:
             self._together(),
             cache.share_attacks(self.model, self._identity()),
             self._sink(rows, missing_images, own_firsts) as sink,
-            self._watch(),
+            self._watch(sink),
         ):
             self._restart_draws(len(self.split))
             context = self.analysis.prepare(self)
@@ -349,8 +349,11 @@ class Work:
                 model.restart_draws(first)
 
     @contextmanager
-    def _watch(self) -> Iterator[None]:
-        """Watch the models from elsewhere inside, and keep what became doubtful. Models of ours keep no state."""
+    def _watch(self, sink: writer.Rows | None) -> Iterator[None]:
+        """Watch the models from elsewhere inside, and note beside the rows what became doubtful, also where it stops.
+
+        Models of ours keep no state.
+        """
         models = [(self._subject.name, self.model), *self.evaluators.items()]
         with ExitStack() as watches:
             pairs = [
@@ -358,9 +361,17 @@ class Work:
                 for name, model in models
                 if isinstance(model, WrappedModel)
             ]
-            yield
+            stop_error = None
+            try:
+                yield
+            except Stopped as error:
+                stop_error = error
             for name, finish, doubts in pairs:
                 self._late_doubts += [f"{name} {doubt}" for doubt in (finish(), *doubts()) if doubt]
+            if sink is not None:
+                sink.note_doubts(self._late_doubts)
+            if stop_error is not None:
+                raise stop_error
 
     @contextmanager
     def name_images(self, batch: Batch, noun: str = "image") -> Iterator[None]:
@@ -390,13 +401,14 @@ class Work:
         return writer.open_part(self.path, self.analysis.schema, places, self.axes, self.config)
 
     def _finish(self, rows: writer.Rows, began: float) -> None:
+        earlier_doubts = rows.list_doubts()
         rows.join()
         columns = rows.columns()
         summary = self.analysis.summarize(columns, self.split)
         summary |= self.analysis.examples(columns, self.split, self.settings)
         models = [model.name for model in (self._subject, *self._evaluators)]
         nan_answers = list_nan_answers(self.analysis.schema, columns, models, len(self.split))
-        doubts = [*self.doubts, *self._late_doubts, *nan_answers]
+        doubts = list(dict.fromkeys([*self.doubts, *earlier_doubts, *self._late_doubts, *nan_answers]))
         seconds = round(time.monotonic() - began, 1)
         run = provenance.read_code_version() | self.origin | self._gap() | {"doubts": doubts, "seconds": seconds}
         rows.finish(summary, run | self._logits_of_run)
