@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from interpret_robust import cli
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.statistics import average_seeds
+from interpret_robust.results import hdf5
 from interpret_robust.results.attack_outcomes import find_right
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import sort_newest_first
@@ -208,7 +209,8 @@ def test_as_text_a_claim_is_a_line_and_its_number_another(tmp_path: Path, monkey
     row = next(row for row in tabulate_verdicts(audit) if row["claim"] == "attention raises natural accuracy")
     place = lines.index("holds, for some models: attention raises natural accuracy")
     assert lines[place + 1] == f"  {row['first measure [95 %]']}  at-att minus at, natural accuracy"
-    assert lines[place + 2].startswith("  flags raised: at-att seed 0: black-box")
+    assert lines[place + 2] == "  not measured: at-att-reg minus at-reg"
+    assert lines[place + 3].startswith("  flags raised: at-att seed 0: black-box")
     count = sum(line.startswith(("  decides, ", "  control, ", "  shown, ")) for line in details)
     assert count == sum(len(finding.measures) for finding in audit.findings)
 
@@ -231,8 +233,27 @@ def test_as_text_the_number_that_decides_stands_below_one_that_says_otherwise(tm
     assert lines[place + 2].startswith(f"  but {objection.text()}  at-att-reg minus at-reg,")
 
 
+def test_the_explanation_stands_once_below_all_datasets() -> None:
+    folder = Path(__file__).parents[1] / "analyses"
+    names = [
+        f"robustness-{models}-{variant}-seed0-test{end}-first1000.h5"
+        for variant in ("at", "at-reg")
+        for models, end in (("cifar10-narrow", "-apgd100"), ("cifar100-sorted-small", ""))
+    ]
+    files = [hdf5.read(folder / name) for name in names]
+    for details in (False, True):
+        text = render_audits(files, details=details)
+        assert text.count("A number is above zero if it speaks for its claim.") == 1
+        assert text.index("A number is above zero") > text.index("cifar100-sorted, small (")
+    assert "black-box accuracy not measured: regularization costs" in " ".join(render_audits(files).split())
+    rows = [
+        row for audit in audit_results(files) for row in list_numbers(audit) if row["claim"] == "regularization-cost"
+    ]
+    assert {row["not_measured"] for row in rows} == {"at-att minus at-att-reg, black-box accuracy"}
+
+
 def test_a_p_value_alone_that_decides_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    files, sentence = study(tmp_path), "but p is {:.2g}, corrected over the claims of Section 4.2"
+    files, sentence = study(tmp_path), "but p is {:.2g}, corrected over 2 tested claims of Section 4.2"
     monkeypatch.setattr(verdicts_package, "SIGNIFICANT", 0.0)
     (audit,) = audit_results(files)
     gain = next(finding for finding in audit.findings if finding.claim.name == "attention-accuracy")

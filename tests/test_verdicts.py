@@ -143,7 +143,16 @@ def judge_files(files: list[Result]) -> dict[str, Finding]:
 
 def measure(estimate: Interval, kind: Kind = "main", p: float | None = None) -> Measure:
     return Measure(
-        "a", paper.CLAIMS[0].models[0], "test", (0,), (estimate.value,), (FEWEST_IMAGES,), estimate, p, kind=kind
+        "a",
+        paper.CLAIMS[0].models[0],
+        "test",
+        (0,),
+        (estimate.value,),
+        (FEWEST_IMAGES,),
+        estimate,
+        p,
+        kind=kind,
+        setting="white-box",
     )
 
 
@@ -213,11 +222,11 @@ def test_one_better_model_refutes_the_best(measures: list[Measure], p_value: flo
         ([], None, "", None),
         ([measure(RISE)], None, "rests on 1 number", 0),
         ([measure(RISE), measure(OPEN, "control"), measure(FALL, "further")], None, "rests on 1 number", 1),
-        ([measure(FALL)], 0.0444, "rests on 1 number; p 0.044: corrected (Holm) over the claims of {}", 0),
+        ([measure(FALL)], 0.0444, "rests on 1 number; p 0.044: corrected (Holm) over 3 tested claims of {}", 0),
         (
             [measure(RISE), measure(FALL)],
             0.0444,
-            "rests on 2 numbers; p 0.044: the largest of theirs, corrected (Holm) over the claims of {}",
+            "rests on 2 numbers; p 0.044: the largest of theirs, corrected (Holm) over 3 tested claims of {}",
             1,
         ),
     ],
@@ -225,7 +234,8 @@ def test_one_better_model_refutes_the_best(measures: list[Measure], p_value: flo
 def test_a_verdict_says_on_what_it_rests(
     measures: list[Measure], p_value: float | None, basis: str, place: int | None
 ) -> None:
-    finding = Finding(paper.CLAIMS[0], "table2", tuple(measures), p_value)
+    claim = replace(paper.CLAIMS[0], settings=("white-box",))
+    finding = Finding(claim, "table2", tuple(measures), p_value, family=3)
     assert finding.basis == basis.format(paper.CLAIMS[0].section)
     assert finding.decisive_measure is (None if place is None else measures[place])
 
@@ -249,6 +259,23 @@ def test_a_verdict_says_what_was_not_measured(
     finding = Finding(claim, "table2", tuple(measures))
     assert finding.wording == wording
     assert finding.basis == f"rests on {len(models)} number{'s' if len(models) > 1 else ''}{rest}"
+
+
+@pytest.mark.parametrize(
+    ("settings", "wording", "rest"),
+    [
+        (("natural", "black-box"), "holds in this seed", ""),
+        (("natural",), "holds in this seed, black-box accuracy not measured", ", none of black-box accuracy"),
+        (("black-box",), "holds in this seed, natural accuracy not measured", ", none of natural accuracy"),
+    ],
+)
+def test_a_verdict_says_which_accuracy_was_not_measured(settings: tuple[str, ...], wording: str, rest: str) -> None:
+    (claim,) = (claim for claim in paper.CLAIMS if claim.name == "regularization-cost")
+    assert claim.settings == ("natural", "black-box")
+    measures = [replace(measure(RISE), models=models, setting=name) for models in claim.models for name in settings]
+    finding = Finding(claim, "table2", tuple(measures))
+    assert (finding.verdict, finding.wording) == ("holds", wording)
+    assert finding.basis.partition("numbers")[2] == rest
 
 
 def test_widths_are_measured_of_their_variants() -> None:
@@ -477,6 +504,47 @@ def test_apgd_is_in_the_worst_case_that_decides(tmp_path: Path) -> None:
     *_, worst = judge_files(choose_fullest(files))["attention-robustness"].measures
     assert worst.quantity == "accuracy, each image's worst of APGD-CE-100, APGD-T-100, PGD-20" and worst.kind == "main"
     assert worst.estimate.value == pytest.approx(-0.05)
+
+
+def test_a_file_with_apgd_does_not_take_away_what_another_says_of_copies(tmp_path: Path) -> None:
+    """Half of the transfers are in each of two files of one attack, of which one is read further."""
+    files = []
+    for place, variant in enumerate(("at", "at-reg")):
+        answers = np.stack([right(60 - 10 * place), right(80 - 20 * place)], 1)
+        files += [
+            table(tmp_path, variant, right(100), {"PGD-20": answers}, copies={f"copy-of-{variant}": 1}),
+            table(
+                tmp_path,
+                variant,
+                right(100),
+                {"PGD-20": answers[:, 0], "APGD-CE-100": right(40)},
+                settings=TABLE | {"apgd": "100"},
+            ),
+        ]
+    assert choose_fullest(files) == files
+    assert choose_fullest(files, with_copies=False) == files[1::2]
+    cost = judge_files(files)["regularization-cost"]
+    (transfer,) = {entry.estimate.value for entry in cost.measures if entry.setting == "black-box"}
+    assert transfer == pytest.approx(0.1) and cost.missing_settings == ()
+    without_copies = judge_files(files[1::2])["regularization-cost"]
+    assert without_copies.missing_settings == ("black-box",)
+    worst = [
+        entry.quantity
+        for entry in judge_files(files)["regularization-robustness"].measures
+        if "worst" in entry.quantity
+    ]
+    assert worst == ["accuracy, each image's worst of APGD-CE-100, PGD-20"]
+
+
+def test_images_of_one_name_that_are_others_are_not_weighed_against_each_other(tmp_path: Path) -> None:
+    files = [
+        accuracy(tmp_path, variant, right(100 + gain), right(50), data={"sha256": sha256})
+        for sha256, gain in (("0", 10), ("1", 20))
+        for variant in ("at", "at-att")
+    ]
+    assert judge_files(files[:2])["attention-accuracy"].measures
+    with pytest.raises(UserError, match="are of different images, which have one name, tiny: name the files of one of"):
+        judge_files(files)
 
 
 def test_files_of_a_model_that_were_read_elsewhere_add_up(tmp_path: Path) -> None:

@@ -167,8 +167,7 @@ def reproduce(
             drawing.draw_all(question.analysis, files, folders.figures, say_picture, with_pdf=with_pdf)
         if name in study.WITH_REPORT:
             tell("\nclaims of the paper")
-            for subject_audit in audit.audit_results([analyses.read(path) for _, files in answers for path in files]):
-                click.echo(audit.summarize_audit(subject_audit, form))
+            click.echo(audit.render_audits([analyses.read(path) for _, files in answers for path in files], form))
             reports.write(folders, folders.report, say_picture)
     if name in study.WITH_REPORT:
         tell(f"\neverything on one page: {folders.report}")

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -83,23 +84,32 @@ def find_right_in_worst_case(result: Result, target: int = 0, subset: Sequence[s
     return np.asarray(np.logical_and.reduce([find_right(result, None, target), *outcomes]))
 
 
-def choose_fullest(results: Sequence[Result]) -> list[Result]:
-    """Return all files but those of attacks that another reads further.
+def choose_fullest(results: Sequence[Result], *, with_copies: bool = True) -> list[Result]:
+    """Return all files but those of attacks of which another, on the same model and images in the same ball, has all
+    and more.
 
-    Of the same model and images, in the same ball.
+    That is each reading by each target; only by the model itself without `with_copies`.
     """
-    sets_by_attack: dict[str, list[set[str]]] = {}
-    for result in results:
-        if is_attacked(result):
-            sets_by_attack.setdefault(_attack_columns(result), []).append(set(list_readings(result)))
+    cells_by_attack: dict[str, list[set[tuple[str, str]]]] = {}
+    for result in filter(is_attacked, results):
+        cells_by_attack.setdefault(_attack_columns(result), []).append(_cells(result, with_copies=with_copies))
     return [
         result
         for result in results
         if not (
             is_attacked(result)
-            and any(set(list_readings(result)) < superset for superset in sets_by_attack[_attack_columns(result)])
+            and any(
+                _cells(result, with_copies=with_copies) < superset
+                for superset in cells_by_attack[_attack_columns(result)]
+            )
         )
     ]
+
+
+def _cells(result: Result, *, with_copies: bool) -> set[tuple[str, str]]:
+    """Return each reading of a file with each target that answered it."""
+    targets = list_targets(result) if with_copies else list_targets(result)[:1]
+    return set(product(list_readings(result), targets))
 
 
 def _attack_columns(result: Result) -> str:

@@ -10,7 +10,7 @@ from interpret_robust.core.errors import UserError
 from interpret_robust.models.variants import is_external
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import order
-from interpret_robust.results.tables import Table, add_caption, add_captions, measure_line, render
+from interpret_robust.results.tables import Table, add_captions, measure_line, render
 from interpret_robust.study import flags
 from interpret_robust.study.paper import Claim
 from interpret_robust.study.verdicts import EXPLANATION, Finding, Kind, Measure, judge
@@ -137,26 +137,22 @@ def render_audits(results: Sequence[Result], form: str = "text", *, details: boo
                 f"The paper's claims compare models, and {files} not suffice for any: `irt reproduce audit` makes "
                 "all that they need."
             )
-        return "\n\n".join(summarize_audit(entry, form, details=details) for entry in subject_audits)
+        gap, note = ("\n\n", NOTE) if details else ("\n", BRIEF_NOTE)
+        return gap.join(["\n\n".join(summarize_audit(entry, details=details) for entry in subject_audits), _fill(note)])
     tables = (
         table for entry in subject_audits for table in (tabulate_verdicts(entry), tabulate_measures(entry)) if table
     )
     return add_captions(tables, form)
 
 
-def summarize_audit(audit: Audit, form: str = "text", *, details: bool = False) -> str:
-    """Return the claims with their verdicts in one of `tables.FORMS`; as text a line for the claim and one for its
-    first measure, with `details` all of its measures.
-    """
-    if form != "text":
-        return add_caption(tabulate_verdicts(audit), form)
+def summarize_audit(audit: Audit, *, details: bool = False) -> str:
+    """Return the claims with their verdicts: a line for the claim and one for its first measure, with `details` all."""
     firsts = [measure for finding in audit.findings for measure in finding.measures_of("main")[:1]]
     usual = Counter(map(_condition, firsts)).most_common(1)[0][0] if firsts else ""
     title = f"{audit.subject}{usual and f' ({usual}, unless a line names others)'}"
     describe = _details if details else _brief
     blocks = [list(describe(finding, audit.flags.get(finding.claim.name, ""), usual)) for finding in audit.findings]
-    gap, note = ("\n\n", NOTE) if details else ("\n", BRIEF_NOTE)
-    return gap.join([_fill(title), *("\n".join(map(_fill, lines)) for lines in blocks), _fill(note)])
+    return ("\n\n" if details else "\n").join([_fill(title), *("\n".join(map(_fill, lines)) for lines in blocks)])
 
 
 BRIEF_NOTE = (
@@ -176,6 +172,8 @@ def _brief(finding: Finding, raised_flags: str, usual: str) -> Iterator[str]:
     for measure in finding.measures_of("main")[:1]:
         yield f"  {_estimate(measure, usual)}"
         yield from _objection(finding, measure, usual)
+        if finding.missing_models and finding.verdict != "cannot tell" and not finding.claim.superlative:
+            yield f"  not measured: {', '.join(finding.missing_models)}"
         if raised_flags and not raised_flags.startswith("none of"):
             yield f"  flags raised: {raised_flags}"
 
@@ -185,10 +183,10 @@ def _objection(finding: Finding, first: Measure, usual: str) -> Iterator[str]:
     if finding.objection is not None:
         role = "control: " if finding.objection.kind == "control" else ""
         yield f"  but {role}{_estimate(finding.objection, usual)}"
-    elif finding.verdict == "cannot tell" and first.sign and finding.missing_models and finding.claim.superlative:
-        yield f"  but nothing is measured of {' or of '.join(finding.missing_models)}"
+    elif finding.verdict == "cannot tell" and first.sign and finding.gaps and finding.claim.superlative:
+        yield f"  but nothing is measured of {' or of '.join(finding.gaps)}"
     elif finding.verdict == "cannot tell" and first.sign and finding.p_value is not None:
-        yield f"  but p is {finding.p_value:.2g}, corrected over the claims of {finding.claim.section}"
+        yield f"  but p is {finding.p_value:.2g}, corrected {finding.correction}"
 
 
 def _details(finding: Finding, raised_flags: str, usual: str) -> Iterator[str]:
@@ -272,12 +270,13 @@ def list_numbers(audit: Audit) -> list[dict[str, str]]:
             "claim": claim.name,
             "section": claim.section.removeprefix("Section "),
             "verdict": finding.verdict,
+            "not_measured": ", ".join(finding.gaps) if finding.measures else "",
             "p_holm": _number(finding.p_value),
         }
         rows += [{**whole, **_numbers(measure)} for measure in finding.measures] or [whole]
     columns = (
         "subject,claim,section,measure,models,kind,unit,paper_first,paper_second,ours_first,ours_second,estimate,low,high,"
-        "p_value,p_holm,seeds,images,verdict,files"
+        "p_value,p_holm,seeds,images,verdict,not_measured,files"
     )
     return [{name: row.get(name, "") for name in columns.split(",")} for row in rows]
 

@@ -28,7 +28,8 @@ EXPLANATION = (
     "A number is above zero if it speaks for its claim. A claim holds if all numbers that decide it, and all controls, "
     "are above zero with their whole 95 % intervals. It does not hold if all numbers that decide it are below zero "
     "with their whole intervals. Otherwise the files cannot tell. If there are tests, the largest p also has to be "
-    "below 0.05, corrected by Holm over the claims of a section. A claim that something is the best holds only if all "
+    "below 0.05, corrected by Holm over those claims of a section that the files test: from fewer files, fewer claims. "
+    "A claim that something is the best holds only if all "
     "comparisons are measured; one number below zero is enough against it, with a p below 0.05 after it is multiplied "
     "by how many numbers decide. The paper's figures are for its own data and networks."
 )
@@ -40,13 +41,15 @@ class Finding:
     """A claim and what was measured of it.
 
     `table` is the paper's table that its models stand beside. `p_value` is the largest of the deciding measures'
-    tests, since all have to agree, corrected by Holm over the claims of the same section; None where none is tested.
+    tests, since all have to agree, corrected by Holm over the `family`, the claims of the same section that are tested;
+    None where none is tested.
     """
 
     claim: Claim
     table: str
     measures: tuple[Measure, ...]
     p_value: float | None = None
+    family: int = 0
 
     @property
     def paper(self) -> str:
@@ -74,7 +77,7 @@ class Finding:
         if self._refuting:
             return "does not hold"
         is_uncertain = self.p_value is not None and self.p_value >= SIGNIFICANT
-        if is_uncertain or (self.claim.superlative and self.missing_models):
+        if is_uncertain or (self.claim.superlative and self.gaps):
             return "cannot tell"
         if all(measure.sign > 0 for measure in self.measures_of("main", "control")):
             return "holds"
@@ -87,6 +90,23 @@ class Finding:
         """Return the models, or the comparisons such as `at-att-reg minus at-reg`, of which no number decides."""
         variants = [{name.partition(" ")[0] for name in measure.models} for measure in self.measures_of("main")]
         return tuple(" minus ".join(models) for models in self.claim.models if set(models) not in variants)
+
+    @property
+    def missing_settings(self) -> tuple[str, ...]:
+        """Return the settings, such as `black-box`, in which no number decides of some of these models."""
+        main = self.measures_of("main")
+        compared_models = {measure.models for measure in main}
+        decided = {(measure.models, measure.setting) for measure in main}
+        return tuple(
+            setting
+            for setting in self.claim.settings
+            if any((models, setting) not in decided for models in compared_models)
+        )
+
+    @property
+    def gaps(self) -> tuple[str, ...]:
+        """Return of what no number decides: models, comparisons, and accuracies in a setting."""
+        return (*self.missing_models, *(f"{setting} accuracy" for setting in self.missing_settings))
 
     @property
     def corrected_p(self) -> float | None:
@@ -135,12 +155,17 @@ class Finding:
         if self._refuting:
             return f"rests on 1 of {len(main)} numbers: one is enough against the best"
         text = f"rests on {format_count(len(main), 'number')}"
-        if self.missing_models:
-            text += f", none of {' or of '.join(self.missing_models)}"
+        if self.gaps:
+            text += f", none of {' or of '.join(self.gaps)}"
         if self.p_value is None:
             return text
         largest = "the largest of theirs, " if len(main) > 1 else ""
-        return f"{text}; p {self.p_value:.2g}: {largest}corrected (Holm) over the claims of {self.claim.section}"
+        return f"{text}; p {self.p_value:.2g}: {largest}corrected (Holm) {self.correction}"
+
+    @property
+    def correction(self) -> str:
+        """Return over what the p-value is corrected, such as `over 3 tested claims of Section 4.2`."""
+        return f"over {format_count(self.family, 'tested claim')} of {self.claim.section}"
 
     @property
     def wording(self) -> str:
@@ -157,7 +182,13 @@ class Finding:
             text += " in this seed"
         elif min(map(len, seeds)) == 1:
             text += ", in part of one seed"
-        return f"{text}, for some models" if self.missing_models and not self.claim.superlative else text
+        if self.claim.superlative:
+            return text
+        if self.missing_models:
+            text += ", for some models"
+        if self.missing_settings:
+            text += f", {' and '.join(self.missing_settings)} accuracy not measured"
+        return text
 
 
 def _is_below(measure: Measure, count: int) -> bool:
@@ -190,5 +221,5 @@ def judge(results: Sequence[Result], rest: Sequence[Result] = ()) -> list[Findin
             and (tests := [measure.p_value for measure in finding.measures_of("main") if measure.p_value is not None])
         }
         for place, p_value in zip(family, holm(list(family.values())), strict=True):
-            findings[place] = replace(findings[place], p_value=p_value)
+            findings[place] = replace(findings[place], p_value=p_value, family=len(family))
     return findings

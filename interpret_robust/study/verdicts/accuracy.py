@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.results.attack_outcomes import (
+    choose_fullest,
     choose_headline,
     find_right,
     find_right_in_worst_case,
@@ -36,23 +37,25 @@ def accuracy(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -
 def _natural(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[Sample]:
     for pair in pair_files(claim, models, results):
         values = [find_right(result, None) for result in pair]
-        yield sample("natural accuracy", pair, values, percent=True, row=find_paper_row(claim, pair[0], "natural"))
+        table_row = find_paper_row(claim, pair[0], "natural")
+        yield sample("natural accuracy", pair, values, percent=True, row=table_row, setting="natural")
 
 
 def _white_box(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[Sample]:
     """Yield the headline's reading and every image's worst case decide; the other readings are shown."""
-    for pair in pair_files(claim, models, results):
+    setting = "white-box"
+    for pair in pair_files(claim, models, choose_fullest(results, with_copies=False)):
         common = group_by_weight(pair)
         for reading, kind in common:
             values = [find_right(result, reading) for result in pair]
-            table_row = find_paper_row(claim, pair[0], "white-box", reading, headline=kind == "main")
-            yield sample(
-                f"accuracy, {label_reading(reading, pair[0])}", pair, values, percent=True, kind=kind, row=table_row
-            )
+            table_row = find_paper_row(claim, pair[0], setting, reading, headline=kind == "main")
+            quantity = f"accuracy, {label_reading(reading, pair[0])}"
+            yield sample(quantity, pair, values, percent=True, kind=kind, row=table_row, setting=setting)
         if len(common) > 1:
             names = sorted(reading for reading, _ in common)
             values = [find_right_in_worst_case(result, subset=names) for result in pair]
-            yield sample(f"accuracy, each image's worst of {', '.join(names)}", pair, values, percent=True)
+            quantity = f"accuracy, each image's worst of {', '.join(names)}"
+            yield sample(quantity, pair, values, percent=True, setting=setting)
 
 
 class _Transfer(NamedTuple):
@@ -89,7 +92,7 @@ def _transfers(claim: Claim, reading: str, role: str, seed: int, transfers: Sequ
     values = [average_rates(outcomes) for outcomes in zip(*(transfer.right for transfer in transfers), strict=True)]
     quantity = f"accuracy, {label_reading(reading, first[0])} on copies, by {role} seed"
     table_row = find_paper_row(claim, first[0], "black-box", reading, headline=kind == "main")
-    transfer_sample = sample(quantity, first, values, percent=True, kind=kind, row=table_row)
+    transfer_sample = sample(quantity, first, values, percent=True, kind=kind, row=table_row, setting="black-box")
     return transfer_sample._replace(
         seed=seed, sources=tuple(source for transfer in transfers for source in transfer.sources)
     )

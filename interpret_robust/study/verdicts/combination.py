@@ -8,6 +8,7 @@ import numpy as np
 
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.statistics import average_seeds, bootstrap_mean, mcnemar
+from interpret_robust.results.hdf5 import Result
 from interpret_robust.study.verdicts.measure import Measure, list_figures
 from interpret_robust.study.verdicts.sample import Sample
 
@@ -15,7 +16,9 @@ from interpret_robust.study.verdicts.sample import Sample
 def combine(samples: Iterable[Sample]) -> list[Measure]:
     """Return measures of a claim's samples: once where several files say the same, and nothing without a value."""
     seeds: dict[tuple[str, ...], dict[int, Sample]] = {}
+    sources: dict[tuple[str, str, int], Result] = {}
     for sample in samples:
+        _check_images(sample, sources)
         if np.isfinite(sample.difference).any():
             key = (sample.quantity, *sample.models, sample.conditions)
             earlier = seeds.setdefault(key, {}).setdefault(sample.seed, sample)
@@ -47,6 +50,17 @@ def _check_same(first: Sample, second: Sample) -> None:
         raise UserError(f"{pair[0].path} and {pair[1].path} have different numbers for one model: name one of them.")
 
 
+def _check_images(sample: Sample, sources: dict[tuple[str, str, int], Result]) -> None:
+    """Keep the first source of each dataset, split and number of images. Raises UserError for other images of these."""
+    for source in sample.sources:
+        earlier = sources.setdefault((source.data["dataset"], source.data["split"], source.data["images"]), source)
+        if source.data["sha256"] != earlier.data["sha256"]:
+            raise UserError(
+                f"{earlier.path} and {source.path} are of different images, which have one name, "
+                f"{source.data['dataset']}: name the files of one of them."
+            )
+
+
 def _combine(samples: Sequence[Sample]) -> Measure:
     """Return one measure of the samples of several seeds."""
     first, differences = samples[0], [sample.difference for sample in samples]
@@ -74,5 +88,6 @@ def _combine(samples: Sequence[Sample]) -> Measure:
         paper_figures=list_figures(first.models, first.row),
         percent=first.percent,
         kind=first.kind,
+        setting=first.setting,
         files=tuple(dict.fromkeys(source.path.name for sample in samples for source in sample.sources)),
     )

@@ -34,6 +34,7 @@ class Measure:
         paper_figures: the paper's figures of the two models in percent; none where it lacks one.
         percent: whether it is a share, or a difference of shares.
         kind: what it is for.
+        setting: natural, white-box or black-box, of a claim on accuracy.
         files: what it was computed from.
     """
 
@@ -49,6 +50,7 @@ class Measure:
     paper_figures: tuple[float, ...] = ()
     percent: bool = False
     kind: Kind = "main"
+    setting: str = ""
     files: tuple[str, ...] = field(default=(), compare=False)
 
     @property

@@ -21,7 +21,8 @@ from interpret_robust.study.verdicts.measure import Kind
 class Sample(NamedTuple):
     """What one training seed gives for a measure: `values` (N,) of each of the models on the same images.
 
-    `row` is the paper's row that has their figures; `conditions` are conditions that weigh against each other.
+    `row` is the paper's row that has their figures; `conditions` are conditions that weigh against each other;
+    `setting` is that of the claim's settings that it is of.
     """
 
     quantity: str
@@ -33,6 +34,7 @@ class Sample(NamedTuple):
     kind: Kind = "main"
     row: Row = MappingProxyType({})
     conditions: str = ""
+    setting: str = ""
 
     @property
     def difference(self) -> AnyArray:
