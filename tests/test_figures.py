@@ -21,10 +21,13 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.text import Text
 
+import interpret_robust as ir
 from interpret_robust import analyses, figures
 from interpret_robust.analyses.engine.work import Work
+from interpret_robust.api.answers import Answers
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
+from interpret_robust.core.folders import Folders
 from interpret_robust.datasets import Dataset, Split
 from interpret_robust.figures import attention_rank, contact_sheet, drawing, overlays, style
 from interpret_robust.models import checkpoint
@@ -376,13 +379,52 @@ def test_files_that_cannot_be_drawn_are_refused(
         ([*good, partial], "is unfinished"),
         ([cut], "is damaged"),
         (files(analyses_folder, "attention-rank"), "holds attention-rank/3, and robustness is needed"),
-        ([*good, short], "cannot share a picture: data.images is 60, here 20"),
     ]
     for paths, sentence in cases:
         with pytest.raises(UserError, match=sentence) as error:
             drawing.draw("robustness", paths, tmp_path / "figures", lambda _: None)
         assert str(paths[-1]) in str(error.value) or str(paths[0]) in str(error.value)
-    assert not (tmp_path / "figures").exists()
+    with pytest.raises(UserError, match=r"cannot share a picture: data\.images is 60, here 20") as error:
+        drawing.draw_to(tmp_path / "one.png", "robustness", [*good, short], Folders(tmp_path))
+    assert str(good[0]) in str(error.value) and str(short) in str(error.value)
+    assert not (tmp_path / "figures").exists() and not (tmp_path / "one.png").exists()
+
+
+def test_files_that_cannot_share_a_picture_get_one_each(
+    analyses_folder: Path, digits: Dataset, make_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    good = files(analyses_folder, "robustness")
+    short = analyze(make_checkpoint(tmp_path), digits, tmp_path, "robustness", limit=20)
+    pictures = drawing.draw("robustness", [*good, short], tmp_path / "figures", lambda _: None)
+    inputs = [json.loads(path.with_suffix(".json").read_text())["inputs"].keys() for path in pictures]
+    assert inputs == [{path.name for path in good}, {short.name}]
+
+
+RANKS = [
+    Path(__file__).parents[1] / f"analyses/attention-rank-cifar10-{architecture}-at-att-seed0-test-first1000.h5"
+    for architecture in ("small", "narrow")
+]
+
+
+def test_models_of_two_architectures_are_told_apart_in_one_picture(tmp_path: Path) -> None:
+    pictures = drawing.draw("attention-rank", RANKS, tmp_path, lambda _: None, panel="correlations")
+    assert [path.name for path in pictures] == ["attention-rank-cifar10-narrow-small-test-first1000-correlations.png"]
+    numbers = json.loads(pictures[0].with_suffix(".json").read_text())["numbers"]
+    for architecture, path in zip(("small", "narrow"), RANKS, strict=True):
+        expected = hdf5.read(path)["test/spearman"].tolist()
+        assert numbers[f"at-att, {architecture} seed 0"]["test/spearman"] == expected
+    assert len(drawing.draw_all("attention-rank", RANKS, tmp_path, lambda _: None, panel="correlations")) == 2
+    results = drawing.distinguish([hdf5.read(path) for path in RANKS])
+    assert drawing.distinguish(results) == results
+    assert [style.choose_stroke(result)["color"] for result in results] == ["#009E73", "#73CAB2"]
+
+
+def test_a_program_draws_no_picture_of_models_on_other_images() -> None:
+    answers = [ir.open(path) for path in RANKS]
+    answers[1].result.config["data"]["images"] = 5
+    with pytest.raises(UserError, match=r"narrow-at-att-seed0 cannot share a picture: data\.images is 1000, here 5"):
+        Answers(answers).figure()
+    assert Answers(answers)._repr_html_().count("<img") == 2 * len(figures.list_plots("attention-rank"))
 
 
 def sheet(split: Split) -> list[Axes]:

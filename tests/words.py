@@ -57,16 +57,16 @@ FUNCTION_WORDS = PREPOSITIONS | PRONOUNS | CONJUNCTIONS
 
 VERBS = _words(
     """
-    accelerate activate add analyze append apply ascend ask attach attack attend audit average avoid break brighten
-    bring build change check choose classify clear close collect combine compare compose compress compute copy
-    corrupt count crop cut describe differ differentiate disable distort divide do doubt draw drop embed end enlarge
-    escape exhibit explain explore export fetch find fit flatten fold forecast format freeze gather get group hash
-    identify import impute index initialize join judge keep label let list load locate lower make map mark match
-    measure merge mirror name normalize number open order overlay own pair parse pass pixelate place plan pool
-    predict prepare preserve probe put quote randomize rank read recalibrate reduce refuse register remove render
-    renumber reorder replace report reproduce resolve run sample save say scale score seed select set share shift
-    shorten show shuffle sort split stack stamp stop strip sum summarize switch tabulate take tell thin trace train
-    translate try turn unwrap use validate verify view wait warn watch weigh wrap write
+    accelerate activate add analyze append apply ascend ask attach attack attend audit average avoid blend break
+    brighten bring build change check choose classify clear close collect combine compare compose compress compute
+    copy corrupt count crop cut describe differ differentiate disable distinguish distort divide do doubt draw drop
+    embed end enlarge escape exhibit explain explore export fetch find fit flatten fold forecast format freeze
+    gather get group hash identify import impute index initialize join judge keep label let list load locate lower
+    make map mark match measure merge mirror name normalize number open order overlay own pair parse pass pixelate
+    place plan pool predict prepare preserve probe put quote randomize rank read recalibrate reduce refuse register
+    remove render renumber reorder replace report reproduce resolve run sample save say scale score seed select set
+    share shift shorten show shuffle sort split stack stamp stop strip sum summarize switch tabulate take tell thin
+    trace train translate try turn unwrap use validate verify view wait warn watch weigh wrap write
     """
 )
 """With which names of functions begin."""

@@ -26,7 +26,7 @@ from interpret_robust.core.provenance import read_package_version
 from interpret_robust.core.spelling import american
 from interpret_robust.core.statistics import Interval
 from interpret_robust.figures import saving
-from interpret_robust.figures.drawing import compose
+from interpret_robust.figures.drawing import check_shared, compose, group_results
 from interpret_robust.results import hdf5
 from interpret_robust.results.names import label, tell_apart
 from interpret_robust.results.tables import add_captions
@@ -364,6 +364,7 @@ def _rename(data: Any) -> Any:
 @use_python_words()
 def _figure(results: Sequence[hdf5.Result], path: str | Path | None, panel: str | None) -> Figure:
     target = None if path is None else Path(check_path("path", path))
+    check_shared(results, [result.model_name for result in results])
     drawing = compose(results[0].analysis, results, panel)
     if target is not None:
         with Lock(target.with_suffix(".png")):
@@ -382,7 +383,11 @@ def _html(results: Sequence[hdf5.Result]) -> str:
 
     from interpret_robust.study.report.embedding import make_data_url
 
-    images = [_image(_figure(results, None, panel), make_data_url) for panel in figures.list_plots(results[0].analysis)]
+    images = [
+        _image(_figure(group, None, panel), make_data_url)
+        for group in group_results(results, with_architecture=False)
+        for panel in figures.list_plots(results[0].analysis)
+    ]
     return f"<pre>{escape(_text(results))}</pre>{''.join(images)}"
 
 

@@ -65,7 +65,8 @@ def figure(
     """Draw figure NAME, or all, from analysis FILES; models are not needed.
 
     Without FILES, all files of that analysis are used. Files with the same images and settings share a picture, or
-    several pictures if the figure has panels. Without NAME, the names of the figures are listed.
+    several pictures if the figure has panels; those of other networks do so only if you name them. Without NAME, the
+    names of the figures are listed.
     """
     from interpret_robust import analyses, figures
     from interpret_robust.figures import drawing, style

@@ -35,5 +35,6 @@ def draw(results: Sequence[Result]) -> Drawing:
 def _title(results: Sequence[Result]) -> str:
     first = results[0]
     return (
-        f"{format_subject(first)}, {format_images(first.data)}, AutoAttack at {format_ball(first.config['settings'])}"
+        f"{format_subject(*results)}, {format_images(first.data)}, "
+        f"AutoAttack at {format_ball(first.config['settings'])}"
     )

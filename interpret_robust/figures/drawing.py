@@ -27,30 +27,45 @@ from interpret_robust.results.conditions import list_conditions
 def draw(
     figure: str, files: Sequence[Path], folder: Path, say: Say, *, panel: str | None = None, with_pdf: bool = True
 ) -> list[Path]:
-    """Draw a figure from analysis files as PNG and PDF, unless it is there already; returns the PNG's path.
+    """Draw a figure from analysis files as PNG and PDF, unless it is there already; returns the PNGs' paths.
 
-    There is a picture for each panel of the figure; `panel` names one of them. Raises UserError for a file that is
-    missing, damaged, unfinished or of another analysis, and for files that are not of the same images under the same
-    settings.
+    There is a picture for each set of files of the same images under the same settings, whatever the architectures of
+    their models, and for each panel of the figure; `panel` names one of them. Raises UserError for a file that is
+    missing, damaged, unfinished or of another analysis.
     """
-    return _draw(figure, _read_together(figure, files), folder, say, panel=panel, with_pdf=with_pdf)
+    groups = group_results(_read(figure, files), with_architecture=False)
+    return _draw_groups(figure, groups, folder, say, panel, with_pdf=with_pdf)
 
 
-def _read_together(figure: str, files: Sequence[Path]) -> list[hdf5.Result]:
-    """Return files that can share a picture. Raises UserError for those that cannot."""
-    results = [hdf5.read(path, figures.get(figure).READS) for path in files]
-    for result in results[1:]:
-        difference = describe_differences(list_conditions(results[0]), list_conditions(result))
-        if difference:
-            raise UserError(f"{files[0]} and {result.path} cannot share a picture: {difference}.")
-    return results
+def _read(figure: str, files: Sequence[Path]) -> list[hdf5.Result]:
+    return [hdf5.read(path, figures.get(figure).READS) for path in files]
+
+
+def check_shared(results: Sequence[hdf5.Result], names: Sequence[str]) -> None:
+    """Raise UserError, with these names of the files, where they cannot share a picture."""
+    first = list_conditions(results[0], with_architecture=False)
+    for result, name in zip(results, names, strict=True):
+        if difference := describe_differences(first, list_conditions(result, with_architecture=False)):
+            raise UserError(f"{names[0]} and {name} cannot share a picture: {difference}.")
 
 
 def draw_all(
     figure: str, files: Sequence[Path], folder: Path, say: Say, *, panel: str | None = None, with_pdf: bool = True
 ) -> list[Path]:
-    """Draw a figure, or one panel, for each set of files that are of the same images under the same settings."""
-    groups = _groups(figure, files)
+    """Draw a figure as `draw` does, but models of each architecture apart, and each attack once."""
+    groups = group_results(choose_most_read(_read(figure, files)))
+    return _draw_groups(figure, groups, folder, say, panel, with_pdf=with_pdf)
+
+
+def _draw_groups(
+    figure: str,
+    groups: Sequence[Sequence[hdf5.Result]],
+    folder: Path,
+    say: Say,
+    panel: str | None,
+    *,
+    with_pdf: bool,
+) -> list[Path]:
     stems = [saving.name_picture(figure, group) for group in groups]
     pictures = []
     for group, stem in zip(groups, stems, strict=True):
@@ -60,11 +75,12 @@ def draw_all(
     return pictures
 
 
-def _groups(figure: str, files: Sequence[Path]) -> list[list[hdf5.Result]]:
-    """Return sets of files, each of the same images under the same settings."""
+def group_results(results: Sequence[hdf5.Result], *, with_architecture: bool = True) -> list[list[hdf5.Result]]:
+    """Return sets of files, each of the same images under the same settings, and of the same architecture if wanted."""
     groups: dict[str, list[hdf5.Result]] = {}
-    for result in choose_most_read([hdf5.read(path, figures.get(figure).READS) for path in files]):
-        groups.setdefault(json.dumps(list_conditions(result)), []).append(result)
+    for result in results:
+        conditions = list_conditions(result, with_architecture=with_architecture)
+        groups.setdefault(json.dumps(conditions), []).append(result)
     return list(groups.values())
 
 
@@ -109,9 +125,10 @@ def draw_to(
     if path.suffix not in saving.FORMATS:
         raise UserError(f"{path} ends in no format of a picture: it must end in {', '.join(saving.FORMATS)}.")
     if files:
-        results = _read_together(figure, files)
+        results = _read(figure, files)
+        check_shared(results, list(map(str, files)))
     elif paths := _files_of(figure, folders):
-        results, *more_groups = _groups(figure, paths)
+        results, *more_groups = group_results(choose_most_read(_read(figure, paths)))
         if more_groups:
             raise UserError(
                 f"the {figure} files in {folders.analyses} make {1 + len(more_groups)} pictures, and -o takes one: "
@@ -136,11 +153,30 @@ def draw_narrow(figure: str, results: Sequence[hdf5.Result], width: float) -> Im
 
 def _sort(results: Sequence[hdf5.Result]) -> list[hdf5.Result]:
     """Return results in the paper's order, models of one name told apart. Raises UserError where two show one model."""
-    in_paper_order = sorted(labels.tell_apart(results), key=labels.order)
+    in_paper_order = sorted(distinguish(results), key=labels.order)
     for first, second in pairwise(in_paper_order):
         if labels.label(first) == labels.label(second):
             raise UserError(f"{first.path} and {second.path} both show {labels.label(first)}: name one of them.")
     return in_paper_order
+
+
+def distinguish(results: Sequence[hdf5.Result]) -> list[hdf5.Result]:
+    """Return results whose labels tell them apart, as `names.tell_apart` does, by architecture too where there are two.
+
+    Example:
+        >>> names = [f"attention-rank-cifar10-{name}-at-att-seed0-test-first1000.h5" for name in ("small", "narrow")]
+        >>> [labels.label(result) for result in distinguish([hdf5.read(Path("analyses") / name) for name in names])]
+        ['at-att, small seed 0', 'at-att, narrow seed 0']
+    """
+    results, architectures = labels.tell_apart(results), labels.list_architectures(results)
+    if len(architectures) < 2:
+        return results
+    return [
+        replace(result, distinction=result.distinction or result.job["architecture"])
+        if labels.list_architectures([result])
+        else result
+        for result in results
+    ]
 
 
 def _draw(
@@ -198,7 +234,7 @@ def compose(figure: str, results: Sequence[hdf5.Result], panel: str | None = Non
     Its caption says what stands in the place of gradients.
     """
     plot, *_ = figures.list_plots(figure, panel or None).values()
-    results = labels.tell_apart(results)
+    results = distinguish(results)
     drawing: style.Drawing = plot(results)
     source = labels.find_maps(results[0])
     sentence = "" if source == labels.GRADIENT else f"Maps are {source}, in the place of gradients."

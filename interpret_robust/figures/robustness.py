@@ -51,11 +51,12 @@ def draw(results: Sequence[Result]) -> Drawing:
     tables = {result.path: table for table in attack_tables(results) for result in table.files}
     accuracies = [_accuracies(result, tables[result.path]) for result in results]
     reading = find_headline(results[0])
+    has_apgd = any(name.startswith("APGD") for name in list_readings(results[0]))
     texts = {
         "natural": "natural images",
         "white-box": f"{reading}, white-box",
         "black-box": f"{reading}, black-box",
-        "worst case": "worst case, white-box",
+        "worst case": f"worst case{' with APGD' if has_apgd else ''}, white-box",
     }
     marks = [name for name in MARKS if any(name in intervals for intervals in accuracies)]
     columns = count_legend_columns([texts[name] for name in marks], get_width())
@@ -114,4 +115,5 @@ def _caption(results: Sequence[Result], marks: Sequence[str]) -> str:
 
 def _title(results: Sequence[Result]) -> str:
     first = results[0]
-    return f"{format_subject(first)}, {format_images(first.data)}, attacks at {format_ball(first.config['settings'])}"
+    ball = format_ball(first.config["settings"])
+    return f"{format_subject(*results)}, {format_images(first.data)}, attacks at {ball}"

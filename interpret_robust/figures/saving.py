@@ -35,12 +35,13 @@ FORMATS: dict[str, dict[str, Any]] = {
 
 
 def name_picture(name: str, results: Sequence[Result]) -> str:
-    """Return a figure's file name: its own, then dataset and architecture, then what the files' names end in."""
+    """Return a figure's file name: its own, then dataset and architectures, then what the files' names end in."""
     first = results[0]
+    architectures = dict.fromkeys(result.job["architecture"] for result in results)
     conditions = first.path.stem
     for start in list_spellings(name):
         conditions = conditions.removeprefix(f"{start}-{first.config['checkpoint']['name']}-")
-    return make_file_part("-".join([name, first.job["dataset"], first.job["architecture"], conditions]))
+    return make_file_part("-".join([name, first.job["dataset"], *architectures, conditions]))
 
 
 def list_inputs(results: Sequence[Result]) -> dict[str, str]:

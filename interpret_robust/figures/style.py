@@ -12,6 +12,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter
 
@@ -52,6 +53,9 @@ COLORS = {
 }
 # Tol's muted colors that are not like these.
 OTHER_COLORS = ("#CC79A7", "#332288", "#882255", "#999933", "#6699CC", "#117733")
+TINTS = {"narrow": 0.45, "wide3": 0.6, "small-wide3": 0.3, "cnn": 0.7}
+"""How much white is in the color of each network other than `small` where several are in one picture."""
+
 MARKERS = ("o", "s", "^", "D", "v")
 """The mark of each seed."""
 
@@ -248,8 +252,25 @@ def choose_marker(result: Result) -> str:
 
 
 def choose_color(name: str) -> str:
-    """Return a variant's color; that of another model follows from its name, and two may share one."""
-    return COLORS.get(name) or OTHER_COLORS[zlib.crc32(name.encode()) % len(OTHER_COLORS)]
+    """Return a variant's color, lighter where its name says that its network is another than `small`.
+
+    That of another model follows from its name, and two may share one.
+    """
+    variant, _, architecture = name.partition(", ")
+    if variant in COLORS:
+        return blend_with_white(COLORS[variant], TINTS.get(architecture, 0))
+    return OTHER_COLORS[zlib.crc32(name.encode()) % len(OTHER_COLORS)]
+
+
+def blend_with_white(color: str, share: float) -> str:
+    """Return a color, `#RRGGBB`, of which a share from 0 to 1 is white.
+
+    Example:
+        >>> blend_with_white("#000000", 0.5)
+        '#808080'
+    """
+    red, green, blue = ((1 - share) * part + share for part in to_rgb(color))
+    return to_hex((red, green, blue)).upper()
 
 
 def name_rows(axes: Axes, results: Sequence[Result]) -> None:

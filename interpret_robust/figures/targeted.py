@@ -25,15 +25,15 @@ def draw(results: Sequence[Result]) -> Drawing:
         axes.grid(visible=False, axis="y")
         axes.set_xlim(-2, 102)
         axes.set_xlabel(break_label("% of images (hollow: still right; filled: taken for the target)"))
-        set_title(figure, _title(results[0]))
+        set_title(figure, _title(results))
     caption = (
-        f"{_title(results[0])}: {attack(results[0])}. Images of the target class itself are left out. Bars are Wilson "
+        f"{_title(results)}: {attack(results[0])}. Images of the target class itself are left out. Bars are Wilson "
         "95 % intervals over images."
     )
     return Drawing(figure, caption, numbers)
 
 
-def _title(result: Result) -> str:
-    targets = result.config["settings"]["targets"]
+def _title(results: Sequence[Result]) -> str:
+    targets = results[0].config["settings"]["targets"]
     aim = f"class {targets}" if targets.isdecimal() else targets
-    return f"{format_subject(result)}, {format_images(result.data)}, target: {aim}"
+    return f"{format_subject(*results)}, {format_images(results[0].data)}, target: {aim}"

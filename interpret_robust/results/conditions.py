@@ -7,9 +7,11 @@ from interpret_robust.results import hdf5
 from interpret_robust.results.attack_outcomes import is_attacked
 
 
-def list_conditions(result: hdf5.Result) -> dict[str, Any]:
-    """Return what the files of one picture have in common: data, settings, and what their models were built for."""
-    shared_job = {key: result.job[key] for key in ("dataset", "architecture")}
+def list_conditions(result: hdf5.Result, *, with_architecture: bool = True) -> dict[str, Any]:
+    """Return what files set side by side have in common: data, settings, what their models were built for, and, unless
+    it is left out, their architecture.
+    """
+    shared_job = {key: result.job[key] for key in ("dataset", *(["architecture"] if with_architecture else []))}
     shared_job |= {"grid": result.config["local_grid"]} if "position" in result else {}
     settings = {key: value for key, value in result.config["settings"].items() if key not in FREE}
     # Whoever else reads an attack, what the model itself makes of it is the same.

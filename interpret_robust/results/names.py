@@ -101,10 +101,14 @@ def format_images(data: Mapping[str, Any]) -> str:
     return format_count(data["images"], f"{data['split']} image")
 
 
-def format_subject(result: Result) -> str:
-    """Return text such as `cifar10, small`: whose images, and which network; of one from elsewhere not its name."""
-    network = [] if is_external(result.job) else [result.job["architecture"]]
-    return ", ".join([result.data["dataset"], *network])
+def format_subject(*results: Result) -> str:
+    """Return text such as `cifar10, small`: whose images, and which networks; of one from elsewhere not its name."""
+    return ", ".join([results[0].data["dataset"], *list_architectures(results)])
+
+
+def list_architectures(results: Sequence[Result]) -> list[str]:
+    """Return the architectures of models of ours, in order, each once."""
+    return list(dict.fromkeys(result.job["architecture"] for result in results if not is_external(result.job)))
 
 
 def label(result: Result) -> str:
