@@ -248,7 +248,16 @@ def make_checkpoint(folder: Path) -> Path:
 
 def read_checkpoint(path: Path) -> str:
     """Return what a checkpoint says and holds."""
-    subject = checkpoint.read(path)
+    return digest_checkpoint(path, checkpoint.read(path))
+
+
+def read_training(path: Path) -> str:
+    """Return what the state of an unfinished run says and holds."""
+    return digest_checkpoint(path, checkpoint.parse_state(path, path.read_bytes()))
+
+
+def digest_checkpoint(path: Path, subject: checkpoint.Checkpoint) -> str:
+    """Return what a checkpoint, or the state of a run, says and holds."""
     return digest_parts(description.describe(path), json.dumps(subject.about, sort_keys=True), subject.sha256)
 
 
@@ -412,7 +421,7 @@ def edit_data(path: Path, dice: random.Random) -> None:
 
 KINDS: Mapping[str, Kind] = {
     "checkpoint": Kind(make_checkpoint, read_checkpoint, edit_checkpoint),
-    "training": Kind(make_training, read_checkpoint, edit_checkpoint),
+    "training": Kind(make_training, read_training, edit_checkpoint),
     "analysis": Kind(make_analysis, read_analysis, edit_analysis),
     "partial": Kind(make_partial, resume, edit_analysis),
     "card": Kind(make_card, read_card, edit_card, has_checksum=False),

@@ -143,7 +143,10 @@ def test_lines_behind_the_saved_step_are_written_once(
     with log_in(tmp_path).open("a", encoding="utf-8") as file:
         file.write('{"kind": "epo')
     (state,) = tmp_path.glob("*.state.*")
-    assert checkpoint.read(state).about["step"] == 0 and len(rows_of_whole_lines(log_in(tmp_path))) == 3
+    assert (
+        checkpoint.parse_state(state, state.read_bytes()).about["step"] == 0
+        and len(rows_of_whole_lines(log_in(tmp_path))) == 3
+    )
     train(job(digits), tmp_path, source="x", device=CPU, logs=EVERY_3)
     assert without_clock(rows(log_in(tmp_path))) == without_clock(rows(log_in(tmp_path / "whole")))
 

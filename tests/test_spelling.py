@@ -39,12 +39,12 @@ from interpret_robust.core.spelling import (
 from interpret_robust.datasets import Dataset
 from interpret_robust.figures.drawing import draw_folder
 from interpret_robust.models import checkpoint, checkpoint_file
+from interpret_robust.models.training_state import name_state
 from interpret_robust.models.variants import find_variant
 from interpret_robust.results import hdf5
 from interpret_robust.results.export import to_csv
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.training.job import Job
-from interpret_robust.training.loop import name_state
 from interpret_robust.training.recipe import Recipe
 
 CPU = torch.device("cpu")

@@ -309,6 +309,34 @@ def test_a_file_that_more_copies_have_read_will_do_and_one_that_fewer_have_is_re
     assert targets_in(first) == [f"odd-small-at-seed{seed}" for seed in (0, 1, 2)]
 
 
+def test_a_planned_model_is_told_by_what_its_file_holds(
+    folders: Folders, models: Callable[..., list[Path]], tmp_path: Path
+) -> None:
+    step = reproduction.Step(Path("mine.safetensors"))
+    path, state = tmp_path / step.file, tmp_path / "mine.state.safetensors"
+    (source,) = models(["small at 2"])
+    whole = checkpoint.read(source)
+    recipe = whole.job["recipe"] | {"epochs": 16, "batch_size": whole.job["images"] // 2}
+    checkpoint.write(state, whole.about | {"step": 21, "job": whole.job | {"recipe": recipe}}, whole.tensors)
+    assert reproduction.tell_state(step, tmp_path) == "21 of 32 steps"
+    state.rename(path)
+    assert reproduction.tell_state(step, tmp_path) == "misnamed"
+    path.unlink()
+    assert reproduction.tell_state(step, tmp_path) == "no"
+    data = source.read_bytes()
+    state.write_bytes(data)
+    assert reproduction.tell_state(step, tmp_path) == "misnamed"
+    path.write_bytes(data)
+    assert reproduction.tell_state(step, tmp_path) == "yes"
+    path.write_bytes(data[:10_000])
+    assert reproduction.tell_state(step, tmp_path) == "damaged"
+
+    answer = reproduction.Step(Path("answer.h5"), (step.file,))
+    assert reproduction.tell_state(answer, tmp_path) == "no"
+    (tmp_path / "answer.h5.partial").touch()
+    assert reproduction.tell_state(answer, tmp_path) == "unfinished"
+
+
 def test_other_copies_or_settings_are_never_replaced_unasked(folders: Folders) -> None:
     first = table_task(folders)
     first()

@@ -166,19 +166,43 @@ def test_sigterm_saves_and_stops_between_two_steps(
         train(job(digits), tmp_path, source="x", device=CPU)
     assert signal.getsignal(signal.SIGTERM) is handler
     (state,) = tmp_path.glob("*.state.safetensors")
-    assert checkpoint.read(state).about["step"] == 3
+    assert read_state(state).about["step"] == 3
 
 
 def test_a_resumed_run_keeps_where_its_earlier_steps_were_made(tmp_path: Path, digits: Dataset) -> None:
     with pytest.raises(Stopped):
         train(job(digits), tmp_path, source="x", device=CPU, deadline=-math.inf)
     (state,) = tmp_path.glob("*.state.*")
-    snapshot = checkpoint.read(state)
+    snapshot = read_state(state)
     foreign = snapshot.about | {"environment": snapshot.about["environment"] | {"device": "another"}}
     checkpoint.write(state, foreign, snapshot.tensors)
     header = checkpoint.read(train(job(digits), tmp_path, source="x", device=CPU)).about
     assert header["environment"]["device"] == "cpu"
     assert [(part["environment"]["device"], part["step"]) for part in header["earlier"]] == [("another", 1)]
+
+
+def read_state(path: Path) -> checkpoint.Checkpoint:
+    return checkpoint.parse_state(path, path.read_bytes())
+
+
+def test_a_file_under_the_name_of_the_other_kind_is_refused_with_what_to_rename_it_to(
+    tmp_path: Path, digits: Dataset
+) -> None:
+    with pytest.raises(Stopped):
+        train(job(digits), tmp_path, source="x", device=CPU, deadline=-math.inf)
+    (state,) = tmp_path.glob("*.state.safetensors")
+    path = state.rename(tmp_path / f"{job(digits).name}.safetensors")
+    sentence = f"{path} is an unfinished training under the name of a finished one: rename it to {state.name}, and the "
+    with pytest.raises(UserError, match=f"{sentence}same `irt train` goes on with it."):
+        train(job(digits), tmp_path, source="x", device=CPU)
+    path.rename(state)
+    assert train(job(digits), tmp_path, source="x", device=CPU) == path
+    whole = weights(path)
+
+    path.rename(state)
+    with pytest.raises(UserError, match=rf"{state} is a finished checkpoint under .* rename it to {path.name}\."):
+        train(job(digits), tmp_path, source="x", device=CPU)
+    assert_equal(weights(train(job(digits), tmp_path, source="x", device=CPU, overwrite=True)), whole)
 
 
 def test_a_finished_model_is_left_alone(tmp_path: Path, digits: Dataset) -> None:

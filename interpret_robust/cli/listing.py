@@ -1,38 +1,55 @@
 """The models of a working directory, and what its answers say of their accuracy, without torch."""
 
+from pathlib import Path
+
+from interpret_robust.core.file_names import find_shared_prefix
 from interpret_robust.core.folders import Folders
 from interpret_robust.core.parsing import format_count
 from interpret_robust.core.statistics import Interval
-from interpret_robust.models import checkpoint_file
+from interpret_robust.models import checkpoint_file, training_state
+from interpret_robust.models.checkpoint_file import StoredFile
 from interpret_robust.results import hdf5
 from interpret_robust.results.attack_outcomes import choose_most_read, find_headline, list_readings
 from interpret_robust.results.hdf5 import Result
+from interpret_robust.results.tables import Table
 
 READS = "robustness/2"
 
 
-def list_rows(folders: Folders) -> list[dict[str, str]]:
-    """Return a row a finished checkpoint, by name: how it was trained, and its accuracies where there is a file of
-    them.
+def list_models(folders: Folders) -> Table:
+    """Return a row a checkpoint, by name, then a row an unfinished training, with what to do about it in the note.
 
-    Every checkpoint is checked against its checksums. Of several files of attacks on a model the one with the most
-    test images counts. Raises UserError where there are no checkpoints, or a file is damaged.
+    A row says how a model was trained, and its accuracies where there is a file of them. Every file is checked against
+    its checksums. Of several files of attacks on a model the one with the most test images counts. Raises UserError
+    where there are neither, or a file is damaged.
     """
-    paths = folders.all_models()
+    paths = [*folders.list_models(), *folders.list_states()] or folders.all_models()
     by_model = _results_by_model(folders)
-    table = []
+    rows, sentences = [], []
     for path in paths:
         content = checkpoint_file.read(path)
-        job = content.about["job"]
-        row = {
-            "checkpoint": path.stem,
-            "recipe": job["recipe"]["name"],
-            "epochs": str(content.about["history"][-1]["epoch"]) if content.about["history"] else "",
-            "trained on": format_count(job["images"], "image"),
-            "MB": f"{path.stat().st_size / 1e6:.1f}",
-        }
-        table.append(row | (_accuracies(by_model[content.sha256]) if content.sha256 in by_model else {}))
-    return table
+        result = by_model.get(content.sha256)
+        rows.append(_describe(path, content) | (_accuracies(result) if result else {}))
+        sentences.append(training_state.explain_misnomer(path, content.about))
+    remedies = filter(None, [CONTINUE if any("unfinished" in row for row in rows) else None, *sentences])
+    return Table(rows, note=" ".join(remedies), prefix=find_shared_prefix([row["checkpoint"] for row in rows]))
+
+
+def _describe(path: Path, content: StoredFile) -> dict[str, str]:
+    """Return how a model was trained, and how far it is if it is unfinished."""
+    job, history = content.about["job"], content.about["history"]
+    row = {
+        "checkpoint": path.stem,
+        "recipe": job["recipe"]["name"],
+        "epochs": str(history[-1]["epoch"]) if history else "",
+        "trained on": format_count(job["images"], "image"),
+        "MB": f"{path.stat().st_size / 1e6:.1f}",
+    }
+    is_state = training_state.is_state(content.about)
+    return row | ({"unfinished": training_state.tell_progress(content.about)} if is_state else {})
+
+
+CONTINUE = "An unfinished training goes on where it was when the same `irt train` is given again."
 
 
 def _results_by_model(folders: Folders) -> dict[str, Result]:

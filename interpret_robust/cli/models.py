@@ -21,9 +21,8 @@ from interpret_robust.cli.options import (
     warn,
 )
 from interpret_robust.core.errors import UserError
-from interpret_robust.core.file_names import find_shared_prefix
 from interpret_robust.models.model_names import FORMS
-from interpret_robust.results.tables import Table, add_caption, render
+from interpret_robust.results.tables import add_caption, render
 
 
 @click.group(cls=SentenceGroup, invoke_without_command=True)
@@ -38,12 +37,14 @@ def checkpoints(context: click.Context) -> None:
 @form_option
 @root_option
 def checkpoints_list(form: str, root: Path) -> None:
-    """List the checkpoints in checkpoints/ with their accuracies, if analyses/ has them, and verify their checksums."""
+    """List the checkpoints in checkpoints/ with their accuracies, if analyses/ has them, and verify their checksums.
+
+    Unfinished trainings are listed too, with the step that each of them has come to.
+    """
     from interpret_robust.cli import listing
 
-    rows = listing.list_rows(open_root(root))
-    table = Table(rows, prefix=find_shared_prefix([row["checkpoint"] for row in rows]))
-    click.echo(add_caption(table) if form == "text" else render(rows, form))
+    table = listing.list_models(open_root(root))
+    click.echo(add_caption(table) if form == "text" else render(table, form))
 
 
 @click.group(cls=SentenceGroup)

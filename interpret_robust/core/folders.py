@@ -6,6 +6,9 @@ from pathlib import Path
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.files import list_files
 
+STATE = ".state"
+"""What the name of the state of an unfinished training ends with, before `.safetensors`."""
+
 
 @dataclass(frozen=True)
 class Folders:
@@ -30,12 +33,22 @@ class Folders:
 
     def list_models(self) -> list[Path]:
         """Return the finished checkpoints, by name; none where nothing was trained yet."""
-        return [path for path in list_files(self.checkpoints, "*.safetensors") if not path.stem.endswith(".state")]
+        return [path for path in list_files(self.checkpoints, "*.safetensors") if not path.stem.endswith(STATE)]
+
+    def list_states(self) -> list[Path]:
+        """Return the states of unfinished trainings, by name."""
+        return list_files(self.checkpoints, f"*{STATE}.safetensors")
 
     def all_models(self) -> list[Path]:
         """Return the finished checkpoints, by name. Raises UserError where there are none."""
         if paths := self.list_models():
             return paths
+        if states := self.list_states():
+            others = f" and {len(states) - 1} more are" if len(states) > 1 else " is"
+            raise UserError(
+                f"there are no finished checkpoints in {self.checkpoints}: {states[0].name}{others} unfinished, and "
+                "the same `irt train` goes on."
+            )
         raise UserError(f"there are no checkpoints in {self.checkpoints}: `irt train` makes them.")
 
     def list_analyses(self, name: str = "") -> list[Path]:

@@ -24,7 +24,7 @@ from interpret_robust.core.files import replace_file
 from interpret_robust.core.spelling import translate_tensor_name
 from interpret_robust.datasets.base import Dataset
 from interpret_robust.datasets.class_names import renumber
-from interpret_robust.models import Classifier, build, checkpoint_file
+from interpret_robust.models import Classifier, build, checkpoint_file, training_state
 from interpret_robust.models.architectures import ARCHITECTURES
 from interpret_robust.models.checks.judgment import is_above_chance
 from interpret_robust.models.checks.trial import ANSWER_IMAGES, list_answer_doubts
@@ -96,8 +96,6 @@ class Checkpoint:
 
         Raises UserError where the tensors are of another network.
         """
-        if "step" in self.about:
-            raise UserError(f"{self.path} is an unfinished training: run the same `irt train` again to finish it.")
         outline = _outline(*self._network())
         _check_names(self.path, self.job["architecture"], outline.shapes, self.tensors)
         return outline.local_shape
@@ -158,19 +156,23 @@ def write(path: Path, about: dict[str, Any], tensors: Tensors) -> None:
 
 
 def read(path: Path) -> Checkpoint:
-    """Read and verify. Raises UserError for a missing, damaged or foreign file, saying which."""
-    return _from_file(path, checkpoint_file.read(path))
+    """Read a finished checkpoint and verify it.
+
+    Raises UserError for a missing, damaged or foreign file, and for an unfinished training, saying which.
+    """
+    file = checkpoint_file.read(path)
+    training_state.check_finished(path, file.about)
+    return Checkpoint(path, file.about, load(file.data), file.sha256)
 
 
-def parse(path: Path, data: bytes) -> Checkpoint:
-    """Read as `read` does, from the bytes of the file at `path`."""
-    return _from_file(path, checkpoint_file.parse(path, data))
+def parse_state(path: Path, data: bytes) -> Checkpoint:
+    """Read and verify the state of an unfinished training, from the bytes of the file at `path`.
 
-
-def _from_file(path: Path, file: checkpoint_file.StoredFile) -> Checkpoint:
-    tensors = load(file.data)
-    if "step" in file.about:
-        tensors = {translate_tensor_name(name): tensor for name, tensor in tensors.items()}
+    Raises UserError for a damaged or foreign file, and for a finished checkpoint, saying which.
+    """
+    file = checkpoint_file.parse(path, data)
+    training_state.check_state(path, file.about)
+    tensors = {translate_tensor_name(name): tensor for name, tensor in load(file.data).items()}
     return Checkpoint(path, file.about, tensors, file.sha256)
 
 

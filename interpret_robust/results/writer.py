@@ -264,7 +264,7 @@ def open_rows(
         is_outdated: whether a partial file of that config may be discarded without being asked to.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
+    partial = name_partial(path)
     if partial.exists():
         file_there = _reopen(partial, schema, config, is_outdated, overwrite=overwrite)
         if file_there is not None:
@@ -275,6 +275,11 @@ def open_rows(
     write_json(file, "environment_json", environment)
     write_json(file, RUN, run or {})
     return Rows(_seal_new(partial, file, schema), path, schema, axes)
+
+
+def name_partial(path: Path) -> Path:
+    """Return where the rows lie while the file at `path` is not finished."""
+    return path.with_name(f"{path.name}.partial")
 
 
 def open_part(path: Path, schema: Schema, places: AnyArray, axes: Axes, config: Mapping[str, Any]) -> Rows:
@@ -365,7 +370,7 @@ def _without_paths(config: Any) -> Any:
 
 def _remove_leftovers(path: Path, config: Mapping[str, Any]) -> None:
     """Remove what a kill left of the same configuration's run, after the file itself was put in place."""
-    for leftover in (path.with_name(path.name + ".partial"), *list_parts(path)):
+    for leftover in (name_partial(path), *list_parts(path)):
         with suppress(UserError):
             if is_of(leftover, hash_config(config)):
                 leftover.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
 """Doing a study: which files it makes, what each needs, and making them."""
 
 import math
-from collections.abc import Collection, Container, Iterator, Mapping
+from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +12,9 @@ from interpret_robust.core.file_names import resolve
 from interpret_robust.core.folders import Folders
 from interpret_robust.core.parsing import format_count
 from interpret_robust.datasets import load
+from interpret_robust.models import checkpoint_file, training_state
 from interpret_robust.results import hdf5
+from interpret_robust.results.writer import name_partial
 from interpret_robust.study.evaluators import readers_of
 from interpret_robust.study.plan import Model, Question, Study
 from interpret_robust.study.tasks import AnalysisTask, TrainTask, do_all, make_tasks
@@ -47,22 +49,37 @@ def plan(study: Study) -> list[Step]:
 
 
 def tell_state(step: Step, root: Path) -> str:
-    """Return what a planned file is: `yes` if it is there, `no` if it is not, `anew` for an answer of fewer models,
-    `damaged` for one that cannot be read.
+    """Return what a planned file is: `yes` if it is there, `no` if it is not, `damaged` if it cannot be read.
+
+    A model in training is told by its steps, such as `4,626 of 6,240 steps`, and `misnamed` if its file has the name of
+    a finished one, or a finished one has that of its file. An answer is `unfinished` while images are missing, and
+    `anew` if fewer models have read it than there are.
     """
     path = root / step.file
-    if not path.exists():
-        return "no"
-    if not step.needs:
-        return "yes"
     try:
-        config = hdf5.read_provenance(path)["config"]
+        return _tell_state_of_answer(path, step.needs[1:]) if step.needs else _tell_state_of_model(path)
     except UserError:
         return "damaged"
+
+
+def _tell_state_of_model(path: Path) -> str:
+    path_there = path if path.exists() else training_state.name_state(path)
+    if not path_there.exists():
+        return "no"
+    about = checkpoint_file.read(path_there).about
+    if training_state.explain_misnomer(path_there, about):
+        return "misnamed"
+    return training_state.tell_progress(about) if training_state.is_state(about) else "yes"
+
+
+def _tell_state_of_answer(path: Path, readers: Sequence[Path]) -> str:
+    if not path.exists():
+        return "unfinished" if name_partial(path).exists() else "no"
+    config = hdf5.read_provenance(path)["config"]
     if analyses.get(config["analysis"].partition("/")[0]).readers != "copies":
         return "yes"
     names = config.get("evaluators", {"names": []})["names"]
-    return "yes" if {need.stem for need in step.needs[1:]} <= set(names) else "anew"
+    return "yes" if {reader.stem for reader in readers} <= set(names) else "anew"
 
 
 def summarize(study: Study) -> str:

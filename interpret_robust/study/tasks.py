@@ -63,7 +63,7 @@ class TrainTask:
         return Job(load(self.source), self.architecture, find_variant(self.variant), self.seed, self.recipe, self.limit)
 
     def is_done(self) -> bool:
-        """Return whether its checkpoint is there. Raises UserError where another job's has its name."""
+        """Return whether its checkpoint is there. Raises UserError where its name is taken, see `is_finished`."""
         return is_finished(self.job(), self.folder, overwrite=self.overwrite)
 
     def lacks_log(self) -> bool:

@@ -18,6 +18,7 @@ from interpret_robust.core.files import remove_leftovers
 from interpret_robust.core.interruption import Stopped
 from interpret_robust.core.locks import Lock
 from interpret_robust.models import checkpoint
+from interpret_robust.models.training_state import name_state
 from interpret_robust.training.job import Job, drop_name
 from interpret_robust.training.log import NO_LOGS, Logs, Write, name_log, open_logs
 from interpret_robust.training.run import Run
@@ -75,11 +76,6 @@ def run_steps(
         return path, True
     finally:
         lock.release()
-
-
-def name_state(path: Path) -> Path:
-    """Return where the unfinished run of the checkpoint at `path` lies."""
-    return path.with_name(f"{path.stem}.state.safetensors")
 
 
 def _train(
@@ -156,7 +152,7 @@ def _environment(device: torch.device) -> dict[str, str | int]:
 def is_finished(job: Job, folder: Path, *, overwrite: bool = False) -> bool:
     """Return whether the job's checkpoint is there and to be kept.
 
-    Raises UserError where another job's has its name.
+    Raises UserError where another job's has its name, or an unfinished training.
     """
     path = folder / f"{job.name}.safetensors"
     if overwrite or not path.exists():
@@ -215,7 +211,7 @@ def _resume(run: Run, state_path: Path, *, overwrite: bool) -> list[dict[str, An
     state = ranks.share_bytes(lambda: _read_state(run.job, state_path, overwrite=overwrite))
     if not state:
         return []
-    state_checkpoint = checkpoint.parse(state_path, state)
+    state_checkpoint = checkpoint.parse_state(state_path, state)
     environment = state_checkpoint.about["environment"]
     if (
         run.device.type == "cpu"
@@ -237,11 +233,12 @@ def _read_state(job: Job, state_path: Path, *, overwrite: bool) -> bytes:
         return b""
     data = state_path.read_bytes()
     try:
-        difference = describe_differences(drop_name(checkpoint.parse(state_path, data).job), drop_name(job.describe()))
+        stored_job = checkpoint.parse_state(state_path, data).job
     except UserError:
         if overwrite:
             return b""
         raise
+    difference = describe_differences(drop_name(stored_job), drop_name(job.describe()))
     if difference and not overwrite:
         raise UserError(f"{state_path} is an unfinished run with other settings ({difference}): {_WAYS_OUT}")
     return b"" if difference else data
