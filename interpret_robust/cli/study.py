@@ -61,8 +61,8 @@ def plan(name: str, scale: str, seeds: int | None, arch: str | None, form: str, 
     """List the files of study NAME, what each of them needs, and whether it is there.
 
     Of a model in training the steps are told, such as `4,626 of 6,240 steps`. An answer that is there is made `anew`
-    where more models are to classify its adversarial images. A model is `misnamed` if its file is unfinished and has the
-    name of a finished one, or the other way round; `irt train` says what to rename it to.
+    where more models are to classify its adversarial images. A model is `misnamed` if it is unfinished and has the name
+    of a finished one, or the other way round; `irt train` says what to rename it to.
 
     A workflow engine can make each file by itself with irt reproduce NAME --only FILE; workflow/ has one for Snakemake.
     """

@@ -52,6 +52,27 @@ def put_beside(cell: str, reference: str) -> str:
     return cell if NO_NUMBER in (cell, reference) else f"{cell} ({reference})"
 
 
+def format_duration(seconds: float) -> str:
+    """Return a length of time from 0 on as text, in the largest two units that it has.
+
+    Example:
+        >>> format_duration(4.23), format_duration(75), format_duration(11630)
+        ('4.2 s', '1 min 15 s', '3 h 14 min')
+    """
+    if seconds < SHORT:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    parts = [(minutes, "min"), (rest, "s")]
+    if minutes >= 60:
+        hours, minutes = divmod(round(seconds / 60), 60)
+        parts = [(hours, "h"), (minutes, "min")]
+    return " ".join(f"{count} {unit}" for count, unit in parts if count)
+
+
+SHORT = 9.95
+"""Seconds below which tenths are told."""
+
+
 def parse_duration(text: str) -> float:
     """Return a length of time such as 90s, 5m or 2h; plain numbers are seconds. Raises ValueError for anything else."""
     unit = UNITS.get(text[-1:])
