@@ -13,7 +13,7 @@ import pytest
 
 from interpret_robust.core.errors import UserError, take_first_line, unknown
 from interpret_robust.core.files import hash_file, replace_file
-from interpret_robust.core.parsing import parse_duration, parse_number
+from interpret_robust.core.parsing import format_duration, parse_duration, parse_number
 from interpret_robust.datasets import catalogue
 from interpret_robust.datasets.cluttered_digits import make_cluttered_digits
 from interpret_robust.datasets.npz import shorten, write_npz
@@ -85,6 +85,24 @@ def test_lengths_of_time_have_units(text: str, value: float) -> None:
 def test_what_is_no_length_of_time_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"could not convert|divides by zero|is negative"):
         parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0.0 s"),
+        (9.94, "9.9 s"),
+        (9.96, "10 s"),
+        (59.6, "1 min"),
+        (75, "1 min 15 s"),
+        (3599.6, "1 h"),
+        (7199, "2 h"),
+        (11630.2, "3 h 14 min"),
+        (200000, "55 h 33 min"),
+    ],
+)
+def test_a_length_of_time_has_the_largest_two_of_its_units(seconds: float, text: str) -> None:
+    assert format_duration(seconds) == text
 
 
 def test_an_endless_time_is_a_time() -> None:

@@ -1,7 +1,7 @@
 """What a file of ours holds, as text, without torch: `irt show`."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import product
 from pathlib import Path
 from textwrap import fill
@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from interpret_robust.core.configs import format_lines
+from interpret_robust.core.configs import flatten, format_lines
 from interpret_robust.core.errors import UserError
-from interpret_robust.core.parsing import format_count
+from interpret_robust.core.parsing import format_count, format_duration
 from interpret_robust.models import checkpoint_file
+from interpret_robust.models.training_state import is_state, tell_progress
 from interpret_robust.results import hdf5
 from interpret_robust.results.export import PICTURE_AXES
 from interpret_robust.results.schema import INTERVAL
@@ -33,28 +34,57 @@ def describe(path: Path) -> str:
 
 def _describe_checkpoint(path: Path) -> str:
     content = checkpoint_file.read(path)
-    metadata = dict(content.about)
-    history = metadata.pop("history")
     numbers = sum(math.prod(tensor.shape) for tensor in content.tensors.values())
-    rows = [{key: _short(value) for key, value in epoch.items()} for epoch in history]
+    rows = [_describe_epoch(epoch) for epoch in content.about["history"]]
     return "\n\n".join(
         [
             _fit(f"{path}: {len(content.tensors)} tensors, {numbers} numbers, checksum good"),
-            _fit(format_lines(metadata)),
+            _fit("\n".join(_list_facts(content.about))),
             render(rows) if rows else "no epoch is finished yet",
         ]
     )
+
+
+def _list_facts(about: Mapping[str, Any]) -> Iterator[str]:
+    """Yield lines on how a checkpoint was made, or how far the state of a training is."""
+    facts = {key: value for key, value in about.items() if key not in ("history", "earlier", "line_step")}
+    if is_state(about):
+        facts["step"] = tell_progress(about)
+    yield format_lines(_tell_time(facts, about))
+    last = flatten({key: about.get(key) for key in SESSION})
+    for session in about.get("earlier", ()):
+        notes = dict.fromkeys(last, "not noted") | flatten(session)
+        others = {key: value for key, value in notes.items() if value != last.get(key) and key != "step"}
+        differences = format_lines(others).replace("\n", ", ")
+        yield f"earlier, to step {session['step']:,}: {f'{differences}, else ' if others else ''}as above"
+
+
+SESSION = ("code", "environment", "precision")
+"""What a checkpoint says of the session in which it was finished; `earlier` says it of those before."""
+
+
+def _describe_epoch(numbers: Mapping[str, Any]) -> dict[str, str]:
+    return _tell_time({key: _short(value) for key, value in numbers.items()}, numbers)
+
+
+def _tell_time(texts: Mapping[str, Any], numbers: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entries of `texts`, the seconds of `numbers` as a time in words."""
+    return {
+        "time" if key == "seconds" else key: format_duration(numbers[key]) if key == "seconds" else text
+        for key, text in texts.items()
+    }
 
 
 def _describe_analysis(path: Path) -> str:
     result = hdf5.read(path)
     rows = [{"dataset": name, "type": kind, "meaning": meaning} for name, kind, meaning in hdf5.list_datasets(path)]
     names = [row["dataset"] for row in rows if "/" in row["dataset"] and not row["type"].startswith("text")]
+    provenance = hdf5.read_provenance(path)
     numbers = [row for name in names if not name.startswith("per_image/") for row in _statistic(result, name)]
     return "\n\n".join(
         [
             _fit(f"{path}: {result.schema}, {format_count(result.count, 'image')}, checksum good"),
-            _fit(format_lines(hdf5.read_provenance(path))),
+            _fit(format_lines({**provenance, "run": _tell_time(provenance["run"], provenance["run"])})),
             render(rows),
             render(numbers),
         ]
@@ -142,4 +172,5 @@ def _statistic(result: hdf5.Result, name: str) -> Iterator[dict[str, str]]:
 
 
 def _short(value: Any) -> str:
-    return " ".join(f"{number:.4g}" for number in np.atleast_1d(value))
+    numbers = np.atleast_1d(value)
+    return " ".join(map(str, numbers) if numbers.dtype.kind in "iu" else (f"{number:.4g}" for number in numbers))

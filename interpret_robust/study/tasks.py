@@ -20,7 +20,7 @@ from interpret_robust.core.errors import Say, UserError
 from interpret_robust.core.file_notices import MOST_NAMED, say_unchanged
 from interpret_robust.core.folders import Folders
 from interpret_robust.core.interruption import NotBegun, Stopped, stop_requests
-from interpret_robust.core.parsing import format_count
+from interpret_robust.core.parsing import format_count, format_duration
 from interpret_robust.datasets import load
 from interpret_robust.datasets.catalogue import must_be_fetched
 from interpret_robust.models import checkpoint
@@ -97,7 +97,7 @@ class TrainTask:
             return f"{path.name} is there already"
         last = checkpoint.read(path).about["history"][-1]
         return (
-            f"trained {path.name}: {format_count(last['epoch'], 'epoch')} in {last['seconds']:.0f} s, "
+            f"trained {path.name}: {format_count(last['epoch'], 'epoch')} in {format_duration(last['seconds'])}, "
             f"training accuracy {last['accuracy']:.1%} on {self._images_of_accuracy()} images"
         )
 
