@@ -870,6 +870,21 @@ def test_what_is_no_model_and_no_file_is_said_to_be_that(tmp_path: Path) -> None
         ir.open(tmp_path)
 
 
+def test_names_as_they_are_printed_stand_for_files_of_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_checkpoint: Callable[..., Path]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = make_checkpoint(tmp_path / "checkpoints", "at", 0)
+    make_checkpoint(tmp_path / "checkpoints", "natural", 1)
+    model = ir.load(path.stem)
+    assert model.subject.location == f"checkpoints/{path.name}" and ir.load("at-seed0").name == model.name
+    with pytest.raises(ir.UserError, match="'cluttered' is short for 2 files: give more of the name"):
+        ir.load("cluttered")
+    (file,) = ir.analyze("attention-rank", [model], limit=4, steps=1).save("analyses")
+    assert file.parent.name == "analyses"
+    assert ir.open(file.stem)["spearman"] == ir.open(file)["spearman"]
+
+
 def corners(_: ir.Model, images: torch.Tensor) -> torch.Tensor:
     """All weight on the first position."""
     weights = torch.zeros(len(images), 54)

@@ -19,6 +19,8 @@ from interpret_robust.api.model import Model
 from interpret_robust.api.wording import use_python_words
 from interpret_robust.core import device as devices
 from interpret_robust.core.errors import UserError, check_truth, describe, type_name, unknown
+from interpret_robust.core.file_names import resolve
+from interpret_robust.core.folders import Folders
 from interpret_robust.core.plugins import import_object
 from interpret_robust.core.spelling import translate_name
 from interpret_robust.datasets import Dataset
@@ -228,7 +230,8 @@ def open(path: list[str | Path] | list[Path] | list[str]) -> Answers: ...
 def open(path: str | Path | list[str | Path] | list[Path] | list[str]) -> Answer | Answers:
     """Return the answer in a file of `irt analyze` or of `Answer.save`: the same object as `analyze` gives.
 
-    Several files of one analysis give `Answers`. Raises UserError for a file that is missing, damaged, or of an unknown
+    The name of a file in analyses/ of the working folder stands for its path. Several files of one analysis give
+    `Answers`. Raises UserError for a file that is missing, damaged, or of an unknown
     analysis, for an empty list, and for what is no path.
 
     Example:
@@ -242,7 +245,7 @@ def open(path: str | Path | list[str | Path] | list[Path] | list[str]) -> Answer
 
 
 def _read(path: str | Path) -> Answer:
-    return Answer(analyses.read(Path(check_path("path", path))))
+    return Answer(analyses.read(resolve(check_path("path", path), Folders(Path()).list_analyses())))
 
 
 def questions() -> dict[str, str]:

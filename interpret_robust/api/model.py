@@ -17,6 +17,7 @@ from interpret_robust.api.help import add_options, describe_card_fields, describ
 from interpret_robust.api.wording import as_arguments, use_python_words
 from interpret_robust.core.device import exact
 from interpret_robust.core.errors import DoubtWarning, UserError, check_truth, describe, unknown
+from interpret_robust.core.file_names import resolve
 from interpret_robust.core.folders import Folders
 from interpret_robust.core.parsing import format_count
 from interpret_robust.datasets import Dataset
@@ -163,8 +164,9 @@ def load(model: str | Path | nn.Module, data: Data | None = None, **card: Any) -
 
     Args:
         model: what `--model` takes: a checkpoint, `timm:NAME`, `torchvision:NAME`, `robustbench:NAME` or
-            `package.module:callable`; or a network itself, of which a copy is kept: it may be trained on. A model
-            that was loaded is given back, or, with other `data` or fields of `card`, loaded anew with these.
+            `package.module:callable`; or a network itself, of which a copy is kept: it may be trained on. The name of a
+            checkpoint in checkpoints/ of the working folder stands for its path. A model that was loaded is given
+            back, or, with other `data` or fields of `card`, loaded anew with these.
         data: which images it is for; a checkpoint of `irt train` knows its own.
         card: fields of `models.card.Card` that say how it is read, such as `weights`, `normalize` and `local_layer`;
             they are listed below.
@@ -200,7 +202,7 @@ def _load(model: str | Path | nn.Module, data: Data | None, card: dict[str, Any]
         return Model(external.bring(copy_of(model), reference, dataset, dataset.name))
     if not isinstance(model, str | Path):
         raise UserError(f"model is of type {type(model).__name__}{_remedy(model)}")
-    reference = cards.parse_reference(check_path("model", model), **card)
+    reference = cards.parse_reference(_find_name(check_path("model", model)), **card)
     if isinstance(reference, Path) and reference.suffix != ".json" and data is not None:
         raise UserError(
             f"{model} is a checkpoint of `irt train`, which knows its images: give others to ir.analyze(name, model, "
@@ -211,6 +213,12 @@ def _load(model: str | Path | nn.Module, data: Data | None, card: dict[str, Any]
         return Model(external.bring(network, reference, data, data.name, remarks))
     source = None if data is None or isinstance(data, Dataset) else name_of(data)
     return Model(external.find_subject(reference, source, is_shared=False))
+
+
+def _find_name(text: str) -> str:
+    """Return what names a model: the path of a checkpoint here for its name, also a short one; else the text itself."""
+    is_name = text and ":" not in text
+    return str(resolve(text, Folders(Path()).list_models(), "model")) if is_name else text
 
 
 def _load_anew(model: Model, subject: ExternalModel, data: Data | None, card: dict[str, Any]) -> Model:
