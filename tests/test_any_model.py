@@ -348,6 +348,29 @@ def test_a_card_is_declared_once_and_used(place: Path, irt: Irt) -> None:
     assert code == 0 and "is there already" in err, "the words that a card was made of are the same model"
 
 
+def test_cards_and_checkpoints_are_asked_together(
+    place: Path, make_checkpoint: Callable[..., Path], irt: Irt, tmp_path: Path
+) -> None:
+    paths = [tmp_path / f"{label}.json" for label in ("first", "second")]
+    for path, model in zip(paths, ("torchvision:resnet18", "torchvision:shufflenet_v2_x0_5"), strict=True):
+        Card(model, weights="random", normalize="none", label=path.stem).write(path)
+    own = make_checkpoint(tmp_path / "own", "at", 0)
+    words = ["--dataset", place / "tiny.npz", *LIMIT, "--pgd", "1", "--cw", "none", "--root", tmp_path]
+    code, _, err = irt("evaluate", paths[0], own, *words)
+    assert code == 0, err
+    names = {file.name: result_evaluators(file) for file in (tmp_path / "analyses").glob("*.h5")}
+    assert sorted(names.values()) == [["cluttered-digits-small-at-seed0"], ["tiny-first"]]
+    code, _, err = irt("evaluate", *paths, "--matrix", *words, "--overwrite")
+    assert code == 0, err
+    files = (tmp_path / "analyses").glob("robustness-tiny-first-*.h5")
+    assert ["tiny-first", "tiny-second"] in map(result_evaluators, files)
+
+
+def result_evaluators(file: Path) -> list[str]:
+    """The models that classify the adversarial images of a file."""
+    return [str(name) for name in hdf5.read(file)["target"]]
+
+
 @pytest.mark.long
 def test_a_model_from_elsewhere_reads_maps(place: Path, make_checkpoint: Callable[..., Path], irt: Irt) -> None:
     words = [*MODELS["torchvision-resnet18-random"], "--label", "reader", "--dataset", place / "tiny.npz"]

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from interpret_robust.core.errors import UserError
 from interpret_robust.models import checkpoint
+from interpret_robust.models.external import find_subject
 from interpret_robust.models.subject import Subject
 from interpret_robust.models.variants import is_external
 from interpret_robust.training.job import drop_name
@@ -84,14 +85,14 @@ def choose_evaluators(subject: Candidate, candidates: Sequence[Path], job_of: Jo
 
 
 def find_copies(source: Candidate, candidates: Sequence[Path], job_of: JobOf = read_job) -> tuple[Path, ...]:
-    """Return the candidates that were trained as `source` was, from other seeds, lowest first; none of one from
-    elsewhere.
+    """Return the candidates that were trained as `source` was, from other seeds, lowest first: no cards, and none of
+    one from elsewhere.
 
     They read its attacks.
     """
     if is_external(source.job):
         return ()
-    jobs = ((path, job_of(path)) for path in candidates)
+    jobs = ((path, job_of(path)) for path in candidates if path.suffix != ".json")
     copies = sorted(
         (job["seed"], path) for path, job in jobs if job["seed"] != source.job["seed"] and _is_alike(job, source.job)
     )
@@ -103,12 +104,14 @@ def _is_alike(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
     return drop_name({**first, "seed": None}) == drop_name({**second, "seed": None})
 
 
-def list_candidates(subject: Subject, candidates: Sequence[Path]) -> tuple[Path, ...]:
-    """Return all candidates but `subject` that were trained on its dataset."""
-    checkpoints = ((path, checkpoint.read(path)) for path in candidates)
+def list_candidates(subject: Subject, candidates: Sequence[Path], source: str | None = None) -> tuple[Path, ...]:
+    """Return all candidates but `subject` that are of its dataset; `source` is what cards among them are brought with,
+    None for the data of `subject`.
+    """
+    models = ((path, find_subject(path, source or subject.source)) for path in candidates)
     return tuple(
         path
-        for path, candidate in checkpoints
+        for path, candidate in models
         if candidate.job["dataset"] == subject.job["dataset"] and candidate.sha256 != subject.sha256
     )
 

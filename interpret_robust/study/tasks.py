@@ -5,6 +5,7 @@ import time
 from collections import defaultdict
 from collections.abc import Generator, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -308,7 +309,7 @@ def make_tasks(
         candidates = () if evaluators else folders.list_models()
         if analysis.readers == "copies" and not evaluators:
             candidates = _add_subjects(candidates, subjects)
-    choose = list_candidates if matrix else readers_of[analysis.readers]
+    choose = partial(list_candidates, source=options.get("source")) if matrix else readers_of[analysis.readers]
     readers_by_subject = [
         evaluators or choose(find_subject(reference, options.get("source")), candidates) for reference in subjects
     ]
@@ -322,7 +323,7 @@ def make_tasks(
 
 
 def _add_subjects(candidates: Sequence[Path], subjects: Sequence[Reference]) -> tuple[Path, ...]:
-    """Return the candidates, and the checkpoints among subjects that have another name than each of them."""
+    """Return the candidates, and the files among subjects that have another name than each of them."""
     paths = [subject for subject in subjects if isinstance(subject, Path)]
     return tuple({path.name: path for path in (*paths, *candidates)}.values())
 
