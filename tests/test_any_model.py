@@ -354,9 +354,9 @@ def test_cards_and_checkpoints_are_asked_together(
     paths = [tmp_path / f"{label}.json" for label in ("first", "second")]
     for path, model in zip(paths, ("torchvision:resnet18", "torchvision:shufflenet_v2_x0_5"), strict=True):
         Card(model, weights="random", normalize="none", label=path.stem).write(path)
-    own = make_checkpoint(tmp_path / "own", "at", 0)
+    trained_model = make_checkpoint(tmp_path / "own", "at", 0)
     words = ["--dataset", place / "tiny.npz", *LIMIT, "--pgd", "1", "--cw", "none", "--root", tmp_path]
-    code, _, err = irt("evaluate", paths[0], own, *words)
+    code, _, err = irt("evaluate", paths[0], trained_model, *words)
     assert code == 0, err
     names = {file.name: result_evaluators(file) for file in (tmp_path / "analyses").glob("*.h5")}
     assert sorted(names.values()) == [["cluttered-digits-small-at-seed0"], ["tiny-first"]]

@@ -76,9 +76,9 @@ def test_a_retrained_model_has_not_the_accuracies_of_the_old_one(
 def stop_early(path: Path) -> Path:
     """Write the state of a training that was stopped, beside the checkpoint at `path`."""
     whole = checkpoint.read(path)
-    about = whole.about | {"step": 3, "job": whole.job | {"recipe": whole.job["recipe"] | {"batch_size": 20}}}
+    metadata = whole.about | {"step": 3, "job": whole.job | {"recipe": whole.job["recipe"] | {"batch_size": 20}}}
     state = training_state.name_state(path)
-    checkpoint.write(state, about, {f"model.{name}": tensor for name, tensor in whole.tensors.items()})
+    checkpoint.write(state, metadata, {f"model.{name}": tensor for name, tensor in whole.tensors.items()})
     return state
 
 

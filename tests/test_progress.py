@@ -68,21 +68,21 @@ def test_a_bar_tells_the_passes_since_its_last_unit(
 
 
 def test_a_line_estimates_the_time_left_from_the_units_that_are_done(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 0.0
-    monkeypatch.setattr(time, "monotonic", lambda: now)
+    clock = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: clock)
     bar = progress.open_bar("at", 744, "steps", initial=144)
-    now = 170.0
+    clock = 170.0
     assert bar._line() == "at: 144 of 744 steps, begun 3 min ago", "nothing is done yet that tells the time left"
     bar.update(150)
-    now = 230.0
+    clock = 230.0
     assert bar._line() == "at: 294 of 744 steps, about 8 min left", "450 steps at 150 in 170 s, 60 s of which are over"
     bar.update(440)
-    now = 231.0
+    clock = 231.0
     assert bar._line() == "at: 734 of 744 steps, about 3 s left", "10 steps at 590 in 230 s, 1 s of which is over"
-    now = 900.0
+    clock = 900.0
     assert bar._line() == "at: 734 of 744 steps", "the last steps take longer than those before"
     counter = progress.pass_counter("trying net")
-    now = 965.0
+    clock = 965.0
     assert counter._line() == "trying net: 0 passes, begun 65 s ago"
 
 

@@ -45,18 +45,18 @@ def _describe_checkpoint(path: Path) -> str:
     )
 
 
-def _list_facts(about: Mapping[str, Any]) -> Iterator[str]:
+def _list_facts(metadata: Mapping[str, Any]) -> Iterator[str]:
     """Yield lines on how a checkpoint was made, or how far the state of a training is."""
-    facts = {key: value for key, value in about.items() if key not in ("history", "earlier", "line_step")}
-    if is_state(about):
-        facts["step"] = tell_progress(about)
-    yield format_lines(_tell_time(facts, about))
-    last = flatten({key: about.get(key) for key in SESSION})
-    for session in about.get("earlier", ()):
+    facts = {key: value for key, value in metadata.items() if key not in ("history", "earlier", "line_step")}
+    if is_state(metadata):
+        facts["step"] = tell_progress(metadata)
+    yield format_lines(_tell_time(facts, metadata))
+    last = flatten({key: metadata.get(key) for key in SESSION})
+    for session in metadata.get("earlier", ()):
         notes = dict.fromkeys(last, "not noted") | flatten(session)
-        others = {key: value for key, value in notes.items() if value != last.get(key) and key != "step"}
-        differences = format_lines(others).replace("\n", ", ")
-        yield f"earlier, to step {session['step']:,}: {f'{differences}, else ' if others else ''}as above"
+        differences = {key: value for key, value in notes.items() if value != last.get(key) and key != "step"}
+        listing = format_lines(differences).replace("\n", ", ")
+        yield f"earlier, to step {session['step']:,}: {f'{listing}, else ' if listing else ''}as above"
 
 
 SESSION = ("code", "environment", "precision")

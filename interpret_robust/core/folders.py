@@ -44,9 +44,9 @@ class Folders:
         if paths := self.list_models():
             return paths
         if states := self.list_states():
-            others = f" and {len(states) - 1} more are" if len(states) > 1 else " is"
+            phrase = f" and {len(states) - 1} more are" if len(states) > 1 else " is"
             raise UserError(
-                f"there are no finished checkpoints in {self.checkpoints}: {states[0].name}{others} unfinished, and "
+                f"there are no finished checkpoints in {self.checkpoints}: {states[0].name}{phrase} unfinished, and "
                 "the same `irt train` goes on."
             )
         raise UserError(f"there are no checkpoints in {self.checkpoints}: `irt train` makes them.")

@@ -51,7 +51,7 @@ class Bar(tqdm):  # type: ignore[misc, type-arg, unused-ignore]  # tqdm has no t
     def __init__(self, description: str, total: int | None, unit: str, **options: Any) -> None:
         self._description, self._unit, self._lines = description, unit, ExitStack()
         self._passes, self._next_draw = 0, 0.0
-        self._began = self._updated = time.monotonic()
+        self._began = self._last_update = time.monotonic()
         self._initial = options.get("initial", 0)
         super().__init__(
             desc=_shorten(description), total=total, unit=unit, disable=None, dynamic_ncols=True, **options
@@ -74,7 +74,7 @@ class Bar(tqdm):  # type: ignore[misc, type-arg, unused-ignore]  # tqdm has no t
         if self._passes:
             self._passes = 0
             self.set_postfix_str("", refresh=False)
-        self._updated = time.monotonic()
+        self._last_update = time.monotonic()
         if self.disable:
             self.n += n or 0
         return bool(super().update(n))
@@ -98,10 +98,10 @@ class Bar(tqdm):  # type: ignore[misc, type-arg, unused-ignore]  # tqdm has no t
 
     def _time_note(self) -> str:
         """Return about how long the rest takes; before the first unit is done, which tells it, for how long it runs."""
-        time_now, done = time.monotonic(), self.n - self._initial
-        if done <= 0:  # the first batch may take long
+        time_now, count = time.monotonic(), self.n - self._initial
+        if count <= 0:  # the first batch may take long
             return f", begun {_round_time(time_now - self._began)} ago"
-        left = (self._updated - self._began) / done * (self.total - self.n) - (time_now - self._updated)
+        left = (self._last_update - self._began) / count * (self.total - self.n) - (time_now - self._last_update)
         return f", about {_round_time(left)} left" if left > 0 else ""
 
     def __str__(self) -> str:
@@ -118,8 +118,8 @@ class Bar(tqdm):  # type: ignore[misc, type-arg, unused-ignore]  # tqdm has no t
 
     def _rate(self, values: Mapping[str, Any]) -> Iterator[str]:
         """Yield the rate of a bar whose `values` are those of tqdm; nothing while it is not known."""
-        elapsed = values["elapsed"]
-        rate = values.get("rate") or ((self.n - self._initial) / elapsed if elapsed else 0)
+        seconds = values["elapsed"]
+        rate = values.get("rate") or ((self.n - self._initial) / seconds if seconds else 0)
         if rate:
             yield f"{rate:.2f} {self._unit}/s" if rate >= 1 else f"{1 / rate:.2f} s each"
 

@@ -35,9 +35,9 @@ def name_finished(state_path: Path) -> Path:
     return state_path.with_name(f"{state_path.stem.removesuffix(STATE)}{ENDING}")
 
 
-def is_state(about: Mapping[str, Any]) -> bool:
+def is_state(metadata: Mapping[str, Any]) -> bool:
     """Return whether a file is the state of an unfinished training, by what it says of itself."""
-    return "step" in about
+    return "step" in metadata
 
 
 def has_state_name(path: Path) -> bool:
@@ -45,7 +45,7 @@ def has_state_name(path: Path) -> bool:
     return path.stem.endswith(STATE)
 
 
-def tell_progress(about: Mapping[str, Any]) -> str:
+def tell_progress(metadata: Mapping[str, Any]) -> str:
     """Return how far an unfinished training is.
 
     Example:
@@ -53,16 +53,16 @@ def tell_progress(about: Mapping[str, Any]) -> str:
         >>> tell_progress({"step": 4626, "job": job})
         '4,626 of 6,240 steps'
     """
-    job = about["job"]
+    job = metadata["job"]
     total = job["recipe"]["epochs"] * (job["images"] // job["recipe"]["batch_size"])
-    return f"{about['step']:,} of {total:,} steps"
+    return f"{metadata['step']:,} of {total:,} steps"
 
 
-def explain_misnomer(path: Path, about: Mapping[str, Any]) -> str | None:
+def explain_misnomer(path: Path, metadata: Mapping[str, Any]) -> str | None:
     """Return the sentence for a file under the name of the other kind; None where it has that of its own."""
-    if is_state(about) == has_state_name(path):
+    if is_state(metadata) == has_state_name(path):
         return None
-    if is_state(about):
+    if is_state(metadata):
         return (
             f"{path} is an unfinished training under the name of a finished one: rename it to {name_state(path).name}, "
             "and the same `irt train` goes on with it."
@@ -73,17 +73,17 @@ def explain_misnomer(path: Path, about: Mapping[str, Any]) -> str | None:
     )
 
 
-def check_finished(path: Path, about: Mapping[str, Any]) -> None:
+def check_finished(path: Path, metadata: Mapping[str, Any]) -> None:
     """Raise UserError where a file that is to be a finished checkpoint is the state of an unfinished training."""
-    if not is_state(about):
+    if not is_state(metadata):
         return
     raise UserError(
-        explain_misnomer(path, about)
-        or f"{path} is an unfinished training ({tell_progress(about)}): run the same `irt train` again to finish it."
+        explain_misnomer(path, metadata)
+        or f"{path} is an unfinished training ({tell_progress(metadata)}): run the same `irt train` again to finish it."
     )
 
 
-def check_state(path: Path, about: Mapping[str, Any]) -> None:
+def check_state(path: Path, metadata: Mapping[str, Any]) -> None:
     """Raise UserError where a file that is to be the state of an unfinished training is a finished checkpoint."""
-    if not is_state(about) and (sentence := explain_misnomer(path, about)):
+    if not is_state(metadata) and (sentence := explain_misnomer(path, metadata)):
         raise UserError(sentence)

@@ -66,10 +66,10 @@ def _tell_state_of_model(path: Path) -> str:
     path_there = path if path.exists() else training_state.name_state(path)
     if not path_there.exists():
         return "no"
-    about = checkpoint_file.read(path_there).about
-    if training_state.explain_misnomer(path_there, about):
+    metadata = checkpoint_file.read(path_there).about
+    if training_state.explain_misnomer(path_there, metadata):
         return "misnamed"
-    return training_state.tell_progress(about) if training_state.is_state(about) else "yes"
+    return training_state.tell_progress(metadata) if training_state.is_state(metadata) else "yes"
 
 
 def _tell_state_of_answer(path: Path, readers: Sequence[Path]) -> str:
