@@ -47,7 +47,7 @@ from interpret_robust.models.subject import Subject
 from interpret_robust.models.variants import is_external
 from interpret_robust.models.wrapper import WrappedModel
 from interpret_robust.results import hdf5, writer
-from interpret_robust.results.columns import Places
+from interpret_robust.results.columns import Columns, Places
 
 
 class Work:
@@ -400,12 +400,16 @@ class Work:
             return nullcontext()
         return writer.open_part(self.path, self.analysis.schema, places, self.axes, self.config)
 
+    def summarize(self, columns: Columns) -> dict[str, Any]:
+        """Return the statistics of the per-image columns of all its images, and what is shown of some, by path."""
+        statistics = self.analysis.summarize(columns, self.split)
+        return statistics | self.analysis.examples(columns, self.split, self.settings)
+
     def _finish(self, rows: writer.Rows, began: float) -> None:
         earlier_doubts = rows.list_doubts()
         rows.join()
         columns = rows.columns()
-        summary = self.analysis.summarize(columns, self.split)
-        summary |= self.analysis.examples(columns, self.split, self.settings)
+        summary = self.summarize(columns)
         models = [model.name for model in (self._subject, *self._evaluators)]
         nan_answers = list_nan_answers(self.analysis.schema, columns, models, len(self.split))
         doubts = list(dict.fromkeys([*self.doubts, *earlier_doubts, *self._late_doubts, *nan_answers]))
