@@ -55,10 +55,10 @@ def test_a_plan_fits_and_its_lines_give_every_file(
             prefix = line.removeprefix("Full names of files begin with ")
             files |= {prefix + file: rest for file, *rest in rows}
             rows = []
-        elif match := re.fullmatch(r"(\S+\.(?:h5|safetensors)) +(yes|no)(?: +(\d+) models?)?", line):
+        elif match := re.fullmatch(r"(\S+\.(?:h5|safetensors)) +(damaged|no)(?: +(\d+) models?)?", line):
             rows.append(match.groups())
     assert list(files) == [str(step.file) for step in steps] and not rows
-    assert [place for place, (is_here, _) in enumerate(files.values()) if is_here == "yes"] == [1]
+    assert [place for place, (is_here, _) in enumerate(files.values()) if is_here == "damaged"] == [1]
     assert [int(needs or 0) for _, needs in files.values()] == [len(step.needs) for step in steps]
 
 
