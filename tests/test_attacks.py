@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from networks import InDouble, Linear, array, count_passes, pixels, settle
 from torch import Tensor, nn
 
+import interpret_robust as ir
 from interpret_robust.analyses.engine.settings import AttackSettings
 from interpret_robust.attacks.adversarial import check_adversarial
 from interpret_robust.attacks.network import switch_batch_norm
@@ -748,3 +749,26 @@ def test_what_a_network_itself_raises_is_not_changed() -> None:
 
     with pytest.raises(RuntimeError, match="of its own"):
         PGD(0.1, steps=1)(Faulty(), pixels(6, 3, 5, 4), labels_of(6, 7))
+
+
+def test_an_image_of_tiny_gradients_is_attacked_like_any_other() -> None:
+    """Logits that are larger by a factor change no decision, and leave gradients near 1e-9."""
+    generator = torch.Generator().manual_seed(0)
+    images, weights = torch.rand(7, 3, 4, 5, generator=generator) * 0.6 + 0.2, torch.randn(60, generator=generator)
+    labels = ((images.flatten(1) - 0.5) @ weights < 0).long()
+
+    class Sure(nn.Module):
+        def __init__(self, scale: float) -> None:
+            super().__init__()
+            self.scale = scale
+
+        def forward(self, pixels: Tensor) -> Tensor:
+            margin = self.scale * ((pixels.flatten(1) - 0.5) @ weights)
+            return torch.stack([margin, -margin], 1)
+
+    assert float(Sure(9)(images).diff(dim=1).abs().median()) > 14
+    direction = (2 * labels - 1)[:, None] * weights.sign()
+    expected = images + EPS * direction.reshape(images.shape)
+    for scale in (1, 9):
+        adversarial = ir.PGD(eps=EPS, steps=20)(Sure(scale), images, labels)
+        torch.testing.assert_close(adversarial, expected, rtol=0, atol=1e-6)
