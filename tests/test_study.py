@@ -527,10 +527,16 @@ def test_models_whose_images_are_not_here_are_left_out_and_nothing_is_fetched(
     assert messages[1:] == [f"{foreign.name} is left out, and 1 more model: {remedy}"]
 
 
-def test_a_study_says_first_how_much_there_is_to_do() -> None:
-    assert reproduction.summarize(find_study("quick")) == (
-        "10 models of cluttered-digits, then 39 answers to 9 questions about them"
+def test_a_study_says_first_how_much_there_is_to_do(make_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    assert reproduction.summarize(find_study("quick"), tmp_path) == (
+        "10 models of cluttered-digits, all still to train, then 39 answers to 9 questions about them"
     )
-    assert reproduction.summarize(find_study("figure2")) == (
-        "2 models of cluttered-digits, then 4 answers to 1 question about them"
-    )
+    study = find_study("figure2")
+    text = "2 models of cluttered-digits{}, then 4 answers to 1 question about them"
+    for rest, step in zip(
+        (", all still to train", ", 1 of them still to train", ""), reproduction.plan(study)[:3], strict=True
+    ):
+        assert reproduction.summarize(study, tmp_path) == text.format(rest)
+        path = tmp_path / step.file
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(make_checkpoint(tmp_path / path.stem).read_bytes())

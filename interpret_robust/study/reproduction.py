@@ -82,12 +82,17 @@ def _tell_state_of_answer(path: Path, readers: Sequence[Path]) -> str:
     return "yes" if {reader.stem for reader in readers} <= set(names) else "anew"
 
 
-def summarize(study: Study) -> str:
-    """Return text such as `10 models of cluttered-digits, then 39 answers to 9 questions about them`."""
-    models, answers = len(study.models), len(plan(study)) - len(study.models)
+def summarize(study: Study, root: Path) -> str:
+    """Return text such as `10 models of cluttered-digits, 4 of them still to train, then 39 answers to 9 questions
+    about them`, of what is in a working directory.
+    """
+    steps = plan(study)
+    models, answers = len(study.models), len(steps) - len(study.models)
+    missing = sum(tell_state(step, root) != "yes" for step in steps[:models])
+    rest = f", {f'{missing} of them' if missing < models else 'all'} still to train" if missing else ""
     questions = len({question.analysis for question in study.questions})
     return (
-        f"{format_count(models, 'model')} of {study.dataset}, then {format_count(answers, 'answer')} to "
+        f"{format_count(models, 'model')} of {study.dataset}{rest}, then {format_count(answers, 'answer')} to "
         f"{format_count(questions, 'question')} about them"
     )
 
