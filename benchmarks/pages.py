@@ -10,7 +10,8 @@ A page holds blocks, a table each, as HTML comments that no reader sees:
     <!-- end -->
 
 `answers GLOB` is what `irt analyze` prints of these files, `audit GLOB` what `irt audit` prints, `readers GLOB` how
-often each evaluator reads maps and edges, `stored FILE TABLE` a table of a JSON file in `docs/results/`, which names
+often each evaluator reads maps and edges, `history GLOB` how accurate checkpoints were in each epoch of their training,
+`stored FILE TABLE` a table of a JSON file in `docs/results/`, which names
 the command and the commit that made it. `--part` takes one of the
 tables that are printed, `--rows` those in which a text occurs, `--columns` some columns. A number in a sentence names
 its block, a row by the end of one of its cells, and a column:
@@ -115,7 +116,7 @@ def fill_blocks(text: str, render: Callable[[str], str]) -> str:
 def render_block(words: str) -> str:
     """Return the Markdown of a block from the files that its comment names."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("kind", choices=["answers", "audit", "readers", "stored"])
+    parser.add_argument("kind", choices=["answers", "audit", "readers", "history", "stored"])
     parser.add_argument("source")
     parser.add_argument("table", nargs="?")
     parser.add_argument("--part", type=int, default=0)
@@ -123,11 +124,12 @@ def render_block(words: str) -> str:
     parser.add_argument("--rows", default="")
     parser.add_argument("--plain", action="store_true", help="Without title and note.")
     options = parser.parse_args(shlex.split(words))
-    table = (
-        _read_table(options.source, options.table)
-        if options.kind == "stored"
-        else _compute_table(options.kind, options.source, options.part)
-    )
+    if options.kind == "stored":
+        table = _read_table(options.source, options.table)
+    elif options.kind == "history":
+        table = _list_epochs(options.source)
+    else:
+        table = _compute_table(options.kind, options.source, options.part)
     rows = [row for row in table.rows if any(options.rows in cell for cell in row.values())]
     columns = options.columns or list(dict.fromkeys(key for row in rows for key in row))
     body = _render_markdown(columns, [[row.get(column, "") for column in columns] for row in rows])
@@ -137,6 +139,27 @@ def render_block(words: str) -> str:
 def _read_table(source: str, name: str) -> Table:
     table = json.loads((ROOT / "docs" / "results" / source).read_text(encoding="utf-8"))["tables"][name]
     return Table(table["rows"], table["title"], table["note"])
+
+
+def _list_epochs(pattern: str) -> Table:
+    """Return the accuracy of checkpoints of one recipe on their training images, a row an epoch."""
+    from interpret_robust.models import checkpoint_file
+    from interpret_robust.models.variants import order_as_paper
+
+    facts = [checkpoint_file.read(path).about for path in ROOT.glob(pattern)]
+    facts.sort(key=lambda entry: order_as_paper(entry["job"]["variant"], None))
+    models: dict[str, list[dict[str, Any]]] = {entry["job"]["variant"]: entry["history"] for entry in facts}
+    rows = [
+        {
+            "epoch": str(epochs[0]["epoch"]),
+            "learning rate": f"{epochs[0]['learning_rate']:.3f}",
+            "eps of 255": f"{255 * epochs[0]['eps']:.1f}",
+            **{variant: f"{100 * epoch['accuracy']:.1f}" for variant, epoch in zip(models, epochs, strict=True)},
+        }
+        for epochs in zip(*models.values(), strict=True)
+    ]
+    note = "Accuracy in percent on the adversarial training images, as they were attacked in training."
+    return Table(rows, "", note)
 
 
 def _compute_table(kind: str, pattern: str, part: int) -> Table:
