@@ -138,10 +138,10 @@ def make_task(original: hdf5.Result, checkpoints: Path, folder: Path, limit: int
 def check_config(original: hdf5.Result, whole: Work) -> None:
     """Raise UserError where checkpoints, data or settings here are not those that a file names."""
 
-    def decide(config: dict[str, Any]) -> dict[str, Any]:
+    def select_facts(config: dict[str, Any]) -> dict[str, Any]:
         return {key: value for key, value in config.items() if key not in ("analysis", "device")}
 
-    if difference := describe_differences(decide(original.config), decide(whole.config)):
+    if difference := describe_differences(select_facts(original.config), select_facts(whole.config)):
         raise UserError(
             f"{original.path} is about something else ({difference}): give the checkpoints and data it names."
         )

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -419,10 +419,48 @@ def test_models_of_two_architectures_are_told_apart_in_one_picture(tmp_path: Pat
     assert [style.choose_stroke(result)["color"] for result in results] == ["#009E73", "#73CAB2"]
 
 
+def test_pictures_of_two_networks_on_two_sets_of_images_have_two_names(tmp_path: Path) -> None:
+    """Whichever network is named first."""
+    small, narrow = (hdf5.read(path) for path in RANKS)
+    others = [
+        replace(result, config={**result.config, "data": {**result.data, "sha256": "0"}}) for result in (small, narrow)
+    ]
+    for results in ([small, narrow, *others[::-1]], [narrow, small, *others]):
+        groups = drawing.group_results(results, with_architecture=False)
+        folder = tmp_path / results[0].job["architecture"]
+        pictures = drawing._draw_groups(
+            "attention-rank", groups, folder, lambda _: None, "correlations", with_pdf=False
+        )
+        assert len({*pictures}) == 2
+    assert len({path.name for path in tmp_path.glob("*/*.png")}) == 2
+
+
+def test_models_of_two_networks_are_in_the_paper_s_order() -> None:
+    folder = Path(__file__).parents[1] / "analyses"
+    names = ["narrow-at-att", "narrow-natural-att", "small-at-att", "narrow-natural-linear-att", "small-at-att-reg"]
+    results = [hdf5.read(folder / f"attention-rank-cifar10-{name}-seed0-test-first1000.h5") for name in names]
+    assert [labels.label(result) for result in sorted(drawing.distinguish(results), key=labels.order)] == [
+        "natural-linear-att, narrow seed 0",
+        "natural-att, narrow seed 0",
+        "at-att, narrow seed 0",
+        "at-att, small seed 0",
+        "at-att-reg, small seed 0",
+    ]
+
+
+def test_colors_of_variants_and_networks_are_different() -> None:
+    variants, networks = style.COLORS, ("small", *style.TINTS)
+    colors = [style.choose_color(f"{variant}, {network}") for variant in variants for network in networks]
+    distances = [np.abs(np.subtract(to_rgb(a), to_rgb(b))).max() for a, b in combinations(colors, 2)]
+    assert min(distances) > 0.03
+
+
 def test_a_program_draws_no_picture_of_models_on_other_images() -> None:
     answers = [ir.open(path) for path in RANKS]
     answers[1].result.config["data"]["images"] = 5
-    with pytest.raises(UserError, match=r"narrow-at-att-seed0 cannot share a picture: data\.images is 1000, here 5"):
+    with pytest.raises(
+        UserError, match=r"narrow-at-att-seed0 in .*\.h5 cannot share a picture: data\.images is 1000, here 5"
+    ):
         Answers(answers).figure()
     assert Answers(answers)._repr_html_().count("<img") == 2 * len(figures.list_plots("attention-rank"))
 

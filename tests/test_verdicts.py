@@ -278,6 +278,15 @@ def test_a_verdict_says_which_accuracy_was_not_measured(settings: tuple[str, ...
     assert finding.basis.partition("numbers")[2] == rest
 
 
+def test_an_accuracy_that_is_measured_of_some_models_is_missing_of_the_others() -> None:
+    (claim,) = (claim for claim in paper.CLAIMS if claim.name == "regularization-cost")
+    places = [(claim.models[0], "natural"), (claim.models[0], "black-box"), (claim.models[1], "natural")]
+    measures = tuple(replace(measure(RISE), models=models, setting=name) for models, name in places)
+    gap = f"black-box accuracy of {' minus '.join(claim.models[1])}"
+    assert Finding(claim, "table2", measures).wording == f"holds in this seed, {gap} not measured"
+    assert Finding(claim, "table2", measures).gaps == (gap,)
+
+
 def test_widths_are_measured_of_their_variants() -> None:
     (claim,) = (claim for claim in paper.CLAIMS if claim.widths)
     finding = Finding(claim, "table2", (replace(measure(RISE), models=("at-reg small", "at-reg small-wide3")),))
@@ -525,9 +534,9 @@ def test_a_file_with_apgd_does_not_take_away_what_another_says_of_copies(tmp_pat
     assert choose_fullest(files, with_copies=False) == files[1::2]
     cost = judge_files(files)["regularization-cost"]
     (transfer,) = {entry.estimate.value for entry in cost.measures if entry.setting == "black-box"}
-    assert transfer == pytest.approx(0.1) and cost.missing_settings == ()
+    assert transfer == pytest.approx(0.1) and cost.missing_accuracies == ()
     without_copies = judge_files(files[1::2])["regularization-cost"]
-    assert without_copies.missing_settings == ("black-box",)
+    assert without_copies.missing_accuracies == ("black-box accuracy",)
     worst = [
         entry.quantity
         for entry in judge_files(files)["regularization-robustness"].measures

@@ -364,7 +364,7 @@ def _rename(data: Any) -> Any:
 @use_python_words()
 def _figure(results: Sequence[hdf5.Result], path: str | Path | None, panel: str | None) -> Figure:
     target = None if path is None else Path(check_path("path", path))
-    check_shared(results, [result.model_name for result in results])
+    check_shared(results, [f"{result.model_name} in {result.path}" for result in results])
     drawing = compose(results[0].analysis, results, panel)
     if target is not None:
         with Lock(target.with_suffix(".png")):

@@ -217,8 +217,9 @@ def _load(model: str | Path | nn.Module, data: Data | None, card: dict[str, Any]
 
 def _find_name(text: str) -> str:
     """Return what names a model: the path of a checkpoint here for its name, also a short one; else the text itself."""
-    is_name = text and ":" not in text
-    return str(resolve(text, Folders(Path()).list_models(), "model")) if is_name else text
+    if not text or ":" in text:
+        return text
+    return str(resolve(text, Folders(Path()).list_models(), "model"))
 
 
 def _load_anew(model: Model, subject: ExternalModel, data: Data | None, card: dict[str, Any]) -> Model:

@@ -156,7 +156,8 @@ def reproduce(
     names = {Path(file).name for file in names_only} or None
     plan_of_study = study.find_study(name, scale, seeds, arch)
     if not names and ranks.find_rank() == 0:
-        say(f"{name}: {reproduction.summarize(plan_of_study, folders.root)}; `irt plan` lists them")
+        summary = reproduction.summarize(plan_of_study, folders.root, overwrite=overwrite)
+        say(f"{name}: {summary}; `irt plan` lists them")
     answers = reproduction.reproduce(
         plan_of_study, folders, device, say, deadline, overwrite=overwrite, names_only=names
     )

@@ -101,8 +101,8 @@ class Bar(tqdm):  # type: ignore[misc, type-arg, unused-ignore]  # tqdm has no t
         time_now, count = time.monotonic(), self.n - self._initial
         if count <= 0:  # the first batch may take long
             return f", begun {_round_time(time_now - self._began)} ago"
-        left = (self._last_update - self._began) / count * (self.total - self.n) - (time_now - self._last_update)
-        return f", about {_round_time(left)} left" if left > 0 else ""
+        rest = (self._last_update - self._began) / count * (self.total - self.n) - (time_now - self._last_update)
+        return f", about {_round_time(rest)} left" if rest > 0 else ""
 
     def __str__(self) -> str:
         """Return the bar as it fits the terminal, with as many numbers as have room in it."""

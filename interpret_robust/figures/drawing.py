@@ -66,6 +66,7 @@ def _draw_groups(
     *,
     with_pdf: bool,
 ) -> list[Path]:
+    groups = [_sort(group) for group in groups]
     stems = [saving.name_picture(figure, group) for group in groups]
     pictures = []
     for group, stem in zip(groups, stems, strict=True):
@@ -189,13 +190,12 @@ def _draw(
     panel: str | None,
     with_pdf: bool,
 ) -> list[Path]:
-    """Draw each panel: the first is named as the figure, and the others end in their own name."""
-    in_paper_order = _sort(results)
-    stem, sources = saving.name_picture(figure, in_paper_order) + suffix, saving.list_inputs(in_paper_order)
+    """Draw each panel of sorted results: the first is named as the figure, and the others end in their own name."""
+    stem, sources = saving.name_picture(figure, results) + suffix, saving.list_inputs(results)
     first = next(iter(figures.list_plots(figure)))
     return [
         keep(
-            partial(compose, figure, in_paper_order, name),
+            partial(compose, figure, results, name),
             folder,
             stem if name == first else f"{stem}-{name}",
             sources,

@@ -53,7 +53,7 @@ COLORS = {
 }
 # Tol's muted colors that are not like these.
 OTHER_COLORS = ("#CC79A7", "#332288", "#882255", "#999933", "#6699CC", "#117733")
-TINTS = {"narrow": 0.45, "wide3": 0.6, "small-wide3": 0.3, "cnn": 0.7}
+TINTS = {"narrow": 0.45, "wide3": 0.55, "small-wide3": 0.3, "cnn": 0.66}
 """How much white is in the color of each network other than `small` where several are in one picture."""
 
 MARKERS = ("o", "s", "^", "D", "v")

@@ -85,5 +85,5 @@ def check_finished(path: Path, metadata: Mapping[str, Any]) -> None:
 
 def check_state(path: Path, metadata: Mapping[str, Any]) -> None:
     """Raise UserError where a file that is to be the state of an unfinished training is a finished checkpoint."""
-    if not is_state(metadata) and (sentence := explain_misnomer(path, metadata)):
-        raise UserError(sentence)
+    if not is_state(metadata):
+        raise UserError(explain_misnomer(path, metadata) or f"{path} is a finished checkpoint: there is nothing to do.")

@@ -90,19 +90,13 @@ def choose_fullest(results: Sequence[Result], *, with_copies: bool = True) -> li
 
     That is each reading by each target; only by the model itself without `with_copies`.
     """
-    cells_by_attack: dict[str, list[set[tuple[str, str]]]] = {}
-    for result in filter(is_attacked, results):
-        cells_by_attack.setdefault(_attack_columns(result), []).append(_cells(result, with_copies=with_copies))
+    attacks = [_attack_columns(result) if is_attacked(result) else "" for result in results]
+    cells = [_cells(result, with_copies=with_copies) if is_attacked(result) else set() for result in results]
+    by_attack = list(zip(attacks, cells, strict=True))
     return [
         result
-        for result in results
-        if not (
-            is_attacked(result)
-            and any(
-                _cells(result, with_copies=with_copies) < superset
-                for superset in cells_by_attack[_attack_columns(result)]
-            )
-        )
+        for result, attack, part in zip(results, attacks, cells, strict=True)
+        if not any(attack == other and part < whole for other, whole in by_attack)
     ]
 
 

@@ -138,8 +138,9 @@ def _training_norm(result: Result) -> str:
 
 
 def order(result: Result) -> tuple[int, str, int]:
-    """Return the key that puts models into the paper's order."""
-    return order_as_paper(name_variant(result), result.job["seed"])
+    """Return the key that puts models into the paper's order, and those of a variant into that of their names."""
+    place, _, seed = order_as_paper(result.job["variant"], result.job["seed"])
+    return place, name_variant(result), seed
 
 
 def tell_apart(results: Sequence[Result]) -> list[Result]:

@@ -333,8 +333,8 @@ def _create(partial: Path, schema: Schema, count: int, axes: Axes, config: Mappi
 
 def _seal_new(path: Path, file: h5py.File, schema: Schema) -> h5py.File:
     """Return a new file, sealed and open again to take rows."""
-    changing = (ENDS, CHECKSUMS, run_doubts.DOUBTS, *(column.path for column in schema.per_image))
-    datasets = [file[name].id for name in changing]
+    names = (ENDS, CHECKSUMS, run_doubts.DOUBTS, *(column.path for column in schema.per_image))
+    datasets = [file[name].id for name in names]
     rows = [(dataset.get_offset(), dataset.get_storage_size()) for dataset in datasets if dataset.get_storage_size()]
     file.close()
     seal.write_block(path, rows)

@@ -52,8 +52,8 @@ def tell_state(step: Step, root: Path) -> str:
     """Return what a planned file is: `yes` if it is there, `no` if it is not, `damaged` if it cannot be read.
 
     A model in training is told by its steps, such as `4,626 of 6,240 steps`, and `misnamed` if its file has the name of
-    a finished one, or a finished one has that of its file. An answer is `unfinished` while images are missing, and
-    `anew` if fewer models have read it than there are.
+    a finished one, or a finished one the name of an unfinished training. An answer is `unfinished` while images are
+    missing, and `anew` if fewer models have read it than there are.
     """
     path = root / step.file
     try:
@@ -82,14 +82,18 @@ def _tell_state_of_answer(path: Path, readers: Sequence[Path]) -> str:
     return "yes" if {reader.stem for reader in readers} <= set(names) else "anew"
 
 
-def summarize(study: Study, root: Path) -> str:
+NOT_TO_TRAIN = ("yes", "damaged", "misnamed")
+"""States of a model of which the first is right, and of which training refuses the others."""
+
+
+def summarize(study: Study, root: Path, *, overwrite: bool = False) -> str:
     """Return text such as `10 models of cluttered-digits, 4 of them still to train, then 39 answers to 9 questions
-    about them`, of what is in a working directory.
+    about them`, of what is in a working directory; with `overwrite` all are still to train.
     """
     steps = plan(study)
     models, answers = len(study.models), len(steps) - len(study.models)
-    missing = sum(tell_state(step, root) != "yes" for step in steps[:models])
-    rest = f", {f'{missing} of them' if missing < models else 'all'} still to train" if missing else ""
+    count = sum(overwrite or tell_state(step, root) not in NOT_TO_TRAIN for step in steps[:models])
+    rest = f", {f'{count} of them' if count < models else 'all'} still to train" if count else ""
     questions = len({question.analysis for question in study.questions})
     return (
         f"{format_count(models, 'model')} of {study.dataset}{rest}, then {format_count(answers, 'answer')} to "

@@ -92,21 +92,24 @@ class Finding:
         return tuple(" minus ".join(models) for models in self.claim.models if set(models) not in variants)
 
     @property
-    def missing_settings(self) -> tuple[str, ...]:
-        """Return the settings, such as `black-box`, in which no number decides of some of these models."""
+    def missing_accuracies(self) -> tuple[str, ...]:
+        """Return what no number decides of models that others are there of, such as `black-box accuracy`, or
+        `black-box accuracy of at-att minus at-att-reg` where it is there of other models.
+        """
         main = self.measures_of("main")
-        compared_models = {measure.models for measure in main}
-        decided = {(measure.models, measure.setting) for measure in main}
+        models = list(dict.fromkeys(measure.models for measure in main))
+        pairs = {(measure.models, measure.setting) for measure in main}
+        gaps = {setting: [pair for pair in models if (pair, setting) not in pairs] for setting in self.claim.settings}
         return tuple(
-            setting
-            for setting in self.claim.settings
-            if any((models, setting) not in decided for models in compared_models)
+            f"{setting} accuracy" + (f" of {' or '.join(map(' minus '.join, rest))}" if len(rest) < len(models) else "")
+            for setting, rest in gaps.items()
+            if rest
         )
 
     @property
     def gaps(self) -> tuple[str, ...]:
         """Return of what no number decides: models, comparisons, and accuracies in a setting."""
-        return (*self.missing_models, *(f"{setting} accuracy" for setting in self.missing_settings))
+        return (*self.missing_models, *self.missing_accuracies)
 
     @property
     def corrected_p(self) -> float | None:
@@ -186,8 +189,8 @@ class Finding:
             return text
         if self.missing_models:
             text += ", for some models"
-        if self.missing_settings:
-            text += f", {' and '.join(self.missing_settings)} accuracy not measured"
+        if self.missing_accuracies:
+            text += f", {' and '.join(self.missing_accuracies)} not measured"
         return text
 
 

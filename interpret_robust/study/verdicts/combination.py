@@ -51,7 +51,10 @@ def _check_same(first: Sample, second: Sample) -> None:
 
 
 def _check_images(sample: Sample, sources: dict[tuple[str, str, int], Result]) -> None:
-    """Keep the first source of each dataset, split and number of images. Raises UserError for other images of these."""
+    """Keep the first source of each dataset, split and number of images.
+
+    Raises UserError for as many others of that name; files of different numbers of images are not told apart.
+    """
     for source in sample.sources:
         earlier = sources.setdefault((source.data["dataset"], source.data["split"], source.data["images"]), source)
         if source.data["sha256"] != earlier.data["sha256"]:

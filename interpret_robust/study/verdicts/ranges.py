@@ -31,13 +31,7 @@ def weights_in_range(claim: Claim, models: tuple[str, ...], results: Sequence[Re
             values = [find_right(result, reading) for result in pair]
             condition = describe_conditions(pair[0], ("recalibration",), WEIGHTS)
             yield sample(
-                quantity,
-                pair,
-                values,
-                percent=True,
-                kind=kind if decides else "further",
-                conditions=condition,
-                setting="white-box",
+                quantity, pair, values, percent=True, kind=kind if decides else "further", conditions=condition
             )
 
 
@@ -61,16 +55,7 @@ def narrow_and_wide(_: Claim, models: tuple[str, ...], results: Sequence[Result]
             tables = [find_claim_row(table, "white-box", reading) for table in TABLES]
             figures = {name: cells[models[0]] for name, cells in zip(names, tables, strict=True) if models[0] in cells}
             quantity = f"accuracy, {label_reading(reading, narrow)}"
-            yield sample(
-                quantity,
-                (narrow, wide),
-                values,
-                percent=True,
-                kind=kind,
-                models=names,
-                row=figures,
-                setting="white-box",
-            )
+            yield sample(quantity, (narrow, wide), values, percent=True, kind=kind, models=names, row=figures)
 
 
 WIDTHS = (("narrow", "wide3"), ("small", "small-wide3"))
