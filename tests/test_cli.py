@@ -532,8 +532,13 @@ def test_a_picture_shows_one_set_of_images_under_one_setting(irt: Irt, study: Pa
     lines = ["drew robustness-tiny-small-test-first2.png", "drew robustness-tiny-small-test.png"]
     assert sorted(out.splitlines()[:2]) == lines
     files = sorted((tmp_path / "copy/analyses").glob("robustness-*"))
-    code, _, err = irt("figure", "robustness", *files, *location)
-    assert code == 2
+    code, out, _ = irt("figure", "robustness", *files, *location)
+    assert code == 0 and sorted(out.splitlines()[-2:]) == [
+        str(tmp_path / f"copy/figures/{line.removeprefix('drew ')}") for line in lines
+    ]
+    one_picture = tmp_path / "one.png"
+    code, _, err = irt("figure", "robustness", *files, "-o", one_picture, *location)
+    assert code == 2 and not one_picture.exists()
     assert "cannot share a picture: data.images is" in err
 
 
