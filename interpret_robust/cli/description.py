@@ -50,7 +50,7 @@ def _list_facts(metadata: Mapping[str, Any]) -> Iterator[str]:
     facts = {key: value for key, value in metadata.items() if key not in ("history", "earlier", "line_step")}
     if is_state(metadata):
         facts["step"] = tell_progress(metadata)
-    yield format_lines(_tell_time(facts, metadata))
+    yield format_lines(_tell_time(facts))
     last = flatten({key: metadata.get(key) for key in SESSION})
     for session in metadata.get("earlier", ()):
         notes = dict.fromkeys(last, "not noted") | flatten(session)
@@ -64,15 +64,12 @@ SESSION = ("code", "environment", "precision")
 
 
 def _describe_epoch(numbers: Mapping[str, Any]) -> dict[str, str]:
-    return _tell_time({key: _short(value) for key, value in numbers.items()}, numbers)
+    return {key: value if key == "time" else _short(value) for key, value in _tell_time(numbers).items()}
 
 
-def _tell_time(texts: Mapping[str, Any], numbers: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the entries of `texts`, the seconds of `numbers` as a time in words."""
-    return {
-        "time" if key == "seconds" else key: format_duration(numbers[key]) if key == "seconds" else text
-        for key, text in texts.items()
-    }
+def _tell_time(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return facts, their seconds as a time in words."""
+    return dict(("time", format_duration(value)) if key == "seconds" else (key, value) for key, value in facts.items())
 
 
 def _describe_analysis(path: Path) -> str:
@@ -84,7 +81,7 @@ def _describe_analysis(path: Path) -> str:
     return "\n\n".join(
         [
             _fit(f"{path}: {result.schema}, {format_count(result.count, 'image')}, checksum good"),
-            _fit(format_lines({**provenance, "run": _tell_time(provenance["run"], provenance["run"])})),
+            _fit(format_lines({**provenance, "run": _tell_time(provenance["run"])})),
             render(rows),
             render(numbers),
         ]

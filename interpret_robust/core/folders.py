@@ -6,8 +6,13 @@ from pathlib import Path
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.files import list_files
 
-STATE = ".state"
-"""What the name of the state of an unfinished training ends with, before `.safetensors`."""
+STATE, ENDING = ".state", ".safetensors"
+"""What the name of the state of an unfinished training ends with, and what the name of every checkpoint ends with."""
+
+
+def has_state_name(path: Path) -> bool:
+    """Return whether a file has the name of the state of an unfinished training."""
+    return path.stem.endswith(STATE)
 
 
 @dataclass(frozen=True)
@@ -33,11 +38,11 @@ class Folders:
 
     def list_models(self) -> list[Path]:
         """Return the finished checkpoints, by name; none where nothing was trained yet."""
-        return [path for path in list_files(self.checkpoints, "*.safetensors") if not path.stem.endswith(STATE)]
+        return [path for path in list_files(self.checkpoints, f"*{ENDING}") if not has_state_name(path)]
 
     def list_states(self) -> list[Path]:
         """Return the states of unfinished trainings, by name."""
-        return list_files(self.checkpoints, f"*{STATE}.safetensors")
+        return list_files(self.checkpoints, f"*{STATE}{ENDING}")
 
     def all_models(self) -> list[Path]:
         """Return the finished checkpoints, by name. Raises UserError where there are none."""

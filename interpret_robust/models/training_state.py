@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from interpret_robust.core.errors import UserError
-from interpret_robust.core.folders import STATE
-
-ENDING = ".safetensors"
+from interpret_robust.core.folders import ENDING, STATE, has_state_name
 
 
 def name_state(path: Path) -> Path:
@@ -38,11 +36,6 @@ def name_finished(state_path: Path) -> Path:
 def is_state(metadata: Mapping[str, Any]) -> bool:
     """Return whether a file is the state of an unfinished training, by what it says of itself."""
     return "step" in metadata
-
-
-def has_state_name(path: Path) -> bool:
-    """Return whether a file has the name of the state of an unfinished training."""
-    return path.stem.endswith(STATE)
 
 
 def tell_progress(metadata: Mapping[str, Any]) -> str:
