@@ -134,7 +134,7 @@ PARTS = {
         Ask("alignment", OF_TABLE_4),
     ),
     "cifar10": (
-        TABLE,
+        AUDITED_TABLE,
         SECTION_4_3,
         Ask("masking", ADVERSARIAL),
         Ask("attention-rank", WITH_ATTENTION, splits=BOTH_SPLITS),
