@@ -546,7 +546,7 @@ class Plan:
         self.size = Size(arguments.models, arguments.datasets, arguments.images, arguments.gradients)
         self.networks, self.questions = count_networks(), measure_questions(arguments.analyses)
         self.cpus = {name: read_cpu(ROOT / "docs" / "speed" / f"limit-{name}.json") for name in ("small", "narrow")}
-        robustness = arguments.analyses / "robustness-cifar10-small-at-seed0-test-first1000.h5"
+        robustness = arguments.analyses / "robustness-cifar10-small-at-seed0-test-apgd100-first1000.h5"
         maps = arguments.analyses / "attention-maps-cifar10-small-at-att-seed0-test-first1000.h5"
         datasets = {robustness: "accuracy/worst", maps: "entropy/clean"}
         self.reads = {path.name: count_reads(path, dataset) for path, dataset in datasets.items()}

@@ -13,7 +13,7 @@ import pytest
 from torch import nn
 
 REPOSITORY = Path(__file__).parents[1]
-ROBUSTNESS = REPOSITORY / "analyses" / "robustness-cifar10-small-at-seed0-test-first1000.h5"
+ROBUSTNESS = REPOSITORY / "analyses" / "robustness-cifar10-small-at-seed0-test-apgd100-first1000.h5"
 RESULTS = REPOSITORY / "docs" / "scale" / "audit_plan.json"
 
 
