@@ -338,6 +338,20 @@ def test_a_position_prior_is_told_from_attention_to_each_image() -> None:
     np.testing.assert_allclose(prior["curve/position_null"][:, 0], prior["curve/attention_mean"])
 
 
+def test_an_image_is_no_part_of_its_own_position_null() -> None:
+    """Of few images without a shared preference, the mean map would resemble each, had it a part in it."""
+    arrays = rows(known_model(2.0, -1.0), batch(4), NUDGE)
+    attention, robustness = arrays["per_image/attention"], -arrays["per_image/distance"]
+    with_own = np.broadcast_to(attention.mean(0), attention.shape)
+    values = [stats.spearmanr(*pair).statistic for pair in zip(with_own, robustness, strict=True)]
+    statistics = summary(arrays)
+    assert statistics["test/spearman_position"].value < 0.1
+    assert np.mean(values) > 0.3
+    alone = summary({name: column[:1] for name, column in arrays.items()})
+    assert np.isnan(alone["test/spearman_position"]).all() and np.isnan(alone["curve/position_null"]).all()
+    assert np.isfinite(alone["test/spearman"].value)
+
+
 def test_constant_attention_has_no_correlation_and_is_counted() -> None:
     arrays = rows(known_model(1.0, 0.0), batch(30), NUDGE)
     statistics = summary(arrays)
@@ -509,11 +523,12 @@ def test_every_stored_curve_is_a_slow_double_loop(result_path: Path) -> None:
     finite = np.isfinite(weights).all(1)
     weights, distances, norm, noise, control = (array[finite] for array in (weights, distances, norm, noise, control))
     assert result["curve/images"] == finite.sum() > 30
-    prior = [sum(weights[:, place]) / len(weights) for place in range(64)]
+    others = [np.delete(weights, image, axis=0) for image in range(len(weights))]
+    prior = [[sum(maps[:, place]) / len(maps) for place in range(64)] for maps in others]
     expected = {
         "relative": slow_curve(weights, distances / norm),
         "noise": slow_curve(weights, noise),
-        "position_null": slow_curve([prior] * len(weights), distances),
+        "position_null": slow_curve(prior, distances),
         "shuffled_null": slow_curve(control, distances),
     }
     paper = slow_curve(weights, distances)
@@ -524,7 +539,7 @@ def test_every_stored_curve_is_a_slow_double_loop(result_path: Path) -> None:
         value, low, high = result[f"curve/{name}"].T
         np.testing.assert_allclose(value, curve, rtol=1e-6, err_msg=name)
         assert np.all((low <= value + 1e-12) & (value <= high + 1e-12)), name
-    position = [stats.spearmanr(prior, -d).statistic for d in distances]
+    position = [stats.spearmanr(*pair).statistic for pair in zip(prior, -distances, strict=True)]
     assert result["test/spearman_position"][0] == pytest.approx(np.mean(position), abs=1e-6)
     ratio = paper[:8].mean() / paper[-8:].mean()
     value, low, high = result["test/slope_ratio"]

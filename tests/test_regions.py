@@ -7,6 +7,7 @@ import pytest
 
 from interpret_robust.attribution.regions import (
     CENTER_WIDTH,
+    average_other_maps,
     find_center,
     find_hits,
     find_object_positions,
@@ -98,6 +99,12 @@ def test_central_places_are_those_where_the_center_prior_is_largest(
     assert list(map(tuple, np.argwhere(find_center(height, width)))) == middle
     prior = make_center_prior(height, width)
     np.testing.assert_array_equal(prior > (1 - 1e-9) * prior.max(), find_center(height, width))
+
+
+def test_the_mean_of_other_maps_leaves_out_an_images_own_and_those_without_one() -> None:
+    maps = np.array([[1.0, 5.0], [2.0, 8.0], [np.nan, np.nan], [6.0, 2.0]])
+    np.testing.assert_allclose(average_other_maps(maps), [[4, 5], [3.5, 3.5], [3, 5], [1.5, 6.5]])
+    assert np.isnan(average_other_maps(maps[2:])[1]).all() and np.isnan(average_other_maps(maps[:1])).all()
 
 
 def test_share_inside_is_a_slow_sum_and_undefined_for_a_map_without_values() -> None:

@@ -8,8 +8,8 @@ Beside the paper's curve stands what else could have made it:
 - the feature's norm: distance grows with it, and attention is computed from the features. The same correlation
   is given for the relative distance, and for the distance with the norm taken out of both;
 - the attack: it goes through the attention, so attended positions receive more gradient. The same is given for
-  uniform noise of equal eps, which knows nothing of the model;
-- the position: the mean map of all images in the place of each image's own attention;
+  noise that is uniform in the attack's ball, and knows nothing of the model;
+- the position: the mean map of all other images in the place of each image's own attention;
 - nothing at all: the same weights on positions in random order.
 """
 
@@ -28,7 +28,7 @@ from interpret_robust.analyses.engine.settings import AttackSettings, WeightSett
 from interpret_robust.attacks.adversarial import split_outcomes
 from interpret_robust.attacks.norms import Ball
 from interpret_robust.attribution.gradients import compute_position_weights
-from interpret_robust.attribution.regions import average_maps
+from interpret_robust.attribution.regions import average_other_maps
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.parsing import format_number
 from interpret_robust.core.random_numbers import make_streams
@@ -78,7 +78,7 @@ SCHEMA = Schema(
         Column(
             "per_image/noise_distance",
             "f4",
-            "L2 over channels between clean local feature and that under uniform noise in [-eps, eps]",
+            "L2 over channels between clean local feature and that under noise that is uniform in the attack's ball",
             _POSITION,
         ),
         Column("per_image/feature_norm", "f4", "L2 over channels of the clean local feature", _POSITION),
@@ -106,7 +106,7 @@ SCHEMA = Schema(
         interval("curve/noise", "attention by rank of the distance under noise", "rank"),
         interval(
             "curve/position_null",
-            "attention by rank, with the mean attention map in place of each image's: what position alone gives",
+            "attention by rank, with the mean map of the other images in place of its own: what position alone gives",
             "rank",
         ),
         interval("curve/shuffled_null", "attention by rank, with shuffled weights: the null", "rank"),
@@ -128,7 +128,7 @@ SCHEMA = Schema(
         interval("test/spearman_noise", "mean of per_image/spearman_noise, bootstrap 95 % interval"),
         interval(
             "test/spearman_position",
-            "mean Spearman with the mean attention map in place of each image's, bootstrap 95 % interval",
+            "mean Spearman with the mean map of the other images in place of an image's own, bootstrap 95 % interval",
         ),
         interval("test/spearman_shuffled", "mean of per_image/spearman_shuffled, bootstrap 95 % interval"),
         interval("test/spearman_positive", "share of images with a positive Spearman, Wilson 95 % interval"),
@@ -241,7 +241,7 @@ def summarize(columns: Columns, _: Split) -> dict[str, Any]:
     has_weights: AnyArray = np.all(np.isfinite(columns["per_image/attention"]), axis=1)
     attention, distance = (columns[f"per_image/{name}"][has_weights] for name in ("attention", "distance"))
     by_rank = sort_attention(attention, distance)
-    prior = np.broadcast_to(average_maps(attention), attention.shape)
+    prior = average_other_maps(attention)
     return {
         **_papers_curve(by_rank),
         **_measure_controls(columns, has_weights, prior),

@@ -43,6 +43,18 @@ def average_maps(attention: AnyArray) -> AnyArray:
     return finite.mean(0) if len(finite) else np.full(attention.shape[1], np.nan)
 
 
+def average_other_maps(attention: AnyArray) -> AnyArray:
+    """Return for each image the mean (N, P) of the maps (N, P) of the other images; NaN where no other has a map.
+
+    An image's own map would make the mean resemble it, the more the fewer images there are.
+    """
+    has_map = np.isfinite(attention).all(1, keepdims=True)
+    own = np.where(has_map, attention, 0).astype(np.float64)
+    counts = has_map.sum() - has_map
+    mean: AnyArray = np.divide(own.sum(0) - own, counts, out=np.full(own.shape, np.nan), where=counts > 0)
+    return mean
+
+
 def measure_share_inside(maps: AnyArray, mask: AnyArray) -> AnyArray:
     """Return the share (N,) of maps (N, P), not negative, that lies in `mask` (N, P); NaN for a map without a
     positive sum.

@@ -5,7 +5,7 @@ from itertools import product
 
 import numpy as np
 
-from interpret_robust.attribution.regions import average_maps
+from interpret_robust.attribution.regions import average_other_maps
 from interpret_robust.core.statistics import area_under, row_spearman
 from interpret_robust.models.variants import has_attention, is_adversarial, is_external
 from interpret_robust.results.gradmap_tables import is_read, list_shared_evaluators
@@ -32,8 +32,7 @@ def robust_features(claim: Claim, models: tuple[str, ...], results: Sequence[Res
         for quantity, column, kind in correlations:
             yield sample(quantity, [result], [result[f"per_image/{column}"]], kind=kind)
         scores, attention = result["per_image/spearman"], result["per_image/attention"]
-        prior = np.broadcast_to(average_maps(attention), attention.shape)
-        excess = scores - row_spearman(prior, -result["per_image/distance"])
+        excess = scores - row_spearman(average_other_maps(attention), -result["per_image/distance"])
         yield sample("Spearman minus that of the mean attention map", [result], [excess], kind="control")
 
 
