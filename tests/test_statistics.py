@@ -520,6 +520,16 @@ def test_over_seeds_covers_what_it_should(of_seeds: float, of_images: float, of_
 # --- where intervals and p-values promise too much, as docs/choices.md says
 
 
+@pytest.mark.parametrize(("seeds", "share"), [(2, 0.127), (3, 0.078)])
+def test_over_few_seeds_zero_is_called_different_too_often(seeds: int, share: float) -> None:
+    """Where seeds move the mean five times as far as images do, which is about the worst case."""
+    rng, images, trials = np.random.default_rng(0), 50, 3000
+    of_seeds = rng.normal(scale=5 / np.sqrt(images), size=(trials, seeds, 1))
+    values = of_seeds + rng.normal(size=(trials, 1, images))
+    p_values = [average_seeds(list(study)).p_value for study in values]
+    assert np.mean(np.array(p_values) < 0.05) == pytest.approx(share, abs=0.015)
+
+
 @pytest.mark.parametrize(("images", "share"), [(3, 0.24), (10, 0.11), (20, 0.07)])
 def test_a_bootstrap_of_few_images_misses_too_often(images: int, share: float) -> None:
     draws = np.random.default_rng(0).normal(size=(1000, images))
