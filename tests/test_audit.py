@@ -112,6 +112,18 @@ def test_flags_stand_beside_claims_on_accuracy(tmp_path: Path) -> None:
     assert other.flags["attention-accuracy"] == "none of 1"
 
 
+def test_flags_of_both_widths_stand_beside_the_claim_on_width(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    files = []
+    for architecture, seed in product(("narrow", "wide3"), (0, 1)):
+        models = [("at", seed), ("at", 1 - seed)]
+        outcomes = rng.random((120, 2)) < 0.8, rng.random((120, 1, len(READINGS), 2)) < 0.6
+        files.append(write_robustness(tmp_path, models, *outcomes, architecture=architecture))
+    audit, *_ = audit_results(files)
+    raised_flags = [f"at {width} seed {seed}: black-box" for seed, width in product((0, 1), ("narrow", "wide3"))]
+    assert audit.flags["wide-robustness"] == "; ".join(raised_flags)
+
+
 def test_models_whose_attacks_others_than_copies_read_pair_up(tmp_path: Path) -> None:
     models = [("at", 0), ("at-att", 0)]
     right = {"at": np.arange(50) < 10, "at-att": np.arange(50) < 30}

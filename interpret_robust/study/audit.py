@@ -60,17 +60,17 @@ def audit_results(results: Sequence[Result]) -> list[Audit]:
     groups: dict[str, list[Result]] = {}
     for result in results:
         groups.setdefault(_subject(result), []).append(result)
-    subject_audits = [
-        Audit(
-            group[0].config["data"]["dataset"],
-            group[0].job.get("architecture", ""),
-            subject,
-            findings := judge(group, [entry for entry in results if _is_of_other_width(entry, group[0])]),
-            _flags(findings, group),
-        )
-        for subject, group in groups.items()
-    ]
+    subject_audits = [_audit_subject(subject, group, results) for subject, group in groups.items()]
     return [entry for entry in subject_audits if entry.bears_on_claims] or subject_audits[:1]
+
+
+def _audit_subject(subject: str, group: Sequence[Result], results: Sequence[Result]) -> Audit:
+    """Return the audit of a group of files, beside those among `results` of networks of another width."""
+    first = group[0]
+    others = [entry for entry in results if _is_of_other_width(entry, first)]
+    findings = judge(group, others)
+    flags_by_claim = _flags(findings, group, others)
+    return Audit(first.config["data"]["dataset"], first.job.get("architecture", ""), subject, findings, flags_by_claim)
 
 
 def _is_of_other_width(reference: Result, result: Result) -> bool:
@@ -91,14 +91,19 @@ def _subject(result: Result) -> str:
     return f"{dataset}, {kind}{trained_elsewhere}"
 
 
-def _flags(findings: Sequence[Finding], results: Sequence[Result]) -> dict[str, str]:
-    """Return what `_count_raised` says of each claim on accuracy that something bears on."""
-    flags_by_model = flags.collect_flags(results)
-    by_seed = {
-        (result.job["variant"], result.job["seed"]): flags_by_model[name]
-        for result in sorted(results, key=order)
-        if (name := result.model_name) in flags_by_model
-    }
+def _flags(findings: Sequence[Finding], group: Sequence[Result], others: Sequence[Result]) -> dict[str, str]:
+    """Return what `_count_raised` says of each claim on accuracy that something bears on.
+
+    Measures name a model by its variant; the claim on width, which is about `others` too, by its architecture as well.
+    """
+    flags_by_model = flags.collect_flags([*group, *others])
+    by_seed: dict[tuple[str, int], Sequence[flags.Flag]] = {}
+    for result in sorted([*group, *others], key=order):
+        variant, architecture = result.job["variant"], result.job.get("architecture")
+        if result.model_name in flags_by_model:
+            names = [variant] if architecture == group[0].job.get("architecture") else []
+            for name in (*names, f"{variant} {architecture}"):
+                by_seed[name, result.job["seed"]] = flags_by_model[result.model_name]
     accuracies = [finding for finding in findings if finding.claim.analysis == "robustness" and finding.measures]
     return {finding.claim.name: _count_raised(finding, by_seed) for finding in accuracies}
 

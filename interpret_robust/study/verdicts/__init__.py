@@ -28,8 +28,8 @@ EXPLANATION = (
     "A number is above zero if it speaks for its claim. A claim holds if all numbers that decide it, and all controls, "
     "are above zero with their whole 95 % intervals. It does not hold if all numbers that decide it are below zero "
     "with their whole intervals. Otherwise the files cannot tell. If there are tests, the largest p also has to be "
-    "below 0.05, corrected by Holm over those claims of a section that the files test: from fewer files, fewer claims. "
-    "A claim that something is the best holds only if all "
+    "below 0.05, corrected by Holm's method for the claims of the same section that these files test. Fewer files may "
+    "test fewer claims, so p depends on which files are given. A claim that something is the best holds only if all "
     "comparisons are measured; one number below zero is enough against it, with a p below 0.05 after it is multiplied "
     "by how many numbers decide. The paper's figures are for its own data and networks."
 )
@@ -184,7 +184,7 @@ class Finding:
         if len({seed for of_measure in seeds for seed in of_measure}) == 1:
             text += " in this seed"
         elif min(map(len, seeds)) == 1:
-            text += ", in part of one seed"
+            text += ", partly from one seed alone"
         if self.claim.superlative:
             return text
         if self.missing_models:

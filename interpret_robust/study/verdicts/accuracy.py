@@ -1,6 +1,6 @@
 """Claims on accuracy: natural, white-box and black-box, image by image."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from typing import NamedTuple
 
@@ -70,9 +70,10 @@ def _black_box(claim: Claim, models: tuple[str, ...], results: Sequence[Result])
     """Yield the accuracy on what was made on a model's copies, without a worst case.
 
     An attack has a seed that it is made on and one that reads it. Both differ from training to training, so that the
-    seeds of either kind, averaged over the other, have to agree. What several files say of two seeds counts once.
+    seeds of either kind, averaged over the other, have to agree. What several files say of two seeds counts once. With
+    two seeds both kinds are the same transfers, and one of them is yielded.
     """
-    groups: dict[tuple[str, str, str, int], dict[tuple[int, int], _Transfer]] = {}
+    groups: dict[tuple[str, str], dict[tuple[int, int], _Transfer]] = {}
     for sources in pair_files(claim, models, results):
         copies, made_on = [_copies(source) for source in sources], sources[0].job["seed"]
         for (reading, kind), read_by in product(group_by_weight(sources), sorted(set.intersection(*map(set, copies)))):
@@ -80,11 +81,24 @@ def _black_box(claim: Claim, models: tuple[str, ...], results: Sequence[Result])
                 find_right(source, reading, copy_places[read_by])
                 for source, copy_places in zip(sources, copies, strict=True)
             ]
-            for role, seed in (("attacked", read_by), ("attacking", made_on)):
-                group = groups.setdefault((describe_conditions(sources[0]), reading, role, seed), {})
-                group.setdefault((made_on, read_by), _Transfer(sources, tuple(answers), kind))
-    for (_, reading, role, seed), transfers in groups.items():
-        yield _transfers(claim, reading, role, seed, list(transfers.values()))
+            group = groups.setdefault((describe_conditions(sources[0]), reading), {})
+            group.setdefault((made_on, read_by), _Transfer(sources, tuple(answers), kind))
+    for (_, reading), transfers in groups.items():
+        attacking, attacked = (_group_by_seed(transfers, place) for place in (0, 1))
+        roles = {"attacked": attacked, "attacking": attacking}
+        if sorted(attacked.values()) == sorted(attacking.values()):
+            del roles["attacking"]
+        for role, pairs_by_seed in roles.items():
+            for seed, pairs in pairs_by_seed.items():
+                yield _transfers(claim, reading, role, seed, [transfers[pair] for pair in pairs])
+
+
+def _group_by_seed(pairs: Iterable[tuple[int, int]], place: int) -> dict[int, list[tuple[int, int]]]:
+    """Return pairs of an attacking and an attacked seed by the one at `place`."""
+    groups: dict[int, list[tuple[int, int]]] = {}
+    for pair in pairs:
+        groups.setdefault(pair[place], []).append(pair)
+    return groups
 
 
 def _transfers(claim: Claim, reading: str, role: str, seed: int, transfers: Sequence[_Transfer]) -> Sample:
