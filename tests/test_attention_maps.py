@@ -476,6 +476,10 @@ def test_the_picture_is_saved_with_its_numbers_and_one_bar_a_scale(result_paths:
     assert "first-per-class" in caption["caption"] and "PGD-2 at eps 8/255, seed 0" in caption["caption"]
     results = [hdf5.read(file) for file in result_paths]
     assert caption["numbers"].keys() == {"at seed 0, Grad-CAM", "at-att seed 0"}
+    assert (
+        "In place of attention, Grad-CAM of the predicted class is used for cluttered-digits-small-at-seed0."
+        in (caption["caption"])
+    )
     for result in results:
         for name, values in caption["numbers"][labels.label(result)].items():
             expected = [None if np.isnan(value) else value for value in result[name].tolist()]

@@ -357,6 +357,10 @@ def test_the_figure_carries_its_numbers(result_paths: dict[str, Path], tmp_path:
     (picture,) = draw("feature-deletion", list(result_paths.values()), tmp_path, lambda _: None)
     caption = json.loads(picture.with_suffix(".json").read_text())
     assert set(caption["numbers"]) == {"at seed 0, Grad-CAM", "at-att seed 0"}
+    assert (
+        "In place of attention, Grad-CAM of the predicted class is used for cluttered-digits-small-at-seed0."
+        in (caption["caption"])
+    )
     result, numbers = hdf5.read(result_paths["at-att"]), caption["numbers"]["at-att seed 0"]
     assert numbers["order"] == list(ORDERS)
     for name in ("curve/accuracy", "area/between"):

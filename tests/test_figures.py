@@ -189,6 +189,18 @@ def test_the_caption_holds_the_numbers_of_the_files(analyses_folder: Path, pictu
         assert "at eps 2/255" in caption["caption"]
 
 
+def test_a_caption_names_the_weights_that_stand_in_place_of_attention(
+    digits: Dataset, make_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    name = "attention-rank"
+    settings = analyses.get(name).settings(steps=1, spatial_weight="feature-norm")
+    subject = checkpoint.read(make_checkpoint(tmp_path, "at-att"))
+    plain: dict[str, Any] = {"settings": settings, "split": "test", "limit": 8, "device": torch.device("cpu")}
+    file = Work(analyses.get(name), subject, digits, tmp_path, **plain).run()
+    caption = drawing.compose(name, [hdf5.read(file)]).caption
+    assert f"In place of attention, feature norm is used for {subject.name}." in caption and "Grad-CAM" not in caption
+
+
 def accuracies(result: Result) -> dict[str, AnyArray]:
     """What a picture shows of a model that has no copies: its first reading stands for its attacks."""
     return {

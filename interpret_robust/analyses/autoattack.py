@@ -104,7 +104,11 @@ class AutoAttackSettings(Settings):
     attacks: str = field(default=",".join(ATTACKS), metadata={"help": "Attacks of AutoAttack to run, in this order."})
     seed: int = field(default=0, metadata={"help": "Seed of the attacks, from which each batch gets its own."})
     norm: str | None = field(
-        default=None, metadata={"help": "Norm of --eps: linf or l2. [default: that of training]", "newer": "linf"}
+        default=None,
+        metadata={
+            "help": "Norm of --eps: linf or l2. [default: linf; without --eps, that of training]",
+            "newer": "linf",
+        },
     )
 
     def resolve(self, job: Mapping[str, Any]) -> Self:

@@ -6,8 +6,8 @@ class. Sign, rule and evaluator each can turn a comparison round, so that all ar
 
 The headline is the paper's cell: target and reference the true label, rule `clip`, and `max` for its "raw", as the
 first evaluator reads it, by default one of the paper's kind where there is one (a natural network of the same
-architecture). The paper does not say its sign. Here it is `minus`: the direction in which the loss falls, towards
-the class. The other sign stands beside it.
+architecture). The paper's words mean `plus`, the gradient itself; it does not say whether the maps were negated. Here
+it is `minus`: the direction in which the loss falls, towards the class. The other sign stands beside it.
 
 An evaluator that standardizes each image, as the residual networks do, reads `max` and `min-max` alike by
 construction: the two rules only shift and scale a map.

@@ -4,8 +4,8 @@
     iterate = ball.project(iterate + 0.1 * ball.direction(gradient, iterate), *ball.bounds(images))
 
 Every ball is met with the box [0, 1] of pixels, and a projection gives the nearest point of both, not that of one after
-the other. What is not a number stays so in at least one pixel of its image, that no broken model looks as if it could
-not be attacked. Nothing waits for a GPU, and every sum is over one image, so that none depends on its batch.
+the other. What is not a number stays so in at least one pixel of its image, so that no broken model looks as if it
+could not be attacked. Nothing waits for a GPU, and every sum is over one image, so that none depends on its batch.
 """
 
 import math

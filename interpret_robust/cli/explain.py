@@ -48,7 +48,7 @@ EXAMPLES = (
 @card_options
 @click.option("--class", "class_name", metavar="NAME", help="The true class. [default: the predicted one]")
 @click.option("--eps", type=NUMBER, help="Radius of the attack. [default: that of training, else 8/255]")
-@click.option("--norm", help="Norm of --eps: linf, l2 or l1. [default: that of training]")
+@click.option("--norm", help="Norm of --eps: linf, l2 or l1. [default: linf; without --eps, that of training]")
 @click.option("--steps", type=COUNT, default=10, show_default=True, help="Steps of PGD.")
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the random start.")
 @spatial_weight_option

@@ -73,7 +73,9 @@ def validate(files: tuple[Path, ...]) -> None:
 @click.argument("file", type=INPUT_FILE)
 @click.argument("checkpoint", type=MODEL_FILE, required=False)
 @click.option("--eps", type=NUMBER, help="Radius, such as 8/255. [default: that of training]")
-@click.option("--norm", metavar="TEXT", help="Norm of --eps: linf, l2 or l1. [default: linf, or that of training]")
+@click.option(
+    "--norm", metavar="TEXT", help="Norm of --eps: linf, l2 or l1. [default: linf; without --eps, that of training]"
+)
 @click.option("--key", help="Name of the array of images, if an HDF5, .npz or .pth file has several.")
 @dataset_options()
 @click.option("--split", type=SPLIT, default="test", show_default=True)

@@ -183,7 +183,7 @@ def _caption(results: Sequence[Result]) -> str:
         f"adversarial minus clean. Images are chosen by the rule {settings['select']}; for extremes the steadiest "
         "attention comes first. Above the images stands the true class; above the maps the class predicted of the "
         "clean and of the adversarial image, bold and orange where it is wrong; above the differences the total "
-        "variation distance of the two maps. Models without attention show Grad-CAM's weights for the predicted class. "
+        "variation distance of the two maps. "
         "Maps are laid over their images in gray. All maps of attention share one color scale, all their differences "
         f"another; those of Grad-CAM have their own two. Of each, {CEILING}"
     )

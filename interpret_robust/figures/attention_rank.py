@@ -265,8 +265,7 @@ def _subject(results: Sequence[Result]) -> str:
     return (
         f"Attention against robustness rank on {format_images(data)} of {data['dataset']}; rank 0 "
         f"is the position whose local feature moves least (L2) under PGD-{settings['steps']} at "
-        f"{format_ball(settings)}, seed {settings['seed']}. Models without attention show Grad-CAM's weights for the "
-        "predicted class in its place."
+        f"{format_ball(settings)}, seed {settings['seed']}."
     )
 
 
@@ -276,8 +275,8 @@ CURVE_CAPTION = (
 )
 CORRELATIONS_CAPTION = (
     "{}: Spearman of weight and robustness over an image's positions. {}: its mean by distance, by distance over "
-    "the feature's norm, with the norm taken out of both, under uniform noise of equal eps in the attack's place, and "
-    "with the mean map of all images in the place of each image's own. Bars are 95 % bootstrap intervals over images; "
+    "the feature's norm, with the norm taken out of both, under noise that is uniform in the attack's ball, and with "
+    "the mean map of all other images in the place of each image's own. Bars are 95 % bootstrap intervals over images; "
     "at the dashed line there is no correlation."
 )
 OUTCOMES_CAPTION = (

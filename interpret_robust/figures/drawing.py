@@ -231,7 +231,7 @@ def keep(
 def compose(figure: str, results: Sequence[hdf5.Result], panel: str | None = None) -> style.Drawing:
     """Return a picture of files that can share one, that of a panel or the first.
 
-    Its caption says what stands in the place of gradients.
+    Its caption says what stands in the place of gradients and of attention.
     """
     plot, *_ = figures.list_plots(figure, panel or None).values()
     results = distinguish(results)
@@ -240,5 +240,8 @@ def compose(figure: str, results: Sequence[hdf5.Result], panel: str | None = Non
     sentence = "" if source == labels.GRADIENT else f"Maps are {source}, in the place of gradients."
     if any(result.doubts for result in results):
         style.mark_doubtful(drawing.figure)
-    parts = [drawing.caption, sentence, labels.describe_remarks(results), labels.describe_doubts(results)]
+    remarks = (
+        describe(results) for describe in (labels.describe_stand_ins, labels.describe_remarks, labels.describe_doubts)
+    )
+    parts = [drawing.caption, sentence, *remarks]
     return replace(drawing, caption=" ".join(filter(None, parts)))

@@ -122,7 +122,7 @@ def _caption(results: Sequence[Result]) -> str:
         f"Accuracy on {format_images(data)} of {data['dataset']} when so many of the "
         f"{int(results[0]['removed'][-1])} local features become {fill}, of clean and of adversarial images "
         f"(PGD-{settings['steps']}, {format_ball(settings)}, seed {settings['seed']}). Attended: by attention on "
-        "the clean image, largest first (Grad-CAM where the model's name says so); robust: smallest L2 distance of "
+        "the clean image, largest first; robust: smallest L2 distance of "
         "clean and adversarial local feature first; prior: by the mean attention of training images. Bands are Wilson "
         f"95 % intervals; gray dashes: {find_chance(results[0])[1]}. "
         "Below: area under the second order's curve minus area under the first's, over the share "

@@ -105,7 +105,7 @@ def _caption(results: Sequence[Result], *, patterns: bool) -> str:
     data = results[0].config["data"]
     caption = (
         f"How maps lie on the object on {format_images(data)} of {data['dataset']}: the share of "
-        "the weights of positions (attention, or Grad-CAM of the predicted class) and of the energy of the gradient of "
+        "the weights of positions and of the energy of the gradient of "
         "the true label's cross-entropy, and the share of images whose map is largest on the object. Lines: the "
         "share of positions or pixels on the object, and what a map that falls off from the center has. Bars are "
         "95 % intervals over images (bootstrap; Wilson for shares of images)."

@@ -110,8 +110,8 @@ def _caption(results: Sequence[Result]) -> str:
     return (
         f"Scores of maps on {format_images(data)} of {data['dataset']}, as weights are drawn again "
         f"from the classifier down (seed {seed}); a stage is named by the part that went last. g is the gradient of "
-        "the cross-entropy with respect to pixels, |g| its L2 norm over colors; weights are attention (Grad-CAM where "
-        "the model's name says so). Likeness to the trained network's map is 1 at first by construction. Gradient-map "
+        "the cross-entropy with respect to pixels, |g| its L2 norm over colors; weights are attention. "
+        "Likeness to the trained network's map is 1 at first by construction. Gradient-map "
         f"score: share of maps -g by the clip rule that {' and '.join(readers)} reads as the true class. Bands are "
         "95 % bootstrap intervals over images; on gray, mean and 95 % prediction interval of a random network; dotted, "
         "what a map without information gives."

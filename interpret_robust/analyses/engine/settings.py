@@ -68,11 +68,18 @@ class BallSettings(Settings):
     )
     seed: int = field(default=0, metadata={"help": "Seed of the random starts."})
     norm: str | None = field(
-        default=None, metadata={"help": "Norm of --eps: linf, l2 or l1. [default: that of training]", "newer": "linf"}
+        default=None,
+        metadata={
+            "help": "Norm of --eps: linf, l2 or l1. [default: linf; without --eps, that of training]",
+            "newer": "linf",
+        },
     )
 
     is_shared: ClassVar[bool] = True
-    """Whether PGD on the cross-entropy is that of other analyses, from all images of a batch: it is taken once."""
+    """Whether the analysis attacks every image of a batch by PGD on the cross-entropy, from the usual starts.
+
+    If so, `attacks.cache` may share the steps with other analyses.
+    """
 
     def resolve(self, job: Mapping[str, Any]) -> Self:
         """Return these settings with nothing left open, for a checkpoint's job.
