@@ -523,8 +523,8 @@ def test_every_stored_curve_is_a_slow_double_loop(result_path: Path) -> None:
     finite = np.isfinite(weights).all(1)
     weights, distances, norm, noise, control = (array[finite] for array in (weights, distances, norm, noise, control))
     assert result["curve/images"] == finite.sum() > 30
-    others = [np.delete(weights, image, axis=0) for image in range(len(weights))]
-    prior = [[sum(maps[:, place]) / len(maps) for place in range(64)] for maps in others]
+    maps_by_image = [np.delete(weights, image, axis=0) for image in range(len(weights))]
+    prior = [[sum(maps[:, place]) / len(maps) for place in range(64)] for maps in maps_by_image]
     expected = {
         "relative": slow_curve(weights, distances / norm),
         "noise": slow_curve(weights, noise),

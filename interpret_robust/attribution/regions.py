@@ -49,9 +49,9 @@ def average_other_maps(attention: AnyArray) -> AnyArray:
     An image's own map would make the mean resemble it, the more the fewer images there are.
     """
     has_map = np.isfinite(attention).all(1, keepdims=True)
-    own = np.where(has_map, attention, 0).astype(np.float64)
+    maps = np.where(has_map, attention, 0).astype(np.float64)
     counts = has_map.sum() - has_map
-    mean: AnyArray = np.divide(own.sum(0) - own, counts, out=np.full(own.shape, np.nan), where=counts > 0)
+    mean: AnyArray = np.divide(maps.sum(0) - maps, counts, out=np.full(maps.shape, np.nan), where=counts > 0)
     return mean
 
 

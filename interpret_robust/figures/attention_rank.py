@@ -122,8 +122,8 @@ def draw_correlations(results: Sequence[Result]) -> Drawing:
         _draw_controls(controls, results)
         for axes in (spread, controls):
             axes.axvline(0, color="0.5", linestyle="--", linewidth=0.8)
-            above: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
-            axes.annotate("no correlation", (0, 1), (0, 2), fontsize=6, color="0.4", ha="center", **above)
+            anchor: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
+            axes.annotate("no correlation", (0, 1), (0, 2), fontsize=6, color="0.4", ha="center", **anchor)
             axes.grid(visible=False, axis="y")
             axes.set_xlim(-1.02, 1.02)
         name_rows(spread, results)

@@ -67,9 +67,9 @@ def audit_results(results: Sequence[Result]) -> list[Audit]:
 def _audit_subject(subject: str, group: Sequence[Result], results: Sequence[Result]) -> Audit:
     """Return the audit of a group of files, beside those among `results` of networks of another width."""
     first = group[0]
-    others = [entry for entry in results if _is_of_other_width(entry, first)]
-    findings = judge(group, others)
-    flags_by_claim = _flags(findings, group, others)
+    rest = [entry for entry in results if _is_of_other_width(entry, first)]
+    findings = judge(group, rest)
+    flags_by_claim = _flags(findings, group, rest)
     return Audit(first.config["data"]["dataset"], first.job.get("architecture", ""), subject, findings, flags_by_claim)
 
 
@@ -91,14 +91,14 @@ def _subject(result: Result) -> str:
     return f"{dataset}, {kind}{trained_elsewhere}"
 
 
-def _flags(findings: Sequence[Finding], group: Sequence[Result], others: Sequence[Result]) -> dict[str, str]:
+def _flags(findings: Sequence[Finding], group: Sequence[Result], rest: Sequence[Result]) -> dict[str, str]:
     """Return what `_count_raised` says of each claim on accuracy that something bears on.
 
-    Measures name a model by its variant; the claim on width, which is about `others` too, by its architecture as well.
+    Measures name a model by its variant; the claim on width, which is about `rest` too, by its architecture as well.
     """
-    flags_by_model = flags.collect_flags([*group, *others])
+    flags_by_model = flags.collect_flags([*group, *rest])
     by_seed: dict[tuple[str, int], Sequence[flags.Flag]] = {}
-    for result in sorted([*group, *others], key=order):
+    for result in sorted([*group, *rest], key=order):
         variant, architecture = result.job["variant"], result.job.get("architecture")
         if result.model_name in flags_by_model:
             names = [variant] if architecture == group[0].job.get("architecture") else []

@@ -84,9 +84,8 @@ def _black_box(claim: Claim, models: tuple[str, ...], results: Sequence[Result])
             group = groups.setdefault((describe_conditions(sources[0]), reading), {})
             group.setdefault((made_on, read_by), _Transfer(sources, tuple(answers), kind))
     for (_, reading), transfers in groups.items():
-        attacking, attacked = (_group_by_seed(transfers, place) for place in (0, 1))
-        roles = {"attacked": attacked, "attacking": attacking}
-        if sorted(attacked.values()) == sorted(attacking.values()):
+        roles = {role: _group_by_seed(transfers, place) for place, role in ((1, "attacked"), (0, "attacking"))}
+        if sorted(roles["attacked"].values()) == sorted(roles["attacking"].values()):
             del roles["attacking"]
         for role, pairs_by_seed in roles.items():
             for seed, pairs in pairs_by_seed.items():
