@@ -103,7 +103,8 @@ def test_central_places_are_those_where_the_center_prior_is_largest(
 
 def test_the_mean_of_other_maps_leaves_out_an_images_own_and_those_without_one() -> None:
     maps = np.array([[1.0, 5.0], [2.0, 8.0], [np.nan, np.nan], [6.0, 2.0]])
-    np.testing.assert_allclose(average_other_maps(maps), [[4, 5], [3.5, 3.5], [3, 5], [1.5, 6.5]])
+    means = np.array([[4, 5], [3.5, 3.5], [3, 5], [1.5, 6.5]])
+    np.testing.assert_allclose(average_other_maps(maps), means)
     assert np.isnan(average_other_maps(maps[2:])[1]).all() and np.isnan(average_other_maps(maps[:1])).all()
 
 
