@@ -18,7 +18,7 @@ from interpret_robust.core.locks import Lock
 from interpret_robust.core.provenance import read_package_version
 from interpret_robust.core.spelling import list_spellings
 from interpret_robust.figures import saving, style
-from interpret_robust.results import hdf5
+from interpret_robust.results import hdf5, remarks
 from interpret_robust.results import names as labels
 from interpret_robust.results.attack_outcomes import choose_most_read
 from interpret_robust.results.conditions import list_conditions
@@ -240,8 +240,9 @@ def compose(figure: str, results: Sequence[hdf5.Result], panel: str | None = Non
     sentence = "" if source == labels.GRADIENT else f"Maps are {source}, in the place of gradients."
     if any(result.doubts for result in results):
         style.mark_doubtful(drawing.figure)
-    remarks = (
-        describe(results) for describe in (labels.describe_stand_ins, labels.describe_remarks, labels.describe_doubts)
+    sentences = (
+        describe(results)
+        for describe in (remarks.describe_stand_ins, remarks.describe_remarks, remarks.describe_doubts)
     )
-    parts = [drawing.caption, sentence, *remarks]
+    parts = [drawing.caption, sentence, *sentences]
     return replace(drawing, caption=" ".join(filter(None, parts)))

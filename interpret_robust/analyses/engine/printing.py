@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from interpret_robust import analyses
-from interpret_robust.results import attack_tables, hdf5, names
+from interpret_robust.results import attack_tables, hdf5, names, remarks
 from interpret_robust.results.tables import Table, add_captions, render
 
 NUMBERS: dict[str, Callable[[Sequence[hdf5.Result]], list[dict[str, str]]]] = {"robustness": attack_tables.list_numbers}
@@ -53,10 +53,10 @@ def make_tables(results: Sequence[hdf5.Result], views: Sequence[str] = ()) -> li
     ]
     attack = f"Attack: {attacks[0]}." if len(attacks) == 1 and attacks[0] else ""
     sentences = [
-        names.describe_doubts(in_paper_order),
+        remarks.describe_doubts(in_paper_order),
         attack,
-        names.describe_stand_ins(in_paper_order),
-        names.describe_remarks(in_paper_order),
+        remarks.describe_stand_ins(in_paper_order),
+        remarks.describe_remarks(in_paper_order),
     ]
     note = " ".join(filter(None, sentences))
     prefix, tables = _prefix(results), analysis.compare(in_paper_order, *views) if analysis.compare else []

@@ -14,7 +14,8 @@ from interpret_robust.core.device import exact
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.parsing import parse_number
 from interpret_robust.core.provenance import read_package_version
-from interpret_robust.results.names import FEW_POSITIONS, NORMS
+from interpret_robust.results.names import NORMS
+from interpret_robust.results.remarks import FEW_POSITIONS
 from interpret_robust.study.explorer import measure
 from interpret_robust.study.explorer.album import Album
 from interpret_robust.study.explorer.files import list_stems
