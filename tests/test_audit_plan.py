@@ -53,7 +53,7 @@ def test_a_file_is_its_images_and_the_rest(plan: Any) -> None:
     question = plan._measure_file(ROBUSTNESS, 150.0)
     assert question.bytes_per_file + 1000 * question.bytes_per_image == ROBUSTNESS.stat().st_size
     # label, gradients and the index; 2 targets natural, 6 readings of both; two norms a reading.
-    assert question.partial_bytes_per_image == 2 + 4 + 4 + 2 * (2 + 4) + 6 * 2 * (2 + 4) + 6 * 2 * 4
+    assert question.partial_bytes_per_image == 2 + 4 + 4 + 2 * (2 + 4) + 8 * 2 * (2 + 4) + 8 * 2 * 4
     assert (question.images, question.seconds) == (1000, 0.15)
 
 

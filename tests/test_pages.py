@@ -48,7 +48,7 @@ CONSTANTS = {
     "4.3": "a section of the paper",
     "4.4": "a section of the paper",
 }
-SIMULATION = {"2": "", "6": "", "10": ""}
+SIMULATION = {"2": "", "8": "", "13": ""}
 """Percent of simulated studies in which a true zero is told from zero: `test_statistics.py` simulates them."""
 
 OF_PAGES = {
