@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from networks import count_passes
+from networks import Linear, count_passes, pixels
 from torch import Tensor, nn
 
 import interpret_robust as ir
@@ -149,6 +149,20 @@ def test_another_attack_is_not_read(
     run(work(checkpoint_path, digits, tmp_path, "robustness", QUESTIONS["robustness"], limit=20))
     other = work(checkpoint_path, digits, tmp_path, "attention-rank", {"steps": STEPS} | settings, limit=20, **changes)
     assert run(other)[1] >= 8
+
+
+def test_an_attack_towards_a_class_is_not_that_away_from_it() -> None:
+    model, images = Linear(60), pixels(3, 3, 4, 5, low=0.4, high=0.6)
+    labels = torch.zeros(3, dtype=torch.int64)
+    attacks = [PGD(0.05, steps=2, random_start=False, targeted=targeted) for targeted in (False, True)]
+    with cache.share_attacks(model, "identity"):
+        changes = [
+            iterate - images
+            for attack in attacks
+            for _, iterate in attack.iterates(model, images, labels, per_image_noise(0, range(3)), [2])
+        ]
+    torch.testing.assert_close(changes[1], -changes[0])
+    assert changes[0].abs().min() > 0.02
 
 
 def test_only_the_last_model_s_iterates_are_kept_and_never_too_many(

@@ -189,6 +189,32 @@ def test_the_margin_falls_by_eps_times_the_dual_norm(norm: Norm, loss: Any, targ
     np.testing.assert_allclose(change, fall, rtol=2e-5)
 
 
+@pytest.mark.parametrize("norm", NORMS)
+def test_of_two_classes_an_attack_towards_the_other_is_one_away_from_the_true_one(norm: Norm) -> None:
+    """On black and white pixels, each of which the box stops on one side."""
+    model, images = Linear(math.prod(SHAPE)), pixels(40, *SHAPE, seed=1).round()
+    labels, eps = model(images).argmax(1), {"linf": 0.2, "l2": 0.7, "l1": 3.0}[norm]
+    adversarial = PGD(eps, norm=norm, loss="margin")(model, images, labels)
+    targeted_attack = PGD(eps, norm=norm, loss="margin", targeted=True)
+    assert torch.equal(targeted_attack(model, images, 1 - labels), adversarial)
+    assert (model(images).argmax(1) != labels).sum() == 0
+    assert 20 < (model(adversarial).argmax(1) != labels).sum() < 40
+
+
+def test_in_l1_a_targeted_step_goes_where_a_pixel_can_fall_or_rise_towards_the_target() -> None:
+    """Black and white in turn, and a target that only every second pair of pixels can come nearer to."""
+    model, images = Linear(200), torch.tensor([0.0, 1.0]).repeat(100).view(1, 1, 10, 20)
+    with torch.no_grad():
+        size = torch.arange(1.0, 201)
+        model.layer.weight[1] = size * torch.tensor([1.0, -1, -1, 1]).repeat(50)  # up, down, and twice out of the box
+        model.layer.weight[0] = 0
+        model.layer.bias.zero_()
+    attack = PGD(1.0, step_size=0.5, steps=1, norm="l1", random_start=False, targeted=True, loss="margin")
+    change = (attack(model, images, torch.tensor([1])) - images).flatten()
+    assert change.nonzero().flatten().tolist() == [196, 197]  # a hundredth, the steepest that can move
+    torch.testing.assert_close(change[[196, 197]], torch.tensor([0.25, -0.25]))
+
+
 def test_in_l2_the_steps_are_of_the_named_length_and_along_the_gradient() -> None:
     model, images, labels = pair(4)
     walk = dict(PGD(0.3, 0.07, 6, random_start=False, norm="l2").iterates(model, images, labels, noise_for(images)))

@@ -25,7 +25,7 @@ from interpret_robust.attacks.cycles import FINE_GRANULE, FIRST_CHECK, GRANULE, 
 from interpret_robust.attacks.inputs import check_fit, check_pixels, check_tensors
 from interpret_robust.attacks.network import as_classifier, check_weights, freeze_weights, switch_batch_norm
 from interpret_robust.attacks.noise import Noise, per_image_noise
-from interpret_robust.attacks.norms import check_reach, make_ball
+from interpret_robust.attacks.norms import Ball, check_reach, make_ball
 from interpret_robust.attacks.settings import BatchNormMode, LossName, Norm, check_numbers, choose_step
 from interpret_robust.core.errors import UserError, check_truth, describe
 from interpret_robust.models import Classifier
@@ -145,13 +145,7 @@ class PGD:
             check_reach(self.norm, self.eps, math.prod(images.shape[1:]))
         bounds = ball.bounds(images)
         start = ball.start(images, noise, *bounds) if self.random_start else images
-        ahead = -self.step_size if self.targeted else self.step_size
-
-        def advance(adversarial: Tensor, labels: Tensor, *bounds: Tensor) -> Tensor:
-            gradient = loss_gradient(model, adversarial, labels, LOSSES[self.loss])
-            # Not `alpha`, which a tensor on a GPU cannot be.
-            return ball.project(ball.direction(gradient, adversarial).mul_(ahead).add_(adversarial), *bounds)
-
+        advance = partial(self._advance, model, ball)
         chosen_steps = range(self.steps + 1) if steps is None else steps
         constants = (labels, *bounds)
         is_long = ball.has_signed_steps and max(chosen_steps, default=0) > FIRST_CHECK
@@ -164,9 +158,19 @@ class PGD:
 
         if steps is None:
             return compute(counts)
-        attack = (self.norm, self.eps, ahead, self.loss, self.batch_norm)
+        attack = (self.norm, self.eps, self.step_size, self.targeted, self.loss, self.batch_norm)
         is_alone = is_exact and isinstance(model, Classifier) and model.answers_alone
         return cache.read(model, attack, (images, start, labels), steps, compute, counts, is_exact=is_alone)
+
+    def _advance(self, model: nn.Module, ball: Ball, adversarial: Tensor, labels: Tensor, *bounds: Tensor) -> Tensor:
+        """Return the next iterate: one step up the loss, or down where `targeted`.
+
+        The gradient is negated, not the step, since a direction may depend on which way the box leaves pixels free.
+        """
+        gradient = loss_gradient(model, adversarial, labels, LOSSES[self.loss])
+        direction = ball.direction(-gradient if self.targeted else gradient, adversarial)
+        # Not `alpha`, which a tensor on a GPU cannot be.
+        return ball.project(direction.mul_(self.step_size).add_(adversarial), *bounds)
 
     def _last(self, model: nn.Module, images: Tensor, labels: Tensor, noise: Noise) -> Tensor:
         ((_, iterate),) = self.iterates(model, images, labels, noise, [self.steps])
