@@ -21,7 +21,7 @@ from interpret_robust.analyses.alignment import ANALYSIS, SCHEMA, AlignmentSetti
 from interpret_robust.analyses.engine.work import Work
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
-from interpret_robust.core.statistics import bootstrap_mean, bootstrap_spearman
+from interpret_robust.core.statistics import Interval, bootstrap_mean, bootstrap_spearman
 from interpret_robust.datasets import Dataset, Split
 from interpret_robust.datasets.batches import Batch, to_pixels
 from interpret_robust.figures import drawing
@@ -76,15 +76,16 @@ def batch(split: Split) -> Batch:
     return Batch(images, torch.from_numpy(split.labels), range(len(split)), None)
 
 
-def rows_of(model: Classifier, split: Split) -> PerImage:
+def rows_of(model: Classifier, split: Split, source: str = "gradient") -> PerImage:
     """The rows of a split, each image paired with the next."""
-    columns = rows(model, batch(split), Pairs(split, (np.arange(len(split)) + 1) % len(split)))
+    columns = rows(model, batch(split), Pairs(split, (np.arange(len(split)) + 1) % len(split), source))
     assert columns.keys() == {column.path for column in SCHEMA.per_image}
     return {name.removeprefix("per_image/"): values for name, values in columns.items()}
 
 
-def summary(columns: PerImage, split: Split) -> dict[str, Any]:
-    return summarize(Columns({f"per_image/{name}": values for name, values in columns.items()}), split)
+def summary(columns: PerImage, split: Split, source: str = "gradient") -> dict[str, Any]:
+    named_columns = Columns({f"per_image/{name}": values for name, values in columns.items()})
+    return summarize(named_columns, split, AlignmentSettings(source=source))
 
 
 def doubles(values: Tensor) -> AnyArray:
@@ -377,6 +378,17 @@ def test_invariance_is_detected_and_its_zeros_are_not_reported(front: nn.Module,
     assert np.isnan(statistics["robustness/spearman_alpha"]).all() == bool(scale)
 
 
+@pytest.mark.parametrize("source", ["smooth-gradient", "integrated-gradients", "captum:Occlusion"])
+def test_of_maps_that_are_no_gradients_only_alpha_is_zero_by_construction(source: str) -> None:
+    split, model = data(30), linear(PerImageStandardization(), 10)
+    columns = rows_of(model, split, source)
+    statistics = summary(columns, split, source)
+    assert np.abs(columns["cosine"]).max() > 0.01
+    assert statistics["cosine/own"] == bootstrap_mean(columns["cosine"])
+    assert statistics["cosine/shuffled"] == bootstrap_mean(columns["cosine_shuffled"])
+    assert np.abs(columns["alpha"]).max() < 1e-4 and np.isnan(statistics["alpha/own"]).all()
+
+
 def test_changes_of_the_logits_are_relative_to_their_spread() -> None:
     split, model = data(), linear()
     columns, images = rows_of(model, split), batch(split).images
@@ -568,7 +580,7 @@ def linear_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     with writer.open_rows(path, SCHEMA, 30, {}, config, {}) as file:
         file.append(columns)
-        file.finish(summarize(Columns(columns), split), {})
+        file.finish(summarize(Columns(columns), split, AlignmentSettings()), {})
     return path
 
 
@@ -594,6 +606,31 @@ def test_the_picture_leaves_out_what_is_zero_by_construction_and_its_caption_has
     for name in ("edge_cosine/own", "smoothness/gini", "curve/edge_cosine_mean"):
         assert numbers[name] == result[name].tolist()
     assert "40 test images" in caption["caption"] and "seed 0" in caption["caption"]
+
+
+def test_the_table_and_the_picture_give_the_cosine_of_maps_that_are_no_gradients(
+    checkpoint_path: Path, digits: Dataset, tmp_path: Path
+) -> None:
+    settings = AlignmentSettings(source="captum:Occlusion")
+    result = hdf5.read(work(checkpoint_path, digits, tmp_path, settings=settings, limit=20).run())
+    assert result["invariant/scale"] == result["invariant/shift"] == 1
+    value, low, high = result["cosine/own"]
+    cosines = result["per_image/cosine"]
+    assert value == pytest.approx(cosines.mean(), abs=1e-6) and np.abs(cosines).max() > 0.01
+    row = alignment.table_row(result)
+    assert row["cosine (shuffled)"] == f"{Interval(value, low, high).plain()} ({result['cosine/shuffled'][0]:.2f})"
+    assert row["alpha (shuffled)"] == "zero by construction (scale invariant)"
+    picture = figures.get("alignment").draw([result])
+    assert [axes.get_xlabel() for axes in picture.figure.axes[:2]] == [
+        "cosine of image and -gradient",
+        "cosine of edges and |gradient|",
+    ]
+    assert [mark[0].get_xdata()[0] for mark in picture.figure.axes[0].containers] == [
+        result["cosine/shuffled"][0],
+        value,
+    ]
+    assert "cosine of zero" not in picture.caption
+    assert "for all models: Etmann's alpha, pixels." in picture.caption
 
 
 def test_a_score_that_is_zero_by_construction_for_one_model_says_so_in_its_row(

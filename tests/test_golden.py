@@ -1,7 +1,6 @@
 """Golden files: one of each schema is still read, checked, drawn, recomputed, and opened by others."""
 
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -57,8 +56,7 @@ def test_its_statistics_follow_from_its_rows(name: str, images: Split) -> None:
     analysis, result = analyses.get(name), golden(name)
     settings = analysis.settings(**result.config["settings"])
     with h5py.File(result.path) as file:
-        columns = Columns(file)
-        statistics: dict[str, Any] = analysis.summarize(columns, images) | analysis.examples(columns, images, settings)
+        statistics = analysis.compute_summary(Columns(file), images, settings)
     assert statistics.keys() == {column.path for column in analysis.schema.summary}
     for column in analysis.schema.summary:
         exact = 1e-12 if column.dtype == "f8" else 0.0

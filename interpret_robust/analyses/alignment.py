@@ -4,7 +4,7 @@ Alignment is the cosine between an image and its gradient, Etmann's alpha (https
 the cosine between the image's edges and the gradient's magnitude, each beside the same number for the gradient and
 another image. Smoothness, sparsity and frequency of the gradient confound every claim that a map looks aligned, and
 are given with it. A model that does not change when its image is scaled has <x, gradient> = 0 by Euler's theorem:
-what would be zero by construction is NaN here, and said.
+what would be zero by construction is NaN here, and said. Maps of another source than `gradient` keep their cosine.
 
 Gradients are with respect to pixels in [0, 1]; `gradient` without more is that of the true label's cross-entropy.
 """
@@ -32,6 +32,7 @@ from interpret_robust.models import Classifier
 from interpret_robust.models.losses import input_gradient
 from interpret_robust.results.columns import Columns
 from interpret_robust.results.hdf5 import Result
+from interpret_robust.results.invariance import ZERO_UNDER, is_zero, list_zeros
 from interpret_robust.results.schema import Column, Schema, describe_plot, interval
 
 SCALES, SHIFTS = (0.5, 0.9), (-0.1, 0.1)
@@ -265,15 +266,13 @@ def measure_largest_change(model: nn.Module, logits: Tensor, transforms: list[Te
     return _ratio(np.max(changes, axis=0), spread)
 
 
-def summarize(columns: Columns, images: Split) -> dict[str, Any]:
+def summarize(columns: Columns, images: Split, settings: AlignmentSettings) -> dict[str, Any]:
     """Return means with their intervals, what is zero by construction left out, and the curve."""
     change = {transform: columns[f"per_image/{transform}_change"] for transform in ("scale", "shift")}
     invariant = {transform: bool((values < TOLERANCE).all()) for transform, values in change.items()}
     own_scores = {name: columns[f"per_image/{name}"] for name in SCORES}
-    if invariant["scale"]:
-        own_scores["alpha"] = np.full_like(own_scores["alpha"], np.nan)
-    if invariant["scale"] and invariant["shift"]:
-        own_scores["cosine"] = np.full_like(own_scores["cosine"], np.nan)
+    for name in list_zeros(settings.source, invariant):
+        own_scores[name] = np.full_like(own_scores[name], np.nan)
     robustness = columns["per_image/linearized_robustness"]
     summary: dict[str, Any] = {
         "robustness/linearized": bootstrap_mean(robustness),
@@ -324,9 +323,9 @@ def _curve(robustness: AnyArray, score: AnyArray) -> dict[str, AnyArray]:
 def table_row(result: Result) -> dict[str, str]:
     """Return each alignment beside its shuffled pairs, its link to robustness and the confounds, of a finished file."""
     row = {
-        "cosine (shuffled)": _explain_zero(result, "scale", "shift") or _pair_of_means(result, "cosine"),
-        "alpha (shuffled)": _explain_zero(result, "scale") or _pair_of_means(result, "alpha"),
-        "edge cosine (shuffled)": _pair_of_means(result, "edge_cosine"),
+        "cosine (shuffled)": _describe_score(result, "cosine"),
+        "alpha (shuffled)": _describe_score(result, "alpha"),
+        "edge cosine (shuffled)": _describe_score(result, "edge_cosine"),
         "edge minus shuffled": Interval(*result["edge_cosine/difference"]).plain(),
         "linearized robustness": Interval(*result["robustness/linearized"]).plain(),
         "its Spearman with edge cosine": Interval(*result["robustness/spearman_edge_cosine"]).plain(),
@@ -340,18 +339,13 @@ def table_row(result: Result) -> dict[str, str]:
     return row
 
 
-def _explain_zero(result: Result, *transforms: str) -> str | None:
-    """Return what to say of a score that is zero for a model with the invariances to all `transforms`.
+def _describe_score(result: Result, name: str) -> str:
+    """Return text such as `0.46 [0.45, 0.47] (0.30)`: a score, and what shuffled pairs have.
 
-    None where it is not.
+    Of one that is zero by construction, why it is.
     """
-    if all(result[f"invariant/{transform}"] for transform in transforms):
-        return f"zero by construction ({' and '.join(transforms)} invariant)"
-    return None
-
-
-def _pair_of_means(result: Result, name: str) -> str:
-    """Return text such as `0.46 [0.45, 0.47] (0.30)`: a score, and what shuffled pairs have."""
+    if is_zero(result, name):
+        return f"zero by construction ({' and '.join(ZERO_UNDER[name])} invariant)"
     own, shuffled = Interval(*result[f"{name}/own"]).plain(), format_number(result[f"{name}/shuffled"][0], "z.2f")
     return put_beside(own, shuffled)
 
@@ -383,4 +377,4 @@ def _ratio(numerator: AnyArray, denominator: AnyArray) -> AnyArray:
     return ratio
 
 
-ANALYSIS = Analysis(SCHEMA, AlignmentSettings, rows, summarize, table_row, prepare=prepare)
+ANALYSIS = Analysis(SCHEMA, AlignmentSettings, rows, summarize, table_row, prepare=prepare, needs_settings=True)

@@ -24,16 +24,17 @@ from interpret_robust.figures.style import (
     scale_log,
 )
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import format_images, name_variant
+from interpret_robust.results.invariance import is_zero
+from interpret_robust.results.names import GRADIENT, find_maps, format_images, name_variant
 
 READS = "alignment/2"
 
-ALIGNMENTS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "cosine": ("cosine of image and -gradient", ("scale", "shift")),
-    "alpha": ("Etmann's alpha, pixels", ("scale",)),
-    "edge_cosine": ("cosine of edges and |gradient|", ()),
+ALIGNMENTS = {
+    "cosine": "cosine of image and -gradient",
+    "alpha": "Etmann's alpha, pixels",
+    "edge_cosine": "cosine of edges and |gradient|",
 }
-"""Each score's name, and to what a model must be invariant for it to be zero by construction."""
+"""What each score is called."""
 
 SMOOTHNESS = {
     "total_variation": "total variation / L1 norm",
@@ -79,25 +80,19 @@ def _draw_alignment(figure: SubFigure, results: Sequence[Result]) -> None:
     panels = figure.subplots(len(names) // columns, columns, sharey=True, squeeze=False).ravel()
     for axes, name in zip(panels, names, strict=True):
         for row, result in enumerate(results):
-            if _is_zero(result, name):
+            if is_zero(result, name):
                 axes.text(0.5, row, "zero by construction", transform=axes.get_yaxis_transform(), **IN_PLACE)
             else:
                 draw_dot(axes, row, result, result[f"{name}/shuffled"], hollow=True)
                 draw_dot(axes, row, result, result[f"{name}/own"])
-        axes.set_xlabel(ALIGNMENTS[name][0])
+        axes.set_xlabel(ALIGNMENTS[name])
     name_rows(panels[0], results)
     _explain(figure, {"own image": {"markerfacecolor": "0.3"}, "another image": {"markerfacecolor": "white"}})
 
 
 def _scores(results: Sequence[Result]) -> list[str]:
     """Return the scores that are not zero by construction for all models."""
-    return [name for name in ALIGNMENTS if not all(_is_zero(result, name) for result in results)]
-
-
-def _is_zero(result: Result, name: str) -> bool:
-    """Return whether a score is zero by construction: its model ignores what the score goes by."""
-    _, invariances = ALIGNMENTS[name]
-    return bool(invariances) and all(bool(result[f"invariant/{transform}"]) for transform in invariances)
+    return [name for name in ALIGNMENTS if not all(is_zero(result, name) for result in results)]
 
 
 def _draw_smoothness(figure: SubFigure, results: Sequence[Result]) -> None:
@@ -147,7 +142,8 @@ def _explain(figure: SubFigure, marks: dict[str, dict[str, Any]]) -> None:
 def _caption(results: Sequence[Result]) -> str:
     config = results[0].config
     data = config["data"]
-    zero = [title for name, (title, _) in ALIGNMENTS.items() if all(_is_zero(result, name) for result in results)]
+    zero = [title for name, title in ALIGNMENTS.items() if all(is_zero(result, name) for result in results)]
+    of_cosine = ", and one that also ignores a shift has a cosine of zero" if find_maps(results[0]) == GRADIENT else ""
     left_out = f" Not drawn, since zero by construction for all models: {', '.join(zero)}." if zero else ""
     return (
         f"Alignment of images and gradients on {format_images(data)} of {data['dataset']}. Top: "
@@ -155,7 +151,7 @@ def _caption(results: Sequence[Result]) -> str:
         "alpha of the winning logit; cosine of the image's Sobel edges and the gradient's magnitude; filled for the "
         "image itself, hollow for another image (a random pairing without fixed points, seed "
         f"{config['settings']['seed']}). A model that ignores the scale of its input has <x, gradient> = 0 whatever it "
-        f"learned, and one that also ignores a shift has a cosine of zero.{left_out} Middle: total "
+        f"learned{of_cosine}.{left_out} Middle: total "
         "variation, sparsity and high frequencies of the gradient. Below: edge cosine of each tenth of the images by "
         "linearized robustness (Etmann et al. 2019), and their Spearman correlation. Bars and bands are "
         "bootstrap 95 % intervals over images."

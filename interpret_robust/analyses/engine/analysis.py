@@ -40,7 +40,8 @@ class Analysis:
         settings: a frozen dataclass whose fields become options of the command; field metadata `help`
             explains them. Its `resolve(job)` fills in what depends on the checkpoint.
         rows: the per-image columns of one batch, for a model in eval mode and what `prepare` gave.
-        summarize: the statistics, from the per-image columns and the images they belong to.
+        summarize: the statistics, from the per-image columns and the images they belong to. It takes the settings
+            after these, where it needs them.
         table_row: the headline numbers of a finished file, as the columns of a printed table. It takes the
             chosen views after the file, where there are views.
         prepare: what `rows` needs beside the model, found once before the first batch and again on resuming;
@@ -50,6 +51,7 @@ class Analysis:
         compare: tables that set finished files side by side; it takes the chosen views after the files.
         views: parts of the answer that `table_row` can be limited to, as flags of the command.
         needs_masks: whether it only makes sense for data with object masks.
+        needs_settings: whether `summarize` takes the settings.
         readers: which other models read what this one gives, where none are named: no `none`; `evaluators`, see
             `study.evaluators.choose_evaluators`, of which there must be one; or `copies`, see
             `study.evaluators.find_copies`, if there are any.
@@ -65,7 +67,7 @@ class Analysis:
     schema: Schema
     settings: type[Any]
     rows: Callable[[Classifier, Batch, Any], dict[str, AnyArray]]
-    summarize: Callable[[Columns, Split], dict[str, Any]]
+    summarize: Callable[..., dict[str, Any]]
     table_row: Callable[..., dict[str, str]]
     prepare: Callable[["Work"], Any] = _settings_of
     examples: Callable[[Columns, Split, Any], dict[str, Any]] = _no_examples
@@ -73,5 +75,11 @@ class Analysis:
     compare: Callable[..., Sequence[list[dict[str, str]]]] | None = None
     views: tuple[str, ...] = ()
     needs_masks: bool = False
+    needs_settings: bool = False
     readers: Readers = "none"
     most_readers: int | None = None
+
+    def compute_summary(self, columns: Columns, images: Split, settings: Any) -> dict[str, Any]:
+        """Return the statistics of per-image columns, and what is shown of some images, by path."""
+        choice = (settings,) if self.needs_settings else ()
+        return self.summarize(columns, images, *choice) | self.examples(columns, images, settings)

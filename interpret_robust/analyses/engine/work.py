@@ -402,8 +402,7 @@ class Work:
 
     def summarize(self, columns: Columns) -> dict[str, Any]:
         """Return the statistics of the per-image columns of all its images, and what is shown of some, by path."""
-        statistics = self.analysis.summarize(columns, self.split)
-        return statistics | self.analysis.examples(columns, self.split, self.settings)
+        return self.analysis.compute_summary(columns, self.split, self.settings)
 
     def _finish(self, rows: writer.Rows, began: float) -> None:
         earlier_doubts = rows.list_doubts()
