@@ -93,7 +93,8 @@ class RandomizationSettings(WeightSettings):
     """The seed of random weights, and the weights in attention's place."""
 
     seed: int = field(
-        default=0, metadata={"help": "Seed of the re-initialization; random networks use the seeds after it."}
+        default=0,
+        metadata={"help": "Seed of the re-initialization and of the random networks: each has its own."},
     )
 
 
@@ -115,16 +116,30 @@ def axes(work: Work) -> Axes:
 def prepare(work: Work) -> Cascade:
     """Return every network of the cascade, calibrated on training images."""
     images = work.reference_images(CALIBRATION_IMAGES)
-    original, seed = work.network, work.settings.seed
+    original, (of_cascade, *of_random) = work.network, choose_seeds(work.settings.seed)
     work.doubt_random_networks(images)
     networks = [
         original,
-        *(randomize(original, depth, images, seed) for depth in range(1, len(list_stages(original)) + 1)),
-        *(randomize_network(original, images, seed + number) for number in range(1, RANDOM_NETWORKS + 1)),
+        *(randomize(original, depth, images, of_cascade) for depth in range(1, len(list_stages(original)) + 1)),
+        *(randomize_network(original, images, seed) for seed in of_random),
     ]
     evaluator = next(iter(work.evaluators.values()))
     height, width = work.config["local_grid"]
     return Cascade([fold(network) for network in networks], evaluator, work.settings.spatial_weight, (height, width))
+
+
+def choose_seeds(seed: int) -> range:
+    """Return the seed of the cascade, then those of the independent random networks.
+
+    No two seeds below 2^60 have one in common. Larger ones begin again at zero, since generators take no larger seeds.
+
+    Example:
+        >>> choose_seeds(1)
+        range(7, 14)
+    """
+    count = RANDOM_NETWORKS + 1
+    first = count * seed % 2**63
+    return range(first, first + count)
 
 
 def rows(_: Classifier, batch: Batch, cascade: Cascade) -> dict[str, AnyArray]:
