@@ -51,6 +51,10 @@ def test_files_of_every_version_are_good(path: Path) -> None:
     assert list_problems(path) == []
 
 
+NO_ENDS = "pointing/class_averaged"
+"""An interval that has no ends now where a class has one image, as here; when the file was made its width was zero."""
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_its_statistics_follow_from_its_rows(name: str, images: Split) -> None:
     analysis, result = analyses.get(name), golden(name)
@@ -61,6 +65,9 @@ def test_its_statistics_follow_from_its_rows(name: str, images: Split) -> None:
     for column in analysis.schema.summary:
         exact = 1e-12 if column.dtype == "f8" else 0.0
         expected, values = result[column.path], np.asarray(statistics[column.path], column.dtype)
+        if column.path == NO_ENDS:
+            assert np.isnan(values[:, 1:]).all()
+            expected, values = expected[:, 0], values[:, 0]
         np.testing.assert_allclose(values, expected, rtol=exact, atol=exact, err_msg=column.path)
 
 

@@ -319,6 +319,27 @@ def test_class_averaged_hits_weigh_classes_alike_and_their_interval_is_stratifie
     assert np.isnan(average_classes(np.array([np.nan]), np.array([0]))).all()
 
 
+def test_class_averaged_hits_have_no_interval_where_a_class_has_one_image() -> None:
+    hits = np.array([1, 0, 1, 1, 0, 1, 1, 0, 1, 0.0])
+    value, low, high = average_classes(hits, np.arange(10))
+    assert value == pytest.approx(0.6)
+    assert np.isnan((low, high)).all()
+    hits, labels = np.tile(hits, 5), np.repeat([0, 1], 25)
+    assert average_classes(hits, labels).has_ends
+    assert not average_classes(np.append(hits, 1.0), np.append(labels, 2)).has_ends
+
+
+def test_class_averaged_hits_that_agree_in_each_class_have_wilson_s_interval() -> None:
+    labels = np.repeat([0, 1, 2, 3], [20, 30, 25, 40])
+    of_twenty = wilson(80, 80)  # as many of each class as the smallest has
+    assert average_classes(np.ones(115), labels) == of_twenty
+    np.testing.assert_allclose(average_classes(np.zeros(115), labels), (0, 0, 1 - of_twenty.low))
+    expected = (0.25, 0.25 * wilson(20, 20).low, 0.25 + 0.75 * wilson(0, 60).high)
+    np.testing.assert_allclose(average_classes((labels == 2).astype(float), labels), expected)
+    value, low, high = average_classes((np.arange(115) > 0).astype(float), labels)
+    assert value == 1 - 1 / 80 and of_twenty.low < low < value < high == 1
+
+
 def test_hit_rates_have_wilson_s_interval_over_what_is_defined() -> None:
     assert rate(np.array([1, 0, np.nan, 1])) == wilson(2, 3)
     assert np.isnan(rate(np.array([np.nan]))).all()

@@ -31,7 +31,7 @@ from interpret_robust.attribution.regions import (
 )
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.parsing import format_percent, put_beside
-from interpret_robust.core.statistics import RESAMPLES, TAILS, UNKNOWN, Interval, bootstrap_mean, rate, rates
+from interpret_robust.core.statistics import RESAMPLES, TAILS, UNKNOWN, Interval, bootstrap_mean, rate, rates, wilson
 from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import Batch, to_numpy
 from interpret_robust.models import Classifier
@@ -95,7 +95,8 @@ SCHEMA = Schema(
         interval("pointing/hits", "share of images whose map is largest on the object, Wilson 95 % interval", *_MAP),
         interval(
             "pointing/class_averaged",
-            "share of images whose map is largest on the object, mean over classes, stratified bootstrap",
+            "share of images whose map is largest on the object, mean over classes, stratified bootstrap; no ends "
+            "where a class has one image",
             *_MAP,
         ),
         interval(
@@ -277,16 +278,33 @@ def average_classes(hits: AnyArray, labels: AnyArray) -> Interval:
     """Return the mean over classes of the share of hits (N,), those that are NaN left out, with its bootstrap interval.
 
     Images are drawn within their class: the number of hits in a resample of a class is binomial. A class without
-    images is left out.
+    images is left out. There is no interval where a class has a single image, which shows no spread; where all images
+    of each class agree, its ends are Wilson's.
     """
     finite = np.isfinite(hits)
     classes, counts = np.unique(labels[finite], return_counts=True)
     if len(classes) == 0:
         return UNKNOWN
     rates = np.array([hits[finite & (labels == label)].mean(dtype=np.float64) for label in classes])
+    if counts.min() < 2:
+        return Interval(float(rates.mean()), np.nan, np.nan)
+    if np.isin(rates, (0, 1)).all():
+        return _bound_mean(rates, int(counts.min()))
     draws = np.random.default_rng(0).binomial(counts, rates, (RESAMPLES, len(classes))) / counts
     low, high = np.quantile(draws.mean(1), TAILS)
     return Interval(float(rates.mean()), float(low), float(high))
+
+
+def _bound_mean(rates: AnyArray, count: int) -> Interval:
+    """Return the mean of the rates (classes,) of classes that are all 0 or all 1, each of at least `count` images.
+
+    A bootstrap would find no spread. Only classes at 1 can make the mean smaller, and only those at 0 larger: each end
+    is Wilson's for such classes together.
+    """
+    full, empty = int((rates == 1).sum()), int((rates == 0).sum())
+    low = full * wilson(full * count, full * count).low if full else 0.0
+    high = full + (empty * wilson(0, empty * count).high if empty else 0.0)
+    return Interval(float(rates.mean()), low / len(rates), high / len(rates))
 
 
 def table_row(result: Result) -> dict[str, str]:
