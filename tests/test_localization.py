@@ -502,6 +502,33 @@ def test_the_dots_drawn_are_the_numbers_stored(result_paths: dict[str, Path], tm
     assert "40 test images of planted" in caption["caption"] and "planted in the images" in caption["caption"]
 
 
+def levels(axes: Any, stroke: str) -> list[tuple[list[float], list[float]]]:
+    """Where lines of this stroke go, x and y."""
+    lines = [line for line in axes.lines if line.get_linestyle() == stroke]
+    return [tuple(np.asarray(line.get_data()).tolist()) for line in lines]
+
+
+def test_the_picture_gives_each_row_its_own_area_and_center_where_positions_differ(
+    result_paths: dict[str, Path],
+) -> None:
+    first, second = (hdf5.read(result_paths["plain"]) for _ in range(2))
+    area, center, other_center = first["share/area"], first["share/center"], first["pointing/center"]
+    second._small["share/area"] = area + np.array([[0.1], [0]])  # as of another grid of positions
+    second._small["share/center"] = center + np.array([[0.2], [0]])
+    second._small["pointing/center"] = other_center + np.array([[-0.1], [0]])
+    picture = figures.get("localization").draw([first, second])
+    for index, place, prior, gap in ((0, 0, center, 0.2), (2, 0, other_center, -0.1)):
+        axes = picture.figure.axes[index]
+        for stroke, level, change in (("--", area[place, 0], 0.1), (":", prior[place, 0], gap)):
+            expected = [([100 * level] * 2, [-0.5, 0.5]), ([100 * (level + change)] * 2, [0.5, 1.5])]
+            np.testing.assert_allclose(levels(axes, stroke), expected)
+    for index, place, prior in ((1, 1, center), (3, 1, other_center)):  # of pixels: one line for both
+        for stroke, level in (("--", area[place, 0]), (":", prior[place, 0])):
+            assert levels(picture.figure.axes[index], stroke) == [([100 * level] * 2, [0, 1])]
+    assert "Lines (in pieces where models differ in their positions" in picture.caption
+    assert "Lines: the share of positions" in figures.get("localization").draw([first, first]).caption
+
+
 def test_the_table_gives_the_number_of_maps_without_values(result_paths: dict[str, Path]) -> None:
     names = ("weights without values", "gradient without values")
     for path in result_paths.values():

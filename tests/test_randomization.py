@@ -14,6 +14,7 @@ from scipy import stats
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
+from interpret_robust import figures
 from interpret_robust.analyses import randomization
 from interpret_robust.analyses.engine.work import Work
 from interpret_robust.analyses.randomization import (
@@ -517,6 +518,20 @@ def test_random_networks_of_all_models_stand_in_the_gray_band(results: dict[str,
     (band,) = [tick.get_position()[0] for tick in axes.get_xticklabels() if tick.get_text() == "random"]
     marks = [float(container.lines[0].get_xdata()[0]) for container in axes.containers]
     assert len(marks) == 2 and all(abs(mark - band) < 0.5 for mark in marks)
+
+
+def test_each_model_has_its_own_level_of_weights_where_positions_differ(results: dict[str, Path]) -> None:
+    first, second = (hdf5.read(results["at"]) for _ in range(2))
+    baseline = first["random/uninformed"]
+    place = list(SCORES).index("weights on object")
+    second._small["random/uninformed"] = baseline + 0.125 * (np.arange(len(SCORES)) == place)
+    panels: Any = figures.get("randomization").draw([first, second]).figure.axes
+    dots = {
+        axes.get_title(): [line.get_ydata()[0] for line in axes.lines if line.get_linestyle() == ":"] for axes in panels
+    }
+    assert dots["share of weights\non object"] == [baseline[place], baseline[place] + 0.125]
+    assert dots["share of |g|\non object"] == [baseline[place - 2]]
+    assert dots["gradient-map score"] == [0.1]
 
 
 def cut(layer: nn.Module) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import SubFigure
 from matplotlib.lines import Line2D
 
@@ -16,6 +17,7 @@ from interpret_robust.figures.style import (
     count_abreast,
     draw_dot,
     get_width,
+    is_shared,
     make_figure,
     name_rows,
 )
@@ -66,14 +68,17 @@ def draw(results: Sequence[Result]) -> Drawing:
 
 
 def _draw_object(figure: SubFigure, results: Sequence[Result]) -> None:
-    """Draw a panel for each map and statistic, with the object's area and the center prior as lines."""
+    """Draw a panel for each map and statistic, with the object's area and the center prior as lines.
+
+    These depend on a model's grid of positions, and on which images have a map.
+    """
     columns = count_abreast(len(PANELS))
     panels = figure.subplots(len(PANELS) // columns, columns, sharey=True).ravel()
     for axes, (title, name, center, index) in zip(panels, PANELS, strict=True):
         for row, result in enumerate(results):
             draw_dot(axes, row, result, 100 * result[name][index])
         for baseline, stroke in (("share/area", "--"), (center, ":")):
-            axes.axvline(100 * results[0][baseline][index, 0], color="0.3", linestyle=stroke, linewidth=0.9)
+            _draw_levels(axes, _list_levels(results, baseline, index), color="0.3", linestyle=stroke, linewidth=0.9)
         axes.set(xlim=(-3, 103), xlabel=title)
         axes.xaxis.label.set_fontsize(7)
     name_rows(panels[0], results)
@@ -82,6 +87,20 @@ def _draw_object(figure: SubFigure, results: Sequence[Result]) -> None:
         Line2D([], [], color="0.3", linestyle=":", linewidth=0.9, label="a map that knows only the center"),
     ]
     figure.legend(handles=handles, loc="outside upper right", ncols=count_abreast(2))
+
+
+def _list_levels(results: Sequence[Result], baseline: str, index: int) -> list[float]:
+    """Return what a map that knows nothing has in each model's file, for the map of this index."""
+    return [float(result[baseline][index, 0]) for result in results]
+
+
+def _draw_levels(axes: Axes, levels: Sequence[float], **look: Any) -> None:
+    """Draw levels of models as one line where all have the same, else as a piece of it in each row."""
+    if is_shared(levels):
+        axes.axvline(100 * levels[0], **look)
+        return
+    for row, level in enumerate(levels):
+        axes.plot([100 * level, 100 * level], [row - 0.5, row + 0.5], **look)
 
 
 def _draw_patterns(figure: SubFigure, results: Sequence[Result]) -> None:
@@ -103,12 +122,15 @@ def _draw_patterns(figure: SubFigure, results: Sequence[Result]) -> None:
 
 def _caption(results: Sequence[Result], *, patterns: bool) -> str:
     data = results[0].config["data"]
+    baselines = {(name, index) for *_, center, index in PANELS for name in ("share/area", center)}
+    is_one = all(is_shared(_list_levels(results, *baseline)) for baseline in baselines)
+    of_row = "" if is_one else " (in pieces where models differ in their positions or in the images that have a map)"
     caption = (
         f"How maps lie on the object on {format_images(data)} of {data['dataset']}: the share of "
         "the weights of positions and of the energy of the gradient of "
-        "the true label's cross-entropy, and the share of images whose map is largest on the object. Lines: the "
-        "share of positions or pixels on the object, and what a map that falls off from the center has. Bars are "
-        "95 % intervals over images (bootstrap; Wilson for shares of images)."
+        "the true label's cross-entropy, and the share of images whose map is largest on the object. "
+        f"Lines{of_row}: the share of positions or pixels on the object, and what a map that falls off from the center "
+        "has. Bars are 95 % intervals over images (bootstrap; Wilson for shares of images)."
     )
     if not patterns:
         return caption

@@ -14,6 +14,7 @@ from interpret_robust.figures.style import (
     choose_marker,
     choose_stroke,
     get_width,
+    is_shared,
     make_figure,
 )
 from interpret_robust.results.hdf5 import Result
@@ -61,15 +62,27 @@ def _draw_panel(axes: Axes, results: Sequence[Result], score: int) -> None:
     stages = max((_cascade(result) for result in results), key=len)
     for row, result in enumerate(results):
         _draw_model(axes, result, score, stages, (row - (len(results) - 1) / 2) / len(results))
-    baseline = float(results[0]["random/uninformed"][score])
-    if results[0]["score"][score] == "gradient-map score":
-        baseline = 1 / len(results[0].job["class_names"])
-    if np.isfinite(baseline):
-        axes.axhline(baseline, color="0.5", linestyle=":", linewidth=0.8)
+    _draw_levels(axes, results, score)
     axes.axvspan(len(stages) - 0.5, len(stages) + 0.5, color="0.93", lw=0)
     ticks = range(0, len(stages), 1 + len(stages) // MOST_NAMES)
     axes.set_xticks([*ticks, len(stages)], [*(stages[place] for place in ticks), "random"], rotation=90)
     axes.set_xlim(-0.5, len(stages) + 0.5)
+
+
+def _draw_levels(axes: Axes, results: Sequence[Result], score: int) -> None:
+    """Draw what a map without information gives: one gray line, or one in the color of each model where they differ."""
+    levels = [_find_level(result, score) for result in results]
+    colors = ["0.5"] if is_shared(levels) else [choose_color(name_variant(result)) for result in results]
+    for level, color in zip(levels, colors, strict=False):
+        if np.isfinite(level):
+            axes.axhline(level, color=color, linestyle=":", linewidth=0.8)
+
+
+def _find_level(result: Result, score: int) -> float:
+    """Return what a map without information gives: NaN where unknown. Of weights, that depends on the positions."""
+    if result["score"][score] == "gradient-map score":
+        return 1 / len(result.job["class_names"])
+    return float(result["random/uninformed"][score])
 
 
 def _draw_model(axes: Axes, result: Result, score: int, places: Sequence[str], aside: float) -> None:

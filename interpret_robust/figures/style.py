@@ -285,6 +285,11 @@ def draw_interval(axes: Axes, row: float, interval: Iterable[float], **look: Any
     axes.errorbar(value, row, xerr=[[value - low], [high - value]], **look)
 
 
+def is_shared(levels: Sequence[float]) -> bool:
+    """Return whether models have one level to be compared with, up to rounding; it may be unknown to all."""
+    return bool(np.allclose(levels, levels[0], rtol=0, atol=1e-6, equal_nan=True))
+
+
 def collect_numbers(results: Sequence[Result], datasets: Sequence[str]) -> dict[str, Any]:
     """Return for each model what its file holds in some datasets, as a caption keeps it."""
     return {label(result): {name: result[name].tolist() for name in datasets} for result in results}
