@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from interpret_robust.api.answers import Answer, Answers
     from interpret_robust.api.data import samples
     from interpret_robust.api.model import Model, load, train
+    from interpret_robust.api.statistics import interval
     from interpret_robust.attacks.noise import generator_noise, per_image_noise
     from interpret_robust.attacks.pgd import PGD
     from interpret_robust.core.errors import UserError
-    from interpret_robust.core.statistics import interval
     from interpret_robust.datasets.in_memory import make_dataset
     from interpret_robust.models.variants import Variant
     from interpret_robust.results.schema import Column, Schema
@@ -64,12 +64,12 @@ _HOMES = {
     "api.answers": ("Answer", "Answers"),
     "api.data": ("samples",),
     "api.model": ("Model", "load", "train"),
+    "api.statistics": ("interval",),
     "api.analysis": ("analyze", "open", "questions"),
     "attacks.noise": ("generator_noise", "per_image_noise"),
     "attacks.pgd": ("PGD",),
     "datasets.in_memory": ("make_dataset",),
     "core.errors": ("DoubtWarning", "UserError"),
-    "core.statistics": ("interval",),
     "results.schema": ("Column", "Schema"),
     "training.objective": ("FeatureRegularization",),
     "models.variants": ("Variant",),

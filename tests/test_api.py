@@ -31,7 +31,7 @@ from interpret_robust import analyses, cli
 from interpret_robust.analyses.engine import validation
 from interpret_robust.api.answers import Answer
 from interpret_robust.api.help import describe_settings
-from interpret_robust.core.statistics import Interval
+from interpret_robust.core.statistics import Interval, bootstrap_mean, wilson
 from interpret_robust.datasets import Dataset
 from interpret_robust.figures.drawing import compose
 from interpret_robust.models.card import Card
@@ -664,6 +664,63 @@ def test_an_opened_file_is_read_as_it_is_and_stays(place: Path) -> None:
 def test_an_interval_of_booleans_is_wilsons() -> None:
     value, low, high = ir.interval(np.array([True] * 8 + [False] * 2))
     assert (value, low, high) == pytest.approx((0.8, 0.490162, 0.943318), abs=1e-6)
+
+
+OUTCOMES = [True] * 8 + [False] * 2
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        OUTCOMES,
+        tuple(map(int, OUTCOMES)),
+        torch.tensor(OUTCOMES),
+        torch.tensor(OUTCOMES).long(),
+        np.array(OUTCOMES, np.uint8),
+        [np.bool_(outcome) for outcome in OUTCOMES],
+    ],
+    ids=lambda values: type(values).__name__,
+)
+def test_outcomes_of_every_type_have_wilson_s_interval(values: Any) -> None:
+    assert ir.interval(values) == wilson(8, 10)
+
+
+def test_integers_that_are_all_one_are_outcomes_and_floats_are_numbers() -> None:
+    assert ir.interval(np.ones(12, int)) == wilson(12, 12)
+    assert ir.interval(np.zeros(12, int)) == wilson(0, 12)
+    assert ir.interval(np.array([0, 2, 1, 1])) == bootstrap_mean(np.array([0.0, 2, 1, 1]))
+    difference = np.array([1.0, 0, 0, 0, 0, 0])  # of outcomes: the bootstrap does not rule zero out, as Wilson's would
+    assert ir.interval(difference) == bootstrap_mean(difference)
+    assert ir.interval(difference).low == 0 < wilson(1, 6).low
+
+
+def test_numbers_of_every_type_have_the_interval_of_a_bootstrap() -> None:
+    numbers = np.append(np.random.default_rng(0).integers(0, 256, 40) / 256, np.nan)  # which bfloat16 can hold
+    expected = bootstrap_mean(numbers, seed=3)
+    tensor = torch.tensor(numbers)
+    columns = (numbers.tolist(), tensor, tensor.clone().requires_grad_(), tensor.bfloat16(), numbers.astype(np.float16))
+    assert [ir.interval(values, seed=3) for values in columns] == [expected] * 5
+    assert expected.value == numbers[:-1].mean() and expected != bootstrap_mean(numbers)
+    columns_without_numbers: list[Any] = [[], np.array([], bool), torch.tensor([np.nan])]
+    assert np.isnan([ir.interval(values) for values in columns_without_numbers]).all()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (None, "values are None: give an array of booleans or numbers, one an image."),
+        (["1", "0"], "values are ['1', '0']: give an array of booleans or numbers, one an image."),
+        ([True, None], "values are [True, None]: give an array of booleans or numbers, one an image."),
+        ([[1, 2], [3]], "values are [[1, 2], [3]]: give an array of booleans or numbers, one an image."),
+        (1j, "values are 1j: give an array of booleans or numbers, one an image."),
+        (0.5, "values have the shape (): give one boolean or number an image, (N,)."),
+        (torch.ones(2, 3), "values have the shape (2, 3): give one boolean or number an image, (N,)."),
+    ],
+)
+def test_an_interval_of_what_is_no_column_of_numbers_is_refused(values: Any, message: str) -> None:
+    with pytest.raises(ir.UserError) as error:
+        ir.interval(values)
+    assert str(error.value) == message
 
 
 @pytest.fixture
