@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from networks import Array, InDouble, Linear, array, pixels
 from torch import Tensor, nn
 
-from interpret_robust.attacks.apgd import APGD, LossName, TargetedAPGD, ascend, checkpoints, dlr, targeted_dlr
+from interpret_robust.attacks.apgd import APGD, LossName, TargetedAPGD, ascend, dlr, list_judged_steps, targeted_dlr
 from interpret_robust.attacks.noise import Noise, per_image_noise
 from interpret_robust.attacks.norms import Linf
 from interpret_robust.core.errors import UserError
@@ -81,13 +81,13 @@ def test_dlr_is_the_same_whatever_the_scale_and_the_offset_of_the_logits() -> No
 
 
 @pytest.mark.parametrize("steps", [1, 2, 7, 20, 50, 100, 333])
-def test_checkpoints_are_those_of_the_paper(steps: int) -> None:
+def test_step_sizes_are_judged_at_the_checkpoints_of_the_paper(steps: int) -> None:
     shares = [Fraction(0), Fraction(22, 100)]
     while shares[-1] <= 1:
         shares.append(shares[-1] + max(shares[-1] - shares[-2] - Fraction(3, 100), Fraction(6, 100)))
-    assert checkpoints(steps) == tuple(sorted({ceil(share * steps) for share in shares[1:] if share <= 1}))
+    assert list_judged_steps(steps) == tuple(sorted({ceil(share * steps) for share in shares[1:] if share <= 1}))
     if steps == 100:
-        assert checkpoints(steps) == (22, 41, 57, 70, 80, 87, 93, 99)
+        assert list_judged_steps(steps) == (22, 41, 57, 70, 80, 87, 93, 99)
 
 
 def loss_of(model: nn.Module, image: Array, label: int, loss: LossName) -> tuple[float, Array, int]:
@@ -108,7 +108,7 @@ def by_the_algorithm(
     """Algorithm 1 on one image, every iterate kept; the answer and how often the step size was halved."""
     low, high = np.maximum(image - EPS, 0), np.minimum(image + EPS, 1)
     points, losses, wrong = [start], [], []
-    size, halvings, last_checkpoint = 2 * EPS, 0, 0
+    size, halvings, last_judgment = 2 * EPS, 0, 0
     sizes_at, bests_at = [size], []
     value, gradient, answer = loss_of(model, start, label, loss)
     losses.append(value)
@@ -125,13 +125,13 @@ def by_the_algorithm(
         wrong.append((answer != label, value, points[-1]))
         if value > best[0]:
             best = (value, points[-1], gradient)
-        if k + 1 in checkpoints(steps):
-            rises = sum(losses[i + 1] > losses[i] for i in range(last_checkpoint, k + 1))
-            seldom = rises < 0.75 * (k + 1 - last_checkpoint)
+        if k + 1 in list_judged_steps(steps):
+            rises = sum(losses[i + 1] > losses[i] for i in range(last_judgment, k + 1))
+            seldom = rises < 0.75 * (k + 1 - last_judgment)
             is_stuck = len(sizes_at) > 1 and sizes_at[-1] == sizes_at[-2] and bests_at[-1] == best[0]
             sizes_at.append(size)
             bests_at.append(best[0])
-            last_checkpoint = k + 1
+            last_judgment = k + 1
             if seldom or is_stuck:
                 size, halvings = size / 2, halvings + 1
                 losses[-1], points[-1], gradient = best

@@ -18,13 +18,13 @@ from scipy import fft
 from torch import Tensor, nn
 
 from interpret_robust.analyses.engine.analysis import Analysis
+from interpret_robust.analyses.engine.comparison import compare_means
 from interpret_robust.analyses.engine.settings import SourceSettings
 from interpret_robust.analyses.engine.work import Work
 from interpret_robust.attribution.controls import magnitude, sobel
 from interpret_robust.attribution.gradients import compute_map
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
-from interpret_robust.core.parsing import format_number, put_beside
 from interpret_robust.core.statistics import Interval, bootstrap_mean, bootstrap_spearman
 from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import Batch, to_numpy, to_pixels
@@ -346,8 +346,7 @@ def _describe_score(result: Result, name: str) -> str:
     """
     if is_zero(result, name):
         return f"zero by construction ({' and '.join(ZERO_UNDER[name])} invariant)"
-    own, shuffled = Interval(*result[f"{name}/own"]).plain(), format_number(result[f"{name}/shuffled"][0], "z.2f")
-    return put_beside(own, shuffled)
+    return compare_means(result[f"{name}/own"], result[f"{name}/shuffled"], Interval.plain)
 
 
 def _is_high(height: int, width: int) -> AnyArray:

@@ -43,7 +43,7 @@ from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.schema import Column, Schema, describe_plot, interval
 
 Target = Literal["true", "predicted", "random"]
-VIEWS: dict[str, tuple[Rule, ...]] = {"clip": ("clip", "clip-set"), "raw": ("max", "min-max")}
+RULES_BY_VIEW: dict[str, tuple[Rule, ...]] = {"clip": ("clip", "clip-set"), "raw": ("max", "min-max")}
 QUANTILES = (0.0, 0.1, 0.5, 0.9, 1.0)
 
 _MAP, _IMAGE = ("color", "y", "x"), ("y", "x", "color")
@@ -204,8 +204,8 @@ def table_row(result: Result, *views: str) -> dict[str, str]:
     spread = "" if np.isnan(middle) else f" [{low:.2g}, {high:.2g}]"
     row = {"max|g|, median [10 %, 90 %]": format_number(middle, ".2g") + spread}
     for place, rule in enumerate(RULES):
-        if any(rule in VIEWS[view] for view in views or VIEWS):
-            if rule in VIEWS["clip"]:
+        if any(rule in RULES_BY_VIEW[view] for view in views or RULES_BY_VIEW):
+            if rule in RULES_BY_VIEW["clip"]:
                 row[f"{rule}: clipped"] = Interval(*result["view/saturated"][place]).percent()
             row[f"{rule}: contrast"] = Interval(*result["view/contrast"][place]).percent()
     row["zero maps"] = str(result["set/degenerate"])
@@ -224,5 +224,5 @@ def _set_deviation(columns: Columns) -> float:
 
 
 ANALYSIS = Analysis(
-    SCHEMA, MapSettings, rows, summarize, table_row, prepare=prepare, examples=examples, views=tuple(VIEWS)
+    SCHEMA, MapSettings, rows, summarize, table_row, prepare=prepare, examples=examples, views=tuple(RULES_BY_VIEW)
 )

@@ -47,13 +47,13 @@ from interpret_robust.models.classifier import answers_repeat, predict_classes
 from interpret_robust.models.reinitialize import CALIBRATION_IMAGES, randomize_network
 from interpret_robust.results import gradmap_tables
 from interpret_robust.results.columns import Columns
-from interpret_robust.results.names import VIEWS
+from interpret_robust.results.names import PAPER_RULES
 from interpret_robust.results.schema import Column, Schema, describe_plot, interval
 
 TARGETS = ("true", "predicted", "random")
 REFERENCES = ("label", "target")
 SIGNS = {"minus": -1, "plus": 1}
-PER_IMAGE_RULES: tuple[Rule, ...] = tuple(rule for rule in RULES if rule in VIEWS.values())
+PER_IMAGE_RULES: tuple[Rule, ...] = tuple(rule for rule in RULES if rule in PAPER_RULES.values())
 """The headline's rules, called `clip` and `raw` where people read them."""
 
 SHUFFLE, PHASES = 1, 2
@@ -392,6 +392,6 @@ ANALYSIS = Analysis(
     gradmap_tables.format_headline,
     prepare=prepare,
     compare=gradmap_tables.make_comparisons,
-    views=tuple(VIEWS),
+    views=tuple(PAPER_RULES),
     readers="evaluators",
 )

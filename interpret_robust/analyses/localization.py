@@ -19,6 +19,7 @@ from scipy.linalg import orth
 from torch import nn
 
 from interpret_robust.analyses.engine.analysis import Analysis
+from interpret_robust.analyses.engine.comparison import compare_means
 from interpret_robust.analyses.engine.settings import SourceSettings, WeightSettings
 from interpret_robust.analyses.engine.work import Work
 from interpret_robust.attribution.gradients import compute_map, compute_position_weights
@@ -30,7 +31,6 @@ from interpret_robust.attribution.regions import (
     measure_share_inside,
 )
 from interpret_robust.core.arrays import AnyArray
-from interpret_robust.core.parsing import format_percent, put_beside
 from interpret_robust.core.statistics import RESAMPLES, TAILS, UNKNOWN, Interval, bootstrap_mean, rate, rates, wilson
 from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import Batch, to_numpy
@@ -313,25 +313,22 @@ def table_row(result: Result) -> dict[str, str]:
     """
     row = {"weights": str(result.config["settings"]["spatial_weight"])}
     for index, name in enumerate(MAPS):
-        row[f"{name} on object (area)"] = _pair_of_means(result["share/on_object"][index], result["share/area"][index])
+        row[f"{name} on object (area)"] = compare_means(
+            result["share/on_object"][index], result["share/area"][index], Interval.percent
+        )
     for index, name in enumerate(MAPS):
-        row[f"{name} pointing (center)"] = _pair_of_means(
-            result["pointing/hits"][index], result["pointing/center"][index]
+        row[f"{name} pointing (center)"] = compare_means(
+            result["pointing/hits"][index], result["pointing/center"][index], Interval.percent
         )
     if np.isfinite(result["pattern/chance"]):
-        row["gradient along patterns (turned)"] = _pair_of_means(
-            result["pattern/share"], result["pattern/share_turned"]
+        row["gradient along patterns (turned)"] = compare_means(
+            result["pattern/share"], result["pattern/share_turned"], Interval.percent
         )
         row["follows exchanged pattern"] = Interval(*result["pattern/follows"]).percent()
     for name, total in zip(MAPS, result["count/undefined"], strict=True):
         if total:
             row[f"{name} without values"] = str(int(total))
     return row | {"images": str(result.count)}
-
-
-def _pair_of_means(mean: AnyArray, baseline: AnyArray) -> str:
-    """Return text such as `84.1 % [83.0, 85.2] (17.3 %)`."""
-    return put_beside(Interval(*mean).percent(), format_percent(baseline[0]))
 
 
 def _means(values: AnyArray) -> list[Interval]:

@@ -5,9 +5,9 @@
     adversarial, gradients = TargetedAPGD(eps=8 / 255)(model, images, labels, noise)
 
 https://arxiv.org/abs/2003.01690. Images are pixels in [0, 1]. No step size is to be chosen: it begins at twice the
-radius and is halved, for each image alone, at checkpoints where the loss has not risen often enough. As in `pgd`, no
-gradient depends on the batch, and the model's mode, its running statistics, whether its weights ask for gradients and
-the global random state are left as found.
+radius, is judged after some of the steps, and is halved, for each image alone, where the loss has not risen often
+enough. As in `pgd`, no gradient depends on the batch, and the model's mode, its running statistics, whether its weights
+ask for gradients and the global random state are left as found.
 """
 
 import math
@@ -31,15 +31,16 @@ from interpret_robust.models.folding import fold
 from interpret_robust.models.losses import cross_entropy, margin_loss
 
 LossName = Literal["cross-entropy", "dlr"]
-Loss = Callable[[Tensor], Tensor]
+LossOfLogits = Callable[[Tensor], Tensor]
 """Given logits (N, classes), the loss of each image (N,), to be made large."""
 
 MOMENTUM = 0.75
 """Share of the new step in an update; the rest repeats the last one (alpha of the paper)."""
 RISES = 0.75
-"""Share of the steps between two checkpoints at which the loss has to rise for the step size to stay (rho)."""
-FIRST_CHECKPOINT, SHORTER, SHORTEST = 22, 3, 6
-"""Percent of all steps: the first stretch between checkpoints, by how much each is shorter, and the shortest."""
+"""Share of the steps since the step size was judged last at which the loss has to rise for it to stay (rho)."""
+FIRST_STRETCH, SHORTER, SHORTEST = 22, 3, 6
+"""Percent of all steps: the first stretch until step sizes are judged, by how much each is shorter, and the shortest.
+"""
 MOST_TARGETS = 9
 """Classes that the targeted attack aims at, as in AutoAttack."""
 _TINY = 1e-12
@@ -169,12 +170,12 @@ def targeted_dlr(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
     return ahead[:, 0] / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + _TINY)
 
 
-def checkpoints(steps: int) -> tuple[int, ...]:
-    """Return the numbers of steps after which step sizes are judged, rising.
+def list_judged_steps(steps: int) -> tuple[int, ...]:
+    """Return the steps after which step sizes are judged, rising, of so many in all: the paper's checkpoints.
 
     For 100, 22, 41, 57, 70, 80, 87, 93 and 99.
     """
-    percents, stretch = [FIRST_CHECKPOINT], FIRST_CHECKPOINT
+    percents, stretch = [FIRST_STRETCH], FIRST_STRETCH
     while percents[-1] < 100:
         stretch = max(stretch - SHORTER, SHORTEST)
         percents.append(percents[-1] + stretch)
@@ -214,9 +215,9 @@ class StepSize:
         return better
 
     def judge(self) -> Tensor:
-        """Halve step sizes at a checkpoint, and begin to count anew; return where (N,) they were halved.
+        """Halve step sizes, and begin to count anew; return where (N,) they were halved.
 
-        Halved where the loss has risen at fewer than RISES of the steps since the last checkpoint, or where the step
+        Halved where the loss has risen at fewer than RISES of the steps since the last judgment, or where the step
         size was kept there and the largest loss is still the same.
         """
         is_stuck = ~self._is_halved & (self.best == self._last)
@@ -227,7 +228,7 @@ class StepSize:
 
 
 def ascend(
-    model: nn.Module, images: Tensor, labels: Tensor, start: Tensor, loss: Loss, ball: Ball, steps: int
+    model: nn.Module, images: Tensor, labels: Tensor, start: Tensor, loss: LossOfLogits, ball: Ball, steps: int
 ) -> Tensor:
     """Climb the loss of each image from `start`: its misclassified iterate of largest loss, or that of largest loss.
 
@@ -239,7 +240,7 @@ def ascend(
     size = StepSize(torch.full_like(value, 2 * ball.eps), value)
     best, best_gradient = iterate, gradient
     answer, answer_rank = iterate, (wrong, value)
-    check_steps = checkpoints(steps)
+    judged_steps = list_judged_steps(steps)
     for step in range(1, steps + 1):
         ahead = ball.project(iterate + _wide(size.size) * ball.direction(gradient, iterate), *bounds)
         share = MOMENTUM if step > 1 else 1.0
@@ -253,7 +254,7 @@ def ascend(
         is_better = _is_better((wrong, value), answer_rank)
         answer = _pick(is_better, iterate, answer)
         answer_rank = wrong | answer_rank[0], torch.where(is_better, value, answer_rank[1])
-        if step in check_steps:
+        if step in judged_steps:
             returns = size.judge()
             iterate, gradient = _pick(returns, best, iterate), _pick(returns, best_gradient, gradient)
             value = torch.where(returns, size.best, value)
@@ -261,7 +262,7 @@ def ascend(
 
 
 def _look(
-    model: nn.Module, images: Tensor, labels: Tensor, loss: Loss, differentiate: bool
+    model: nn.Module, images: Tensor, labels: Tensor, loss: LossOfLogits, differentiate: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the loss (N,), its gradient (zeros where not wanted), and which images (N,) are misclassified."""
     with torch.set_grad_enabled(differentiate):
@@ -293,7 +294,7 @@ def _wrong_classes(logits: Tensor, labels: Tensor) -> Tensor:
     return others_only.argsort(dim=1, descending=True, stable=True)[:, :-1]
 
 
-def _targeted_loss(targets: Tensor, labels: Tensor) -> Loss:
+def _targeted_loss(targets: Tensor, labels: Tensor) -> LossOfLogits:
     return lambda logits: targeted_dlr(logits, labels, targets)
 
 

@@ -16,11 +16,9 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from interpret_robust.attacks.noise import Noise
 from interpret_robust.attacks.settings import NORM_TEXTS, Norm, check_norm
 from interpret_robust.core.errors import UserError
-
-Noise = Callable[[Tensor], Tensor]
-"""Given images, uniform noise of their shape in [-1, 1)."""
 
 TOLERANCE = 1e-6
 """How far float32 rounding may carry an adversarial pixel out of its box."""

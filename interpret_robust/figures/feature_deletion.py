@@ -76,8 +76,8 @@ def _draw_curves(figure: SubFigure, results: Sequence[Result], bands: int, colum
         axes.set_visible(bool(axes.lines))
         lower_panels = grid.flat[number + columns :: columns]
         axes.tick_params(labelbottom=not any(panel.lines for panel in lower_panels))
-    share = results[0]["removed"]
-    grid[0, 0].set(ylim=(0, 102), xlim=(share[0], share[-1]), xticks=np.linspace(0, share[-1], 5).round())
+    counts = results[0]["removed"]
+    grid[0, 0].set(ylim=(0, 102), xlim=(counts[0], counts[-1]), xticks=np.linspace(0, counts[-1], 5).round())
     figure.supxlabel("local features removed", fontsize=8)
     handles, names = grid[0, 0].get_legend_handles_labels()
     columns = count_legend_columns(names, get_width())
@@ -86,11 +86,11 @@ def _draw_curves(figure: SubFigure, results: Sequence[Result], bands: int, colum
 
 def _draw_orders(axes: Axes, result: Result, condition: int) -> None:
     accuracy, low, high = (100 * result[f"curve/{name}"][condition] for name in ("accuracy", "low", "high"))
-    share = result["removed"]
+    counts = result["removed"]
     for number, name in enumerate(list_places(result, "order")):
         style: dict[str, Any] = ORDER_STYLES[name]
-        axes.plot(share, accuracy[number], markersize=2, linewidth=0.9, markevery=2, label=name, **style)
-        axes.fill_between(share, low[number], high[number], color=style["color"], alpha=0.15, lw=0)
+        axes.plot(counts, accuracy[number], markersize=2, linewidth=0.9, markevery=2, label=name, **style)
+        axes.fill_between(counts, low[number], high[number], color=style["color"], alpha=0.15, lw=0)
     level, text = find_chance(result)
     axes.axhline(level, label=text, **CHANCE)
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from interpret_robust.figures.overlays import show, strip_axes
 from interpret_robust.figures.style import RC, Drawing, get_width, make_figure
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import VIEWS, format_images, label
+from interpret_robust.results.names import PAPER_RULES, format_images, label
 
 READS = "gradient-maps/2"
 
@@ -26,15 +26,15 @@ def draw(results: Sequence[Result]) -> Drawing:
     Images that differ between models come again.
     """
     heads = [place for place, result in enumerate(results) if place == 0 or not _is_equal(results[place - 1], result)]
-    figure = make_figure(ROW_HEIGHT * (len(heads) + len(VIEWS) * len(results)) + 0.2)
+    figure = make_figure(ROW_HEIGHT * (len(heads) + len(PAPER_RULES) * len(results)) + 0.2)
     with mpl.rc_context(RC):
         layout: Any = figure.get_layout_engine()
         layout.set(w_pad=0.01, h_pad=0.01, wspace=0.01, hspace=0.01)
-        rows = iter(_grid(figure, len(heads) + len(VIEWS) * len(results)))
+        rows = iter(_grid(figure, len(heads) + len(PAPER_RULES) * len(results)))
         for place, result in enumerate(results):
             if place in heads:
                 _draw_images(next(rows), result)
-            for name, rule in VIEWS.items():
+            for name, rule in PAPER_RULES.items():
                 _draw_maps(next(rows), result, name, rule)
     return Drawing(figure, _caption(results), {label(result): _numbers(result) for result in results})
 

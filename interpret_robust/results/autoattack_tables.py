@@ -62,13 +62,13 @@ def compare_with_ours(autoattack: Result, robustness: Result) -> Comparison:
             f"{autoattack.path} and {robustness.path} are not of the same model, images and ball: "
             "evaluate both on the same images and in the same ball."
         )
-    their_accuracy = find_right_under_autoattack(autoattack)
-    worst_case = find_right_in_worst_case(robustness)[: len(their_accuracy)]
-    pair = mcnemar(worst_case, their_accuracy)
-    difference = bootstrap_mean(worst_case.astype(float) - their_accuracy)
+    their_outcomes = find_right_under_autoattack(autoattack)
+    worst_case = find_right_in_worst_case(robustness)[: len(their_outcomes)]
+    pair = mcnemar(worst_case, their_outcomes)
+    difference = bootstrap_mean(worst_case.astype(float) - their_outcomes)
     return Comparison(
-        len(their_accuracy),
-        rate(their_accuracy),
+        len(their_outcomes),
+        rate(their_outcomes),
         rate(worst_case),
         pair.only_first,
         pair.only_second,
@@ -79,13 +79,13 @@ def compare_with_ours(autoattack: Result, robustness: Result) -> Comparison:
 
 def are_comparable(autoattack: Result, robustness: Result) -> bool:
     """Return whether the two are of the same model, ball and split, and the second holds all images of the first."""
-    own_config, their_accuracy = robustness.config, autoattack.config
+    our_config, their_config = robustness.config, autoattack.config
     return bool(
         robustness.model_id == autoattack.model_id
         and robustness.recalibration == autoattack.recalibration
-        and own_config["settings"]["eps"] == their_accuracy["settings"]["eps"]
-        and find_norm(own_config["settings"]) == find_norm(their_accuracy["settings"])
-        and all(own_config["data"][key] == their_accuracy["data"][key] for key in ("dataset", "split"))
+        and our_config["settings"]["eps"] == their_config["settings"]["eps"]
+        and find_norm(our_config["settings"]) == find_norm(their_config["settings"])
+        and all(our_config["data"][key] == their_config["data"][key] for key in ("dataset", "split"))
         and robustness.count >= autoattack.count
         and (robustness["per_image/label"][: autoattack.count] == autoattack["per_image/label"]).all()
     )

@@ -10,7 +10,7 @@ from interpret_robust.core.parsing import format_count, format_number, format_pe
 from interpret_robust.core.statistics import Interval, PairedDifference, holm, mcnemar
 from interpret_robust.models.variants import is_adversarial
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import VIEWS, label, list_places, name_variant, shorten_name
+from interpret_robust.results.names import PAPER_RULES, label, list_places, name_variant, shorten_name
 
 Rows = list[dict[str, str]]
 
@@ -22,7 +22,7 @@ def format_headline(result: Result, *views: str) -> dict[str, str]:
     """Return the headline at both signs, and the mean and deviation between evaluators where there are several."""
     evaluators = list_places(result, "evaluator")
     row = {"read by": shorten_name(result, evaluators[0])}
-    for view in views or VIEWS:
+    for view in views or PAPER_RULES:
         place = _place(result, view)
         for sign, mark in enumerate(("-g", "+g")):
             row[f"{view} {mark}"] = Interval(*result["headline/accuracy"][place, sign]).percent()
@@ -36,7 +36,8 @@ def _most_named(result: Result) -> dict[str, str]:
     """Return the class that the first evaluator gives most maps minus gradient, clipped; nothing for less than
     LEAST_NAMED of them.
     """
-    answers = result["per_image/evaluator_prediction"][:, 0, 0, list_places(result, "rule").index(VIEWS["clip"]), 0]
+    rule = list_places(result, "rule").index(PAPER_RULES["clip"])
+    answers = result["per_image/evaluator_prediction"][:, 0, 0, rule, 0]
     classes, counts = np.unique(answers[answers >= 0], return_counts=True)
     if not len(counts) or counts.max() < LEAST_NAMED * len(answers):
         return {}
@@ -48,14 +49,14 @@ def make_comparisons(results: Sequence[Result], *views: str) -> list[Rows]:
     """Return the controls, the adversarially trained variants two by two, and variants of which there are several
     seeds.
     """
-    columns = views or tuple(VIEWS)
+    columns = views or tuple(PAPER_RULES)
     tables = (_controls(results, columns), _pairs(results, columns), _seeds(results, columns))
     return [table for table in tables if table]
 
 
 def is_read(result: Result, evaluator: str, view: str) -> AnyArray:
     """Return whether an evaluator reads the true class at the headline cell of a view, (N,) bool."""
-    rule = list_places(result, "rule").index(VIEWS[view])
+    rule = list_places(result, "rule").index(PAPER_RULES[view])
     answers = result["per_image/evaluator_prediction"][:, list_places(result, "evaluator").index(evaluator), 0, rule, 0]
     right: AnyArray = answers == result["per_image/label"]
     return right
@@ -152,5 +153,5 @@ def _are_rivals(first: Result, second: Result) -> bool:
 
 def _place(result: Result, view: str) -> int:
     """Return where a view's rule stands among those of the headline and the controls."""
-    place: int = list_places(result, "control_rule").index(VIEWS[view])
+    place: int = list_places(result, "control_rule").index(PAPER_RULES[view])
     return place

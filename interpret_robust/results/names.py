@@ -24,7 +24,7 @@ LONG_NAMES = {
 OF_PREDICTED_CLASS = (GRAD_CAM, "relevance")
 """Weights that are of the predicted class, so that they are of another one where an attack changes it."""
 
-VIEWS = {"clip": "clip", "raw": "max"}
+PAPER_RULES = {"clip": "clip", "raw": "max"}
 """The paper's two ways of showing a map, and the scale rules that they are here."""
 
 

@@ -10,14 +10,14 @@ from interpret_robust.core.statistics import area_under, row_spearman
 from interpret_robust.models.variants import has_attention, is_adversarial, is_external
 from interpret_robust.results.gradmap_tables import is_read, list_shared_evaluators
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import VIEWS, list_places
+from interpret_robust.results.names import PAPER_RULES, list_places
 from interpret_robust.study.paper import Claim
 from interpret_robust.study.verdicts.accuracy import find_paper_row
 from interpret_robust.study.verdicts.measure import Kind
 from interpret_robust.study.verdicts.sample import Sample, attack, average_rates, own_attention, pair_files, sample
 
-VIEW = {"clip": "clipped", "raw": "raw"}
-"""The paper's two columns of Table 4."""
+PAPER_COLUMNS = {"clip": "clipped", "raw": "raw"}
+"""By view, the paper's two columns of Table 4."""
 
 
 def robust_features(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[Sample]:
@@ -39,9 +39,9 @@ def robust_features(claim: Claim, models: tuple[str, ...], results: Sequence[Res
 def robust_features_matter(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[Sample]:
     """Yield what is lost on average over the number of features removed."""
     for result in own_attention(claim, models, results):
-        shares, orders, fill = result["removed"], list_places(result, "order"), result.config["settings"]["fill"]
+        counts, orders, fill = result["removed"], list_places(result, "order"), result.config["settings"]["fill"]
         for place, condition in enumerate(list_places(result, "condition")):
-            area = area_under(result["per_image/correct"][:, place], shares)
+            area = area_under(result["per_image/correct"][:, place], counts)
             loss = area[:, orders.index("random")] - area[:, orders.index("robust")]
             setting = f"{attack(result)}, fill {fill}"
             quantity = f"{condition} accuracy lost by deleting robust features first, minus random order ({setting})"
@@ -65,10 +65,10 @@ def gradmap_score(claim: Claim, models: tuple[str, ...], results: Sequence[Resul
     Those of one architecture are averaged: which seeds they have depends on the seed of the model that they read.
     """
     for pair in pair_files(claim, models, results):
-        for (architecture, evaluators), view in product(_natural_evaluators(pair).items(), VIEWS):
+        for (architecture, evaluators), view in product(_natural_evaluators(pair).items(), PAPER_RULES):
             values = [average_rates([is_read(result, evaluator, view) for evaluator in evaluators]) for result in pair]
-            setting = f"gradmap-score-{VIEW[view]}-{pair[0].config['data']['split']}"
-            quantity = f"maps -g ({VIEW[view]}) read by natural networks ({architecture})"
+            setting = f"gradmap-score-{PAPER_COLUMNS[view]}-{pair[0].config['data']['split']}"
+            quantity = f"maps -g ({PAPER_COLUMNS[view]}) read by natural networks ({architecture})"
             yield sample(quantity, pair, values, percent=True, row=find_paper_row(claim, pair[0], setting))
 
 
