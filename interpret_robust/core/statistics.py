@@ -258,7 +258,7 @@ def interval(values: Array, *, seed: int = 0) -> Interval:
     out; all is NaN where none is left, and the interval of a single number. Raises ValueError for no booleans.
 
     Example:
-        >>> ir.interval(np.array([True, True, True, False])).percent()
+        >>> interval(np.array([True, True, True, False])).percent()
         '75.0 % [30.1, 95.4]'
     """
     if values.dtype == np.bool_:
