@@ -75,6 +75,9 @@ def test_no_end_of_a_difference_is_printed_as_a_zero_that_it_is_not() -> None:
     assert Interval(0.012, 0.003, 0.021).signed() == "+0.012 [+0.003, +0.021]"
     assert Interval(0.012, -0.003, 0.027).plain() == "0.012 [-0.003, 0.027]"
     assert Interval(0.016, -0.0004, 0.0321).points() == "+1.60 points [-0.04, +3.21]"
+    assert Interval(-0.003, -0.0055, -0.0003).signed() == "-0.0030 [-0.0055, -0.0003]"
+    assert Interval(-0.1, -0.2, -1e-9).signed() == "-0.100000 [-0.200000, +0.000000]"
+    assert Interval(-0.1, -0.2, 0).signed() == "-0.10 [-0.20, +0.00]"
     assert Interval(0.0, 0.0, 0.0).points() == "+0.0 points [+0.0, +0.0]"
     assert Interval(-0.0001, -0.21, 0.2).plain() == "0.00 [-0.21, 0.20]"
 

@@ -19,11 +19,20 @@ def parse_number(text: str) -> float:
 def format_number(value: float, form: str, unit: str = "") -> str:
     """Return a number as text in a form such as `.2f`; NO_NUMBER where it is not known, which is NaN.
 
+    Halves are rounded away from zero, whatever the last bits of a number are: a mean is the same text however it was
+    added up.
+
     Example:
         >>> format_number(0.0833, ".2f"), format_number(math.nan, ".2f")
         ('0.08', '-')
+        >>> format_number(15.149999999999999, ".1f"), format_number(26.65, ".1f")
+        ('15.2', '26.7')
     """
-    return NO_NUMBER if math.isnan(value) else f"{value:{form}}{unit}"
+    return NO_NUMBER if math.isnan(value) else f"{value * BEYOND_HALF:{form}}{unit}"
+
+
+BEYOND_HALF = 1 + 1e-12
+"""Times this, what the last bits of a float put just below a half lies above it."""
 
 
 def format_percent(share: float, decimals: int = 1) -> str:

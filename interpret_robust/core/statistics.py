@@ -26,6 +26,10 @@ TOGETHER, PART = 16, 4096
 """Resamples and rows that are treated at a time: enough to be fast, few enough to take no memory."""
 
 
+MOST_MORE = 4
+"""Decimals that are added at most to show on which side of zero an end of an interval lies."""
+
+
 class Interval(NamedTuple):
     """A point estimate and its 95 % interval."""
 
@@ -63,15 +67,17 @@ class Interval(NamedTuple):
         return f"<{type(self).__name__} {'unknown' if math.isnan(self.value) else self._text('.4g')}>"
 
     def _decimals(self, usual: int, scale: float = 1) -> int:
-        """Return the usual number of decimals; one more where an end of the interval would be zero without it."""
-        return usual + any(0 < abs(scale * end) < 0.5 * 10**-usual for end in (self.low, self.high))
+        """Return the usual number of decimals, and up to MOST_MORE more where an end of the interval would be zero."""
+        least = min((scale * abs(end) for end in (self.low, self.high) if abs(end) > 0), default=math.inf)
+        return usual + next((more for more in range(MOST_MORE) if least >= 0.5 * 10 ** -(usual + more)), MOST_MORE)
 
     def _text(self, form: str, scale: float = 1, unit: str = "") -> str:
         """Return the value, with its ends where it has them; NO_NUMBER where it is unknown."""
         value = format_number(scale * self.value, form, unit)
         if math.isnan(self.value) or not self.has_ends:
             return value
-        return f"{value} [{scale * self.low:{form}}, {scale * self.high:{form}}]"
+        low, high = (format_number(scale * end, form) for end in (self.low, self.high))
+        return f"{value} [{low}, {high}]"
 
 
 UNKNOWN = Interval(np.nan, np.nan, np.nan)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from interpret_robust.core.parsing import format_number
 from interpret_robust.core.statistics import Interval
 from interpret_robust.results import names as labels
 from interpret_robust.results.attack_outcomes import find_headline, list_readings, read_ball
@@ -56,8 +57,11 @@ class Cell(NamedTuple):
 
     def __str__(self) -> str:
         """Return text such as `52.2 ± 1.1` or `52.1 [49.0, 55.2]`."""
-        spread = f"[{self.low:.1f}, {self.high:.1f}]" if self.deviation is None else f"\u00b1 {self.deviation:.1f}"
-        return f"{self.accuracy:.1f} {spread}"
+        if self.deviation is not None:
+            return f"{format_number(self.accuracy, '.1f')} \u00b1 {format_number(self.deviation, '.1f')}"
+        assert self.low is not None and self.high is not None
+        accuracy, low, high = (format_number(number, ".1f") for number in (self.accuracy, self.low, self.high))
+        return f"{accuracy} [{low}, {high}]"
 
 
 Accuracies = dict[tuple[str, str, Row], Interval]

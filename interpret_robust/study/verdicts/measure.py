@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from interpret_robust.core.parsing import format_number
 from interpret_robust.core.statistics import Interval
 from interpret_robust.study.paper import Row
 
@@ -95,7 +96,7 @@ class Measure:
         if not self.levels:
             return self.comparison
         form, scale = (".1f", 100) if self.percent else (f".{self.estimate.decimals}f", 1)
-        return _side_by_side(self.models, [f"{scale * level:{form}}" for level in self.levels])
+        return _side_by_side(self.models, [format_number(scale * level, form) for level in self.levels])
 
     @property
     def paper(self) -> str:
