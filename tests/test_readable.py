@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from interpret_robust.cli import irt
+from interpret_robust.cli import irt, study
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.files import list_files
 from interpret_robust.datasets import sources
@@ -65,6 +65,13 @@ def test_files_of_a_folder_are_those_that_match_by_name(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     assert list_files(tmp_path, "b-*.h5") == [tmp_path / "b-1.h5", tmp_path / "b-2.h5"]
     assert list_files(tmp_path / "none", "*") == []
+
+
+def test_a_plan_counts_what_is_there_and_what_more_models_are_to_read() -> None:
+    assert study._count_present(["yes", "no", "anew", "yes", "damaged"], "answer") == (
+        "2 of 5 answers (1 more to be made anew)"
+    )
+    assert study._count_present(["no"], "model") == "0 of 1 model"
 
 
 def test_a_plan_fetches_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

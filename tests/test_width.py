@@ -50,7 +50,10 @@ def test_a_plan_fits_and_its_lines_give_every_file(
     (tmp_path / steps[1].file).touch()
     rows: list[tuple[str, ...]] = []
     files: dict[str, list[str]] = {}
-    for line in print_lines("plan", name, "--root", tmp_path):
+    lines = print_lines("plan", name, "--root", tmp_path)
+    models = sum(not step.needs for step in steps)
+    assert lines[-1] == f"0 of {models} models and 0 of {len(steps) - models} answers are here."
+    for line in lines:
         if line.startswith("Full names of files begin with "):
             prefix = line.removeprefix("Full names of files begin with ")
             files |= {prefix + file: rest for file, *rest in rows}

@@ -92,6 +92,15 @@ def plan(name: str, scale: str, seeds: int | None, arch: str | None, form: str, 
     for step, row in zip(steps, rows, strict=True):
         by_prefix.setdefault(_prefix(*step, plan_of_study.dataset), []).append(row)
     click.echo(add_captions(Table(group, prefix=prefix) for prefix, group in by_prefix.items()))
+    models = _count_present([row["here"] for row in rows if not row["needs"]], "model")
+    answers = _count_present([row["here"] for row in rows if row["needs"]], "answer")
+    click.echo(f"\n{models} and {answers} are here.")
+
+
+def _count_present(states: Sequence[str], noun: str) -> str:
+    """Return text such as `10 of 39 answers (7 to be made anew)`."""
+    anew = f" ({states.count('anew')} more to be made anew)" if "anew" in states else ""
+    return f"{states.count('yes')} of {format_count(len(states), noun)}{anew}"
 
 
 def _count(needs: Sequence[Path]) -> str:
