@@ -113,6 +113,11 @@ def fill_blocks(text: str, render: Callable[[str], str]) -> str:
     return BLOCK.sub(lambda match: f"{match[1]}\n{render(match[3])}\n\n{match[5]}", text)
 
 
+def _split_names(text: str) -> list[str]:
+    """Return names that semicolons part, or commas where there are none."""
+    return [name.strip() for name in text.split(";" if ";" in text else ",")]
+
+
 def render_block(words: str) -> str:
     """Return the Markdown of a block from the files that its comment names."""
     parser = argparse.ArgumentParser()
@@ -120,7 +125,7 @@ def render_block(words: str) -> str:
     parser.add_argument("source")
     parser.add_argument("table", nargs="?")
     parser.add_argument("--part", type=int, default=0)
-    parser.add_argument("--columns", type=lambda names: [name.strip() for name in names.split(",")])
+    parser.add_argument("--columns", type=_split_names)
     parser.add_argument("--rows", default="")
     parser.add_argument("--plain", action="store_true", help="Without title and note.")
     options = parser.parse_args(shlex.split(words))
