@@ -417,9 +417,11 @@ def test_the_curve_is_split_by_what_the_attack_did() -> None:
     assert never["curve/attack_succeeded_images"] == 0 and np.isnan(never["curve/attack_succeeded"]).all()
 
 
-@pytest.mark.parametrize(("offset", "slope", "text"), [(2.0, -1.0, "1.00 [1.00, 1.00]"), (1.0, 0.0, "-")])
+@pytest.mark.parametrize(
+    ("offset", "slope", "text", "images"), [(2.0, -1.0, "1.00 [1.00, 1.00]", "30"), (1.0, 0.0, "-", "0 of 30")]
+)
 def test_the_table_prints_the_controls_beside_the_correlation(
-    tmp_path: Path, offset: float, slope: float, text: str
+    tmp_path: Path, offset: float, slope: float, text: str, images: str
 ) -> None:
     result = write_result(tmp_path / "x.h5", rows(known_model(offset, slope), batch(30), NUDGE))
     row = attention_rank.table_row(result)
@@ -428,8 +430,14 @@ def test_the_table_prints_the_controls_beside_the_correlation(
         interval = result[f"test/spearman{end}"]
         assert row[heading] == ("-" if np.isnan(interval[0]) else "{:.2f} [{:.2f}, {:.2f}]".format(*interval))
     # The noise knows nothing of fragility, so that not even attention to robust features alone is called so.
-    assert (row["Spearman"], row["attention goes to"], row["images"]) == (text, "cannot tell", "30")
+    assert (row["Spearman"], row["attention goes to"], row["images"]) == (text, "cannot tell", images)
     assert row["effective positions"] == f"{result['test/effective_positions'][0]:.1f} of 20"
+
+
+class Statistics(dict[str, Any]):
+    """What a file of so many images holds."""
+
+    count = 25
 
 
 CORRELATIONS = ("spearman", "spearman_relative", "spearman_partial", "spearman_noise")
@@ -446,15 +454,16 @@ NEGATIVE = dict.fromkeys(CORRELATIONS, (-0.4, -0.5, -0.3))
         *(({name: (0.1, -0.01, 0.3)}, (0.01, 0.99), "cannot tell") for name in CORRELATIONS),
         *((NEGATIVE | {name: (-0.1, -0.3, 0.01)}, (0.99, 0.01), "cannot tell") for name in CORRELATIONS),
         *(({name: (np.nan,) * 3}, (0.01, 0.99), "cannot tell") for name in CORRELATIONS),
+        ({"undefined": 5}, (0.01, 0.99), "more robust features"),
+        ({"undefined": 6}, (0.01, 0.99), "cannot tell"),
     ],
 )
 def test_a_direction_is_named_where_all_measures_agree(
     changes: dict[str, Any], page: tuple[float, float], direction: str
 ) -> None:
-    intervals = {f"test/{name}": (0.4, 0.3, 0.5) for name in CORRELATIONS} | {
-        f"test/{k}": v for k, v in changes.items()
-    }
-    statistics: Any = intervals | {"test/page_more_robust": page[0], "test/page_less_robust": page[1]}
+    values = dict.fromkeys(CORRELATIONS, (0.4, 0.3, 0.5)) | {"undefined": 0} | changes
+    values |= {"page_more_robust": page[0], "page_less_robust": page[1]}
+    statistics: Any = Statistics({f"test/{name}": value for name, value in values.items()})
     assert attention_rank.judge_direction(statistics) == direction
 
 

@@ -826,6 +826,18 @@ def test_a_file_without_a_seal_is_read_and_its_origin_checked(tmp_path: Path) ->
     assert np.array_equal(hdf5.read(path)["per_image/label"], made_rows()["per_image/label"])
 
 
+@pytest.mark.parametrize("text", ["[]", "{}", "null", "not JSON", None])
+def test_a_file_whose_configuration_is_none_is_damaged(text: str | None, tmp_path: Path) -> None:
+    path = write(tmp_path / "x.h5")
+    with h5py.File(path, "r+") as file:
+        del file["provenance/config_json"]
+        if text is not None:
+            file["provenance/config_json"] = text
+    with pytest.raises(UserError) as error:
+        hdf5.read_provenance(path)
+    assert_sentence(error, path, "damaged")
+
+
 def test_an_analysis_that_ends_before_its_first_row_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(UserError), start(tmp_path / "x.h5"):
         raise UserError("this data has one class.")

@@ -52,7 +52,7 @@ SIMULATION = {"2": "", "8": "", "13": ""}
 """Percent of simulated studies in which a true zero is told from zero: `test_statistics.py` simulates them."""
 
 OF_PAGES = {
-    "results.md": {"38": "the goal that was set for `narrow` before it was trained"},
+    "results.md": {"38": "the goal that was set for `narrow` before it was trained", "13": SIMULATION["13"]},
     "choices.md": SIMULATION
     | dict.fromkeys(("24", "11", "7", "14", "26", "0.7", "1.5"), "of few images and smooth maps: simulated there too"),
     "traps.md": SIMULATION

@@ -287,13 +287,13 @@ def test_a_file_that_more_copies_have_read_will_do_and_one_that_fewer_have_is_re
     larger = table_task(folders)
     assert larger.name == first.name
 
-    def state() -> str:
-        needs = (Path(f"odd-small-at-seed{seed}.safetensors") for seed in (0, 1, 2))
+    def state(seeds: Sequence[int] = (0, 1, 2)) -> str:
+        needs = (Path(f"odd-small-at-seed{seed}.safetensors") for seed in seeds)
         return reproduction.tell_state(
             reproduction.Step(first.work().path.relative_to(folders.root), (*needs,)), folders.root
         )
 
-    assert state() == "anew"
+    assert (state(), state((0, 1)), state((0, 2)), state((0, 2, 3))) == ("anew", "yes", "another", "another")
     assert first.is_done() and not larger.is_done()
     assert targets_in(first) == [f"odd-small-at-seed{seed}" for seed in (0, 1)]
     larger()
@@ -328,6 +328,8 @@ def test_a_planned_model_is_told_by_what_its_file_holds(
     assert reproduction.tell_state(step, tmp_path) == "misnamed"
     path.write_bytes(data)
     assert reproduction.tell_state(step, tmp_path) == "yes"
+    assert reproduction.tell_state(step._replace(job=whole.job), tmp_path) == "yes"
+    assert reproduction.tell_state(step._replace(job=whole.job | {"recipe": recipe}), tmp_path) == "another"
     path.write_bytes(data[:10_000])
     assert reproduction.tell_state(step, tmp_path) == "damaged"
 

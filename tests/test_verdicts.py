@@ -15,7 +15,7 @@ from scipy import stats
 from interpret_robust import analyses
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
-from interpret_robust.core.statistics import Interval, average_seeds
+from interpret_robust.core.statistics import FEWEST_IMAGES, Interval, average_seeds
 from interpret_robust.models.variants import VARIANTS
 from interpret_robust.results import hdf5, writer
 from interpret_robust.results.attack_outcomes import choose_fullest
@@ -23,7 +23,6 @@ from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.schema import Column, Schema
 from interpret_robust.study import paper
 from interpret_robust.study.verdicts import Finding, Kind, Measure, judge, sampling
-from interpret_robust.study.verdicts.measure import FEWEST_IMAGES
 
 RISE, FALL, OPEN = Interval(0.2, 0.1, 0.3), Interval(-0.2, -0.3, -0.1), Interval(0.1, -0.1, 0.3)
 ATTACK = {"eps": 8 / 255, "steps": 20}

@@ -179,7 +179,8 @@ def test_one_file_of_a_study_is_made_by_itself(
     answer = next(path.name for path in (whole / "analyses").iterdir() if "at-att-seed0-test" in path.name)
     command = ["reproduce", STUDY, "--root", str(tmp_path), "--only"]
     assert re.fullmatch(
-        r"irt: there is no checkpoint .*at-att-seed0.*\n", mistake([*command, answer], capfd, monkeypatch)
+        r"irt: .*at-att-seed0-test.* needs checkpoints/\S+, which is not there: `--only \S+` trains it\.\n",
+        mistake([*command, answer], capfd, monkeypatch),
     )
     irt.main([*command, f"checkpoints/{model}"], standalone_mode=False)
     irt.main([*command, answer], standalone_mode=False)

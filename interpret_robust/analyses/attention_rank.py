@@ -30,9 +30,10 @@ from interpret_robust.attacks.norms import Ball
 from interpret_robust.attribution.gradients import compute_position_weights
 from interpret_robust.attribution.regions import average_other_maps
 from interpret_robust.core.arrays import AnyArray
-from interpret_robust.core.parsing import format_number
+from interpret_robust.core.parsing import format_number, format_part
 from interpret_robust.core.random_numbers import make_streams
 from interpret_robust.core.statistics import (
+    FEWEST_IMAGES,
     Interval,
     apply_in_parts,
     bootstrap_mean,
@@ -341,8 +342,10 @@ def examples(columns: Columns, images: Split, _: RankSettings) -> dict[str, AnyA
 def table_row(result: Result) -> dict[str, str]:
     """Return the correlation, what it becomes under each control, and how concentrated attention is.
 
-    There is nothing to rank where no attack moves a feature, as at eps 0, or no image has weights.
+    There is nothing to rank where no attack moves a feature, as at eps 0, or no image has weights. Images are those
+    with a correlation, of how many if there are others.
     """
+    with_correlation = result.count - int(result["test/undefined"])
     has_ranks = np.isfinite(result["test/slope_ratio"][0])
     effective_count = format_number(result["test/effective_positions"][0], ".1f")
     return {
@@ -358,7 +361,7 @@ def table_row(result: Result) -> dict[str, str]:
         },
         "attention goes to": judge_direction(result) if has_ranks else "nothing to rank",
         "effective positions": f"{effective_count} of {len(result['curve/attention_mean'])}",
-        "images": str(result.count),
+        "images": format_part(with_correlation, result.count),
     }
 
 
@@ -369,8 +372,11 @@ def judge_direction(result: Result) -> str:
     relative distance, given the feature's norm, and under noise, which unlike the attack does not go through the
     attention; and where Page's test finds the trend at the 5 % level, which adds little: it takes positions for
     exchangeable, and its p-value is far too small for maps that are smooth. That a mean map would show the same does
-    not count against it: it says why, and stands beside it.
+    not count against it: it says why, and stands beside it. Fewer than FEWEST_IMAGES images with a correlation tell
+    nothing.
     """
+    if result.count - result["test/undefined"] < FEWEST_IMAGES:
+        return "cannot tell"
     intervals = [result[f"test/{name}"] for name in MEASURES]
     if all(low > 0 for _, low, _ in intervals) and result["test/page_more_robust"] < SIGNIFICANT:
         return "more robust features"

@@ -29,8 +29,8 @@ from interpret_robust.results.tables import Table, add_caption, add_captions, re
 REPRODUCE_EXAMPLES = (
     "irt reproduce quick\n"
     "  irt reproduce cifar10 --time-limit 2h\n"
-    "  irt reproduce table2                 small networks, embedded data\n"
-    "  irt reproduce table2 --scale paper   the paper's data, network and schedule\n"
+    "  irt reproduce table2                             small, embedded data\n"
+    "  irt reproduce table2 --scale paper --root paper  the paper's own\n"
     "  irt reproduce audit --seeds 3\n"
     "  irt reproduce quick --only small-at-seed0.safetensors"
 )
@@ -62,7 +62,9 @@ def plan(name: str, scale: str, seeds: int | None, arch: str | None, form: str, 
 
     Of a model in training the steps are told, such as `4,626 of 6,240 steps`. An answer that is there is made `anew`
     where more models are to classify its adversarial images. A model is `misnamed` if it is unfinished and has the name
-    of a finished one, or the other way round; `irt train` says what to rename it to.
+    of a finished one, or the other way round; `irt train` says what to rename it to. A file is `another` if it has the
+    name and other contents: a model of another recipe, or an answer that other models have read. `irt reproduce` will
+    not replace it, so give another --root.
 
     A workflow engine can make each file by itself with irt reproduce NAME --only FILE; workflow/ has one for Snakemake.
     """
@@ -90,7 +92,7 @@ def plan(name: str, scale: str, seeds: int | None, arch: str | None, form: str, 
         return
     by_prefix: dict[str, list[dict[str, str]]] = {}
     for step, row in zip(steps, rows, strict=True):
-        by_prefix.setdefault(_prefix(*step, plan_of_study.dataset), []).append(row)
+        by_prefix.setdefault(_prefix(step.file, step.needs, plan_of_study.dataset), []).append(row)
     click.echo(add_captions(Table(group, prefix=prefix) for prefix, group in by_prefix.items()))
     models = _count_present([row["here"] for row in rows if not row["needs"]], "model")
     answers = _count_present([row["here"] for row in rows if row["needs"]], "answer")

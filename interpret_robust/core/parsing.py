@@ -35,6 +35,11 @@ BEYOND_HALF = 1 + 1e-12
 """Times this, what the last bits of a float put just below a half lies above it."""
 
 
+def format_part(part: int, whole: int) -> str:
+    """Return text such as `97 of 100`, or `100` where the part is the whole."""
+    return str(whole) if part == whole else f"{part} of {whole}"
+
+
 def format_percent(share: float, decimals: int = 1) -> str:
     """Return a share as text such as `8.3 %`; NO_NUMBER where it is not known."""
     return format_number(100 * share, f"z.{decimals}f", " %")

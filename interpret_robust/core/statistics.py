@@ -26,6 +26,11 @@ TOGETHER, PART = 16, 4096
 """Resamples and rows that are treated at a time: enough to be fast, few enough to take no memory."""
 
 
+FEWEST_IMAGES = 20
+"""Images of one seed below which a bootstrap interval decides nothing: that of 10 normal numbers misses their mean in
+11 % of simulations, that of 20 in 7 %.
+"""
+
 MOST_MORE = 4
 """Decimals that are added at most to show on which side of zero an end of an interval lies."""
 

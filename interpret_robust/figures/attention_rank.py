@@ -284,8 +284,8 @@ OUTCOMES_CAPTION = (
     f"fewer than {FEWEST}. Bands are 95 % bootstrap intervals over images."
 )
 MAPS_CAPTION = (
-    "The first image of each of the first classes, and weights laid over it in gray. There is one color scale for "
-    f"attention and one for Grad-CAM; {CEILING}"
+    "The first image of each of the first classes, and weights laid over it in gray. Each kind of weights has "
+    f"one color scale; {CEILING}"
 )
 PLOTS = {"curve": draw, "correlations": draw_correlations, "outcomes": draw_outcomes, "maps": draw_maps}
 """The picture of each panel, by its name: the paper's Figure 2 alone and first."""

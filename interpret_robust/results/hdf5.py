@@ -245,12 +245,16 @@ def _meaning(dataset: h5py.Dataset) -> str:
 
 
 def read_provenance(path: Path) -> dict[str, Any]:
-    """Return the configuration, environment and run of a file."""
+    """Return the configuration, environment and run of a file.
+
+    Raises UserError where it cannot be read, or its configuration names no analysis.
+    """
     _seal_of(path)
     with _open(path) as file:
         group = file[PROVENANCE]
         content = {name.removesuffix("_json"): json.loads(group[name].asstr()[()]) for name in sorted(group)}
-    return content | {"config": translate_config(content["config"])}
+        config = translate_config(content["config"])
+        return content | {"config": config | {"analysis": config["analysis"]}}
 
 
 def attributes(path: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from interpret_robust import analyses
 from interpret_robust.analyses.engine.naming import name_file, resolve_limit
+from interpret_robust.core.configs import describe_differences
 from interpret_robust.core.errors import Say, UserError, unknown
 from interpret_robust.core.file_names import resolve
 from interpret_robust.core.folders import Folders
@@ -18,14 +19,19 @@ from interpret_robust.results.writer import name_partial
 from interpret_robust.study.evaluators import readers_of
 from interpret_robust.study.plan import Model, Question, Study
 from interpret_robust.study.tasks import AnalysisTask, TrainTask, do_all, make_tasks
+from interpret_robust.training.job import drop_name
 from interpret_robust.training.recipe_file import find_recipe
 
 
 class Step(NamedTuple):
-    """A file of a study, and the models that must be there before it can be made; paths are below `Folders`."""
+    """A file of a study, and the models that must be there before it can be made; paths are below `Folders`.
+
+    `job` says how a model is to be trained; None for an answer.
+    """
 
     file: Path
     needs: tuple[Path, ...] = ()
+    job: Mapping[str, Any] | None = None
 
 
 class _PlannedModel(NamedTuple):
@@ -45,31 +51,35 @@ def plan(study: Study) -> list[Step]:
     folders = Folders(Path())
     models = _plan_models(study, folders)
     answers = [step for _, steps in _answers(study, models, folders) for step in steps]
-    return [*(Step(model.path) for model in models.values()), *answers]
+    return [*(Step(model.path, job=model.job) for model in models.values()), *answers]
 
 
 def tell_state(step: Step, root: Path) -> str:
     """Return what a planned file is: `yes` if it is there, `no` if it is not, `damaged` if it cannot be read.
 
     A model in training is told by its steps, such as `4,626 of 6,240 steps`, and `misnamed` if its file has the name of
-    a finished one, or a finished one the name of an unfinished training. An answer is `unfinished` while images are
-    missing, and `anew` if fewer models have read it than there are.
+    a finished one, or a finished one the name of an unfinished training; it is `another` if it was trained otherwise.
+    An answer is `unfinished` while images are missing, `anew` if fewer models have read it than there are, and
+    `another` if others have.
     """
     path = root / step.file
     try:
-        return _tell_state_of_answer(path, step.needs[1:]) if step.needs else _tell_state_of_model(path)
+        return _tell_state_of_answer(path, step.needs[1:]) if step.needs else _tell_state_of_model(path, step.job)
     except UserError:
         return "damaged"
 
 
-def _tell_state_of_model(path: Path) -> str:
+def _tell_state_of_model(path: Path, job: Mapping[str, Any] | None) -> str:
     path_there = path if path.exists() else training_state.name_state(path)
     if not path_there.exists():
         return "no"
     metadata = checkpoint_file.read(path_there).about
     if training_state.explain_misnomer(path_there, metadata):
         return "misnamed"
-    return training_state.tell_progress(metadata) if training_state.is_state(metadata) else "yes"
+    if training_state.is_state(metadata):
+        return training_state.tell_progress(metadata)
+    is_another = job is not None and describe_differences(drop_name(metadata["job"]), drop_name(job))
+    return "another" if is_another else "yes"
 
 
 def _tell_state_of_answer(path: Path, readers: Sequence[Path]) -> str:
@@ -78,11 +88,13 @@ def _tell_state_of_answer(path: Path, readers: Sequence[Path]) -> str:
     config = hdf5.read_provenance(path)["config"]
     if analyses.get(config["analysis"].partition("/")[0]).readers != "copies":
         return "yes"
-    names = config.get("evaluators", {"names": []})["names"]
-    return "yes" if {reader.stem for reader in readers} <= set(names) else "anew"
+    names, readers_here = set(config.get("evaluators", {"names": []})["names"]), {reader.stem for reader in readers}
+    if readers_here <= names:
+        return "yes"
+    return "anew" if names < readers_here else "another"
 
 
-NOT_TO_TRAIN = ("yes", "damaged", "misnamed")
+NOT_TO_TRAIN = ("yes", "damaged", "misnamed", "another")
 """States of a model of which the first is right, and of which training refuses the others."""
 
 
@@ -203,12 +215,23 @@ def reproduce(
     is not of the study, or that needs one that is not there.
     """
     if names_only:
-        files = {step.file.name: step.file for step in plan(study)}
-        names_only = {resolve(name, files.values(), "file of this study").name for name in names_only}
-        for name in names_only - files.keys():
-            raise unknown("file of this study", name, files)
+        names_only = _choose_files(names_only, plan(study), folders)
     trainings = train_tasks(study, folders, device, deadline, overwrite=overwrite)
     do_all([task for task in trainings if names_only is None or task.name in names_only], device, say)
     pairs = list_question_tasks(study, folders, names_only, device=device, deadline=deadline, overwrite=overwrite)
     do_all([task for _, tasks in pairs for task in tasks], device, say)
     return [(question, [task.work().path for task in tasks]) for question, tasks in pairs]
+
+
+def _choose_files(names: Collection[str], steps: Sequence[Step], folders: Folders) -> set[str]:
+    """Return the whole names of files of a study. Raises UserError as `reproduce` does."""
+    steps_by_name = {step.file.name: step for step in steps}
+    files = [step.file for step in steps]
+    chosen_names = {resolve(name, files, "file of this study").name for name in names}
+    for name in chosen_names:
+        if name not in steps_by_name:
+            raise unknown("file of this study", name, steps_by_name)
+        for need in steps_by_name[name].needs:
+            if need.name not in chosen_names and not (folders.root / need).exists():
+                raise UserError(f"{name} needs {need}, which is not there: `--only {need.name}` trains it.")
+    return chosen_names

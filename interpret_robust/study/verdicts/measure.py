@@ -6,16 +6,11 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from interpret_robust.core.parsing import format_number
-from interpret_robust.core.statistics import Interval
+from interpret_robust.core.statistics import FEWEST_IMAGES, Interval
 from interpret_robust.study.paper import Row
 
 Kind = Literal["main", "control", "further"]
 """What a measure is for: it decides; a claim holds only if it holds too, but it refutes none; it is only shown."""
-
-FEWEST_IMAGES = 20
-"""Images of one seed below which a bootstrap interval decides nothing: that of 10 normal numbers misses their mean in
-11 % of simulations, that of 20 in 7 %.
-"""
 
 
 @dataclass(frozen=True)
