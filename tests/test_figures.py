@@ -23,6 +23,7 @@ from matplotlib.text import Text
 
 import interpret_robust as ir
 from interpret_robust import analyses, figures
+from interpret_robust.analyses.engine import printing
 from interpret_robust.analyses.engine.work import Work
 from interpret_robust.api.answers import Answers
 from interpret_robust.core.arrays import AnyArray
@@ -189,7 +190,7 @@ def test_the_caption_holds_the_numbers_of_the_files(analyses_folder: Path, pictu
         assert "at eps 2/255" in caption["caption"]
 
 
-def test_a_caption_names_the_weights_that_stand_in_place_of_attention(
+def test_captions_and_tables_name_the_weights_that_stand_in_place_of_attention(
     digits: Dataset, make_checkpoint: Callable[..., Path], tmp_path: Path
 ) -> None:
     name = "attention-rank"
@@ -199,6 +200,14 @@ def test_a_caption_names_the_weights_that_stand_in_place_of_attention(
     file = Work(analyses.get(name), subject, digits, tmp_path, **plain).run()
     caption = drawing.compose(name, [hdf5.read(file)]).caption
     assert f"In place of attention, feature norm is used for {subject.name}." in caption and "Grad-CAM" not in caption
+    plain["settings"] = replace(settings, spatial_weight="attention")
+    other = Work(analyses.get(name), subject, digits, tmp_path, **plain).run()
+    both = [hdf5.read(path) for path in (file, other)]
+    sentence = "In place of attention, feature norm is used for at-att seed 0, feature norm."
+    assert sentence in drawing.compose(name, both).caption
+    (table,) = printing.make_tables(both)
+    assert [row["weights"] for row in table] == ["feature norm", "attention"] and sentence in table.note
+    assert "weights" not in printing.make_tables(both[:1])[0][0]
 
 
 def accuracies(result: Result) -> dict[str, AnyArray]:

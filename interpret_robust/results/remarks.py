@@ -13,13 +13,16 @@ FEW_POSITIONS = 10
 def describe_stand_ins(results: Sequence[Result]) -> str:
     """Return a sentence on models of which other weights than their own attention are shown; nothing without any.
 
+    A model of which several kinds are shown is told by all that its rows are called.
+
     Example:
         >>> describe_stand_ins([read(Path("analyses/attention-rank-cifar10-small-at-seed0-test.h5"))])
         'In place of attention, Grad-CAM of the predicted class is used for cifar10-small-at-seed0.'
     """
     names: dict[str, list[str]] = {}
     for result in results:
-        names.setdefault(find_weights(result), []).append(result.model_name)
+        kinds = {find_weights(other) for other in results if other.model_id == result.model_id}
+        names.setdefault(find_weights(result), []).append(result.model_name if len(kinds) == 1 else label(result))
     names.pop(ATTENTION, None)
     return " ".join(
         f"In place of attention, {LONG_NAMES.get(source, source)} is used for {', '.join(models)}."

@@ -37,14 +37,19 @@ def _maps(result: hdf5.Result) -> dict[str, str]:
 def make_tables(results: Sequence[hdf5.Result], views: Sequence[str] = ()) -> list[Table]:
     """Return the rows of these tables, by column.
 
-    Under a table stands the attack that its numbers rest on; where models were attacked in several ways, a column.
+    Under a table stands the attack that its numbers rest on; where models were attacked in several ways, a column. So
+    there is one of weights of positions where one model has answers of several kinds.
     """
     in_paper_order = sorted(names.tell_apart(results), key=names.order)
     analysis = analyses.get(in_paper_order[0].analysis)
     attacks = list(dict.fromkeys(map(names.attack, in_paper_order)))
+    is_mixed = len({(item.model_id, names.find_weights(item)) for item in results}) > len(
+        {item.model_id for item in results}
+    )
     rows = [
         {
             "model": result.model_name,
+            **({"weights": names.find_weights(result)} if is_mixed else {}),
             **_maps(result),
             **({"attack": names.attack(result)} if len(attacks) > 1 else {}),
             **analysis.table_row(result, *views),
