@@ -202,12 +202,12 @@ def test_captions_and_tables_name_the_weights_that_stand_in_place_of_attention(
     assert f"In place of attention, feature norm is used for {subject.name}." in caption and "Grad-CAM" not in caption
     plain["settings"] = replace(settings, spatial_weight="attention")
     other = Work(analyses.get(name), subject, digits, tmp_path, **plain).run()
-    both = [hdf5.read(path) for path in (file, other)]
+    pair = [hdf5.read(path) for path in (file, other)]
     sentence = "In place of attention, feature norm is used for at-att seed 0, feature norm."
-    assert sentence in drawing.compose(name, both).caption
-    (table,) = printing.make_tables(both)
+    assert sentence in drawing.compose(name, pair).caption
+    (table,) = printing.make_tables(pair)
     assert [row["weights"] for row in table] == ["feature norm", "attention"] and sentence in table.note
-    assert "weights" not in printing.make_tables(both[:1])[0][0]
+    assert "weights" not in printing.make_tables(pair[:1])[0][0]
 
 
 def accuracies(result: Result) -> dict[str, AnyArray]:

@@ -55,6 +55,10 @@ NO_ENDS = "pointing/class_averaged"
 """An interval that has no ends now where a class has one image, as here; when the file was made its width was zero."""
 
 
+WITH_OWN_MAP = ("curve/position_null", "test/spearman_position")
+"""Statistics of the mean map, of which an image's own map was a part when the file was made; others test them."""
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_its_statistics_follow_from_its_rows(name: str, images: Split) -> None:
     analysis, result = analyses.get(name), golden(name)
@@ -63,6 +67,8 @@ def test_its_statistics_follow_from_its_rows(name: str, images: Split) -> None:
         statistics = analysis.compute_summary(Columns(file), images, settings)
     assert statistics.keys() == {column.path for column in analysis.schema.summary}
     for column in analysis.schema.summary:
+        if column.path in WITH_OWN_MAP:
+            continue
         exact = 1e-12 if column.dtype == "f8" else 0.0
         expected, values = result[column.path], np.asarray(statistics[column.path], column.dtype)
         if column.path == NO_ENDS:
