@@ -28,6 +28,7 @@ from interpret_robust.attacks.noise import per_image_noise
 from interpret_robust.attacks.settings import LossName
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
+from interpret_robust.core.parsing import format_part
 from interpret_robust.core.statistics import Interval, rates
 from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import Batch, to_numpy
@@ -278,9 +279,9 @@ def table_row(result: Result) -> dict[str, str]:
     if name := find_headline(result):
         intervals |= {name: result["accuracy/adversarial"][list_readings(result).index(name), 0]}
         intervals |= {"worst case": result["accuracy/worst"][0]}
-    count, total = f"{result['per_image/gradients'].mean():.0f}", str(count_gradients(result))
+    count = round(float(result["per_image/gradients"].mean()))
     is_total_known = not any(name.startswith("APGD-T") for name in list_readings(result))
-    gradients = f"{count} of {total}" if is_total_known and count != total else count
+    gradients = format_part(count, count_gradients(result) if is_total_known else count)
     percents = {name: Interval(*values).percent() for name, values in intervals.items()}
     return percents | {"images": str(result.count), "gradients an image": gradients}
 
