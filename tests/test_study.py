@@ -258,6 +258,41 @@ def test_the_models_that_read_an_attack_are_copies_or_all_or_those_named(folders
         table_task(folders, evaluators=(natural,), matrix=True)
 
 
+def test_an_answer_of_other_weights_or_evaluators_is_another(
+    folders: Folders, models: Callable[..., list[Path]]
+) -> None:
+    subject, copy, evaluator, other = (
+        folders.checkpoints / f"odd-small-{name}.safetensors"
+        for name in ("at-seed0", "at-seed1", "natural-seed1", "natural-seed2")
+    )
+    table = table_task(folders)
+    table()
+    (scores,) = make_tasks("odd", [subject], folders, Oddities(), limit=5, evaluators=(evaluator,))
+    scores()
+
+    table_file, scores_file = (task.work().path.relative_to(folders.root) for task in (table, scores))
+
+    def tell_state(file: Path, *needs: Path) -> str:
+        step = reproduction.Step(file, tuple(need.relative_to(folders.root) for need in needs))
+        return reproduction.tell_state(step, folders.root)
+
+    assert tell_state(table_file, subject, copy) == tell_state(scores_file, subject, evaluator) == "yes"
+    assert tell_state(scores_file, subject, other) == tell_state(scores_file, subject, evaluator, other) == "another"
+    for path, expected_states in (
+        (subject, ("another", "another")),
+        (copy, ("another", "yes")),
+        (evaluator, ("yes", "another")),
+    ):
+        original = path.readlink()
+        path.unlink()
+        assert (tell_state(table_file, subject, copy), tell_state(scores_file, subject, evaluator)) == ("yes", "yes")
+        path.symlink_to(models(["small at-att 0"])[0])
+        states = tell_state(table_file, subject, copy), tell_state(scores_file, subject, evaluator)
+        assert states == expected_states
+        path.unlink()
+        path.symlink_to(original)
+
+
 def test_attacks_need_no_copies(folders: Folders, models: Callable[..., list[Path]]) -> None:
     empty = Folders(folders.root / "nowhere")
     (task,) = make_tasks("robustness", models(["small at 0"]), empty, ONE_STEP)

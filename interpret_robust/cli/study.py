@@ -63,8 +63,8 @@ def plan(name: str, scale: str, seeds: int | None, arch: str | None, form: str, 
     Of a model in training the steps are told, such as `4,626 of 6,240 steps`. An answer that is there is made `anew`
     where more models are to classify its adversarial images. A model is `misnamed` if it is unfinished and has the name
     of a finished one, or the other way round; `irt train` says what to rename it to. A file is `another` if it has the
-    name and other contents: a model of another recipe, or an answer that other models have read. `irt reproduce` will
-    not replace it, so give another --root.
+    name and other contents: a model of another recipe, an answer of other weights, or one that other models have read.
+    `irt reproduce` will not replace it, so give another --root.
 
     A workflow engine can make each file by itself with irt reproduce NAME --only FILE; workflow/ has one for Snakemake.
     """

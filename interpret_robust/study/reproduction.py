@@ -15,6 +15,7 @@ from interpret_robust.core.parsing import format_count
 from interpret_robust.datasets import load
 from interpret_robust.models import checkpoint_file, training_state
 from interpret_robust.results import hdf5
+from interpret_robust.results.model_entry import list_evaluators
 from interpret_robust.results.writer import name_partial
 from interpret_robust.study.evaluators import readers_of
 from interpret_robust.study.plan import Model, Question, Study
@@ -60,11 +61,13 @@ def tell_state(step: Step, root: Path) -> str:
     A model in training is told by its steps, such as `4,626 of 6,240 steps`, and `misnamed` if its file has the name of
     a finished one, or a finished one the name of an unfinished training; it is `another` if it was trained otherwise.
     An answer is `unfinished` while images are missing, `anew` if fewer models have read it than there are, and
-    `another` if others have.
+    `another` if it is of other models, or others have read it.
     """
     path = root / step.file
     try:
-        return _tell_state_of_answer(path, step.needs[1:]) if step.needs else _tell_state_of_model(path, step.job)
+        if not step.needs:
+            return _tell_state_of_model(path, step.job)
+        return _tell_state_of_answer(path, [root / need for need in step.needs])
     except UserError:
         return "damaged"
 
@@ -82,16 +85,25 @@ def _tell_state_of_model(path: Path, job: Mapping[str, Any] | None) -> str:
     return "another" if is_another else "yes"
 
 
-def _tell_state_of_answer(path: Path, readers: Sequence[Path]) -> str:
+def _tell_state_of_answer(path: Path, models: Sequence[Path]) -> str:
     if not path.exists():
         return "unfinished" if name_partial(path).exists() else "no"
     config = hdf5.read_provenance(path)["config"]
-    if analyses.get(config["analysis"].partition("/")[0]).readers != "copies":
-        return "yes"
-    names, readers_here = set(config.get("evaluators", {"names": []})["names"]), {reader.stem for reader in readers}
-    if readers_here <= names:
-        return "yes"
-    return "anew" if names < readers_here else "another"
+    readers = {reader.stem for reader in models[1:]}
+    names = {reader.name for reader in list_evaluators(config)}
+    if _has_other_weights(config, models):
+        return "another"
+    if analyses.get(config["analysis"].partition("/")[0]).readers == "copies" and names != readers:
+        return "yes" if readers < names else "anew" if names < readers else "another"
+    return "yes" if names == readers else "another"
+
+
+def _has_other_weights(config: Mapping[str, Any], models: Sequence[Path]) -> bool:
+    """Return whether one of the models that are there has the name, but not the weights, of one that an answer is of."""
+    hashes = {model.name: model.sha256 for model in list_evaluators(config)}
+    hashes[config["checkpoint"]["name"]] = config["checkpoint"]["sha256"]
+    named_models = (model for model in models if model.stem in hashes and model.exists())
+    return any(checkpoint_file.read(model).sha256 != hashes[model.stem] for model in named_models)
 
 
 NOT_TO_TRAIN = ("yes", "damaged", "misnamed", "another")
