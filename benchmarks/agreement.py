@@ -33,7 +33,8 @@ from interpret_robust.analyses.engine.work import Work
 from interpret_robust.attacks.adversarial import check_adversarial
 from interpret_robust.core import provenance
 from interpret_robust.core.device import describe, resolve
-from interpret_robust.core.statistics import Interval, holm, mcnemar, rate
+from interpret_robust.core.intervals import Interval, rate
+from interpret_robust.core.significance import holm, mcnemar
 from interpret_robust.datasets import load
 from interpret_robust.models import checkpoint
 from interpret_robust.models.classifier import predict_classes

@@ -29,7 +29,7 @@ from interpret_robust.core import provenance
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.device import describe
 from interpret_robust.core.files import replace_file
-from interpret_robust.core.statistics import Interval, rate
+from interpret_robust.core.intervals import Interval, rate
 from interpret_robust.datasets import load
 from interpret_robust.datasets.batches import make_batch
 from interpret_robust.models import checkpoint

@@ -46,7 +46,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from interpret_robust import analyses
 from interpret_robust.core.files import replace_file
-from interpret_robust.core.statistics import CONFIDENCE, Interval
+from interpret_robust.core.intervals import CONFIDENCE, Interval
 from interpret_robust.datasets.batches import BATCH_SIZE
 from interpret_robust.figures.style import OTHER_COLORS, RC, make_figure
 from interpret_robust.models import build

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from scipy import stats
 
-from interpret_robust.core.statistics import CONFIDENCE, Interval
+from interpret_robust.core.intervals import CONFIDENCE, Interval
 
 Run = Callable[[], Any]
 """Computes once, and returns the answer."""

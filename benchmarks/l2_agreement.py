@@ -32,7 +32,8 @@ from interpret_robust.attacks.pgd import PGD
 from interpret_robust.core import provenance
 from interpret_robust.core.device import describe
 from interpret_robust.core.files import replace_file
-from interpret_robust.core.statistics import Interval, holm, mcnemar, rate
+from interpret_robust.core.intervals import Interval, rate
+from interpret_robust.core.significance import holm, mcnemar
 from interpret_robust.datasets import load
 from interpret_robust.datasets.batches import Batch, make_batch
 from interpret_robust.models import checkpoint

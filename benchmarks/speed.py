@@ -34,8 +34,8 @@ from speed_cases import OUR_NAME, Context
 
 from interpret_robust.core import provenance
 from interpret_robust.core.files import replace_file
+from interpret_robust.core.intervals import Interval
 from interpret_robust.core.process_pool import count_cores
-from interpret_robust.core.statistics import Interval
 from interpret_robust.figures.style import RC, choose_color, make_figure
 from interpret_robust.results.tables import render
 

@@ -42,7 +42,8 @@ from interpret_robust.attacks.noise import per_image_noise
 from interpret_robust.attacks.pgd import PGD
 from interpret_robust.attribution.gradients import compute_map
 from interpret_robust.core.arrays import AnyArray
-from interpret_robust.core.statistics import bootstrap_mean, holm, mcnemar
+from interpret_robust.core.bootstrap import bootstrap_mean
+from interpret_robust.core.significance import holm, mcnemar
 from interpret_robust.datasets import load
 from interpret_robust.models import checkpoint
 from interpret_robust.models.folding import fold

@@ -31,7 +31,8 @@ from interpret_robust import analyses, cli
 from interpret_robust.analyses.engine import validation
 from interpret_robust.api.answers import Answer
 from interpret_robust.api.help import describe_settings
-from interpret_robust.core.statistics import Interval, bootstrap_mean, wilson
+from interpret_robust.core.bootstrap import bootstrap_mean
+from interpret_robust.core.intervals import Interval, wilson
 from interpret_robust.datasets import Dataset
 from interpret_robust.figures.drawing import compose
 from interpret_robust.models.card import Card

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from interpret_robust import cli
 from interpret_robust.core.errors import UserError
-from interpret_robust.core.statistics import average_seeds
+from interpret_robust.core.significance import average_seeds
 from interpret_robust.results.attack_outcomes import find_right
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import sort_newest_first

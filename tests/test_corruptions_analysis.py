@@ -15,8 +15,9 @@ from interpret_robust import analyses, figures
 from interpret_robust.analyses.corruptions import ANALYSIS, CorruptionSettings, compare, group_means, rows, summarize
 from interpret_robust.analyses.engine.work import Work
 from interpret_robust.core.arrays import AnyArray
+from interpret_robust.core.bootstrap import bootstrap_mean, ratio_of_means
 from interpret_robust.core.errors import UserError
-from interpret_robust.core.statistics import bootstrap_mean, ratio_of_means, wilson
+from interpret_robust.core.intervals import wilson
 from interpret_robust.datasets import Dataset
 from interpret_robust.datasets.batches import Batch
 from interpret_robust.datasets.cifar_c import GROUPS

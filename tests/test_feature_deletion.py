@@ -26,8 +26,8 @@ from interpret_robust.analyses.feature_deletion import (
 )
 from interpret_robust.attribution.gradients import compute_position_weights
 from interpret_robust.core.arrays import AnyArray
+from interpret_robust.core.curves import area_under
 from interpret_robust.core.errors import UserError
-from interpret_robust.core.statistics import area_under
 from interpret_robust.datasets import Dataset, Split
 from interpret_robust.datasets.batches import Batch
 from interpret_robust.figures.drawing import draw

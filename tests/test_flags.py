@@ -20,8 +20,9 @@ from interpret_robust.analyses.masking import MaskingSettings
 from interpret_robust.analyses.robustness import TableSettings
 from interpret_robust.cli import irt
 from interpret_robust.core.arrays import AnyArray
+from interpret_robust.core.bootstrap import bootstrap_mean
 from interpret_robust.core.errors import UserError
-from interpret_robust.core.statistics import Interval, bootstrap_mean, wilson
+from interpret_robust.core.intervals import Interval, wilson
 from interpret_robust.datasets import Split
 from interpret_robust.datasets.cluttered_digits import make_cluttered_digits
 from interpret_robust.models import checkpoint

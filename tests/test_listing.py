@@ -11,7 +11,7 @@ from interpret_robust.analyses.engine.work import Work
 from interpret_robust.cli import listing
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.folders import Folders
-from interpret_robust.core.statistics import Interval
+from interpret_robust.core.intervals import Interval
 from interpret_robust.datasets import Dataset
 from interpret_robust.models import checkpoint, training_state
 from interpret_robust.results import hdf5

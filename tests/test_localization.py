@@ -27,8 +27,9 @@ from interpret_robust.analyses.localization import (
 )
 from interpret_robust.attribution.regions import find_center, find_object_positions, make_center_prior
 from interpret_robust.core.arrays import AnyArray
+from interpret_robust.core.bootstrap import bootstrap_mean
 from interpret_robust.core.errors import UserError
-from interpret_robust.core.statistics import bootstrap_mean, rate, wilson
+from interpret_robust.core.intervals import rate, wilson
 from interpret_robust.datasets import Dataset, Split
 from interpret_robust.datasets.batches import Batch
 from interpret_robust.datasets.cluttered_digits import make_patterns

@@ -25,9 +25,9 @@ from interpret_robust.analyses.map_quality import (
 )
 from interpret_robust.attribution import captum_methods, gradients
 from interpret_robust.attribution.gradients import compute_map
+from interpret_robust.core.bootstrap import bootstrap_mean
 from interpret_robust.core.errors import NotFiniteError, UserError
 from interpret_robust.core.random_numbers import make_streams
-from interpret_robust.core.statistics import bootstrap_mean
 from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import Batch
 from interpret_robust.models.losses import loss_gradient

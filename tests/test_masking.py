@@ -22,8 +22,8 @@ from interpret_robust.attacks.settings import Norm, choose_step
 from interpret_robust.attacks.square import RandomSearch
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
+from interpret_robust.core.intervals import wilson
 from interpret_robust.core.random_numbers import make_streams
-from interpret_robust.core.statistics import wilson
 from interpret_robust.datasets import Dataset, Split
 from interpret_robust.datasets.batches import Batch
 from interpret_robust.models import checkpoint

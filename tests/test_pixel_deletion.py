@@ -32,9 +32,10 @@ from interpret_robust.analyses.pixel_deletion import (
 from interpret_robust.attribution.controls import sobel
 from interpret_robust.attribution.imputation import impute_pixels, weigh_neighbors
 from interpret_robust.core.arrays import AnyArray
+from interpret_robust.core.bootstrap import bootstrap_mean
 from interpret_robust.core.errors import UserError
+from interpret_robust.core.intervals import Interval, rate
 from interpret_robust.core.random_numbers import make_streams
-from interpret_robust.core.statistics import Interval, bootstrap_mean, rate
 from interpret_robust.datasets.batches import Batch
 from interpret_robust.models.preprocess import Preprocess
 from interpret_robust.models.wrapper import WrappedModel

@@ -44,7 +44,7 @@ import numpy as np
 import torch
 
 from interpret_robust.results.schema import Column, Schema, interval
-from interpret_robust.core.statistics import bootstrap_mean
+from interpret_robust.core.bootstrap import bootstrap_mean
 from interpret_robust.analyses.engine.analysis import Analysis
 from interpret_robust.analyses.engine.settings import Settings
 

@@ -34,7 +34,7 @@ from interpret_robust.attribution.gradients import compute_position_weights
 from interpret_robust.attribution.regions import find_object_positions
 from interpret_robust.attribution.scale_rules import as_image
 from interpret_robust.core.arrays import AnyArray
-from interpret_robust.core.statistics import column_means, finite_column_means
+from interpret_robust.core.bootstrap import column_means, finite_column_means
 from interpret_robust.datasets import Dataset, Split
 from interpret_robust.datasets.batches import Batch
 from interpret_robust.figures.drawing import compose, draw

@@ -33,7 +33,7 @@ from interpret_robust.core import process_pool
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.folders import Folders
-from interpret_robust.core.statistics import Interval
+from interpret_robust.core.intervals import Interval
 from interpret_robust.datasets import Dataset
 from interpret_robust.datasets.npz import write_npz
 from interpret_robust.figures import drawing

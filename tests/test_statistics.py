@@ -9,22 +9,11 @@ import pytest
 from scipy import stats
 from scipy.ndimage import gaussian_filter
 
-from interpret_robust.core import statistics
-from interpret_robust.core.statistics import (
-    UNKNOWN,
-    Interval,
-    average_seeds,
-    bootstrap_mean,
-    column_means,
-    finite_column_means,
-    holm,
-    mcnemar,
-    page_trend,
-    ratio_of_means,
-    row_partial_spearman,
-    row_spearman,
-    wilson,
-)
+from interpret_robust.core import bootstrap, intervals, rank_statistics
+from interpret_robust.core.bootstrap import bootstrap_mean, column_means, finite_column_means, ratio_of_means
+from interpret_robust.core.intervals import UNKNOWN, Interval, wilson
+from interpret_robust.core.rank_statistics import page_trend, row_partial_spearman, row_spearman
+from interpret_robust.core.significance import average_seeds, holm, mcnemar
 
 Array = npt.NDArray[np.float64]
 Z = 1.959963984540054
@@ -51,7 +40,7 @@ def test_wilson_is_the_closed_formula(successes: int, count: int) -> None:
 
 
 def test_wilson_is_scipys_bit_by_bit() -> None:
-    assert stats.norm.ppf(0.975) == statistics.WIDTH
+    assert stats.norm.ppf(0.975) == intervals.WIDTH
     for count in (1, 2, 7, 250, 9999):
         for successes in np.unique(np.linspace(0, count, 23).astype(int)).tolist():
             low, high = stats.binomtest(successes, count).proportion_ci(0.95, method="wilson")
@@ -161,12 +150,12 @@ def test_intervals_from_counts_drawn_once_are_those_of_rows_drawn_one_by_one() -
     """Bit by bit: sums of multiples of a power of two have no rounding, in whichever order. Sizes and seeds alternate,
     so that counts of another size or seed, or of more resamples, would show.
     """
-    statistics._draw_counts.cache_clear()
+    bootstrap.draw_counts.cache_clear()
     sizes = [(29, 0, 40), (29, 1, 40), (31, 0, 40), (29, 0, 40), (29, 0, 24)]
     for count, seed, resamples in [*sizes, *sizes[::-1]]:
         rows = np.round(random(count, 3, seed=count) * 1024) / 1024
         draw = slow_resamples(rows, seed, resamples)
-        low, high = np.quantile(draw, statistics.TAILS, axis=0)
+        low, high = np.quantile(draw, intervals.TAILS, axis=0)
         for result, slow in zip(column_means(rows, seed=seed, resamples=resamples).T[1:], (low, high), strict=True):
             np.testing.assert_array_equal(result, slow)
         mean, *interval = bootstrap_mean(rows[:, 1], seed=seed, resamples=resamples)
@@ -174,7 +163,7 @@ def test_intervals_from_counts_drawn_once_are_those_of_rows_drawn_one_by_one() -
         positive = np.abs(rows) + 1
         draw = slow_resamples(positive, seed, resamples)
         ratio = ratio_of_means(positive[:, 0], positive[:, 1], seed=seed, resamples=resamples)
-        slow_low, slow_high = np.quantile(draw[:, 0] / draw[:, 1], statistics.TAILS)
+        slow_low, slow_high = np.quantile(draw[:, 0] / draw[:, 1], intervals.TAILS)
         assert ratio[1:] == (slow_low, slow_high)
 
 
@@ -210,8 +199,9 @@ def test_no_answer_depends_on_how_much_is_treated_at_a_time(monkeypatch: pytest.
         return [column_means(rows), row_spearman(rows, second_rows), np.array(page_trend(rows))]
 
     whole = answers()
-    monkeypatch.setattr(statistics, "PART", 7)
-    monkeypatch.setattr(statistics, "TOGETHER", 3)
+    for module in (bootstrap, rank_statistics):
+        monkeypatch.setattr(module, "PART", 7)
+    monkeypatch.setattr(bootstrap, "TOGETHER", 3)
     for result, expected in zip(answers(), whole, strict=True):
         np.testing.assert_allclose(result, expected, rtol=1e-12)
 
@@ -241,7 +231,7 @@ def test_ratio_of_means_of_columns_is_the_mean_of_their_ratios() -> None:
     result = ratio_of_means(first, second)
     assert result.value == pytest.approx(np.mean([a.mean() / b.mean() for a, b in zip(first.T, second.T, strict=True)]))
     rng, ratios = np.random.default_rng(0), []
-    for _ in range(statistics.RESAMPLES):
+    for _ in range(bootstrap.RESAMPLES):
         rows = rng.integers(60, size=60)
         ratios.append(np.mean(first[rows].mean(0) / second[rows].mean(0)))
     assert (result.low, result.high) == pytest.approx(np.quantile(ratios, [0.025, 0.975]), rel=1e-9)
@@ -260,13 +250,17 @@ def test_ratio_of_means_is_undefined_over_nothing() -> None:
 def test_ranks_are_scipys(shape: tuple[int, int], dtype: str) -> None:
     rows = (2 * random(*shape)).round().astype(dtype)
     rows[:1] = 3
-    assert np.array_equal(statistics.rank_rows(rows), stats.rankdata(rows, axis=1).reshape(shape))
+    assert np.array_equal(rank_statistics.rank_rows(rows), stats.rankdata(rows, axis=1).reshape(shape))
 
 
 def test_a_row_with_nan_has_no_ranks() -> None:
     rows = np.array([[1, np.nan, np.nan], [np.inf, -np.inf, 0]])
-    assert np.isnan(statistics.rank_rows(rows)[0]).all() and statistics.rank_rows(rows)[1].tolist() == [3, 1, 2]
-    assert np.array_equal(statistics.rank_rows(rows), stats.rankdata(rows, axis=1), equal_nan=True)
+    assert np.isnan(rank_statistics.rank_rows(rows)[0]).all() and rank_statistics.rank_rows(rows)[1].tolist() == [
+        3,
+        1,
+        2,
+    ]
+    assert np.array_equal(rank_statistics.rank_rows(rows), stats.rankdata(rows, axis=1), equal_nan=True)
 
 
 @pytest.mark.parametrize("ties", [False, True])

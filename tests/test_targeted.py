@@ -17,7 +17,7 @@ from interpret_robust.attacks.noise import per_image_noise
 from interpret_robust.attacks.pgd import PGD
 from interpret_robust.attacks.targets import choose_targets
 from interpret_robust.core.errors import UserError
-from interpret_robust.core.statistics import rate
+from interpret_robust.core.intervals import rate
 from interpret_robust.datasets import Dataset
 from interpret_robust.models import checkpoint
 from interpret_robust.results import hdf5

@@ -33,7 +33,7 @@ from interpret_robust.core.device import exact
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.interruption import Stopped
 from interpret_robust.core.random_numbers import make_streams, read_generator_states
-from interpret_robust.core.statistics import mcnemar
+from interpret_robust.core.significance import mcnemar
 from interpret_robust.datasets import Dataset, Split
 from interpret_robust.datasets import load as load_dataset
 from interpret_robust.datasets.base import Labels, LazyDataset

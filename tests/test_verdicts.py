@@ -14,8 +14,10 @@ from scipy import stats
 
 from interpret_robust import analyses
 from interpret_robust.core.arrays import AnyArray
+from interpret_robust.core.bootstrap import FEWEST_IMAGES
 from interpret_robust.core.errors import UserError
-from interpret_robust.core.statistics import FEWEST_IMAGES, Interval, average_seeds
+from interpret_robust.core.intervals import Interval
+from interpret_robust.core.significance import average_seeds
 from interpret_robust.models.variants import VARIANTS
 from interpret_robust.results import hdf5, writer
 from interpret_robust.results.attack_outcomes import choose_fullest

@@ -15,7 +15,7 @@ from command import Irt
 
 from interpret_robust.attacks.verify import Verification, verify
 from interpret_robust.core.errors import UserError
-from interpret_robust.core.statistics import rate
+from interpret_robust.core.intervals import rate
 from interpret_robust.datasets import Dataset, Split, catalogue
 from interpret_robust.datasets.npz import write_npz
 from interpret_robust.models import build, checkpoint

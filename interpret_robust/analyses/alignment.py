@@ -24,8 +24,10 @@ from interpret_robust.analyses.engine.work import Work
 from interpret_robust.attribution.controls import magnitude, sobel
 from interpret_robust.attribution.gradients import compute_map
 from interpret_robust.core.arrays import AnyArray
+from interpret_robust.core.bootstrap import bootstrap_mean
 from interpret_robust.core.errors import UserError
-from interpret_robust.core.statistics import Interval, bootstrap_mean, bootstrap_spearman
+from interpret_robust.core.intervals import Interval
+from interpret_robust.core.rank_statistics import bootstrap_spearman
 from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import Batch, to_numpy, to_pixels
 from interpret_robust.models import Classifier

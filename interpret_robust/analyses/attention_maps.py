@@ -22,8 +22,9 @@ from interpret_robust.attacks.adversarial import split_outcomes
 from interpret_robust.attribution.gradients import compute_position_weights
 from interpret_robust.attribution.regions import average_maps
 from interpret_robust.core.arrays import AnyArray
+from interpret_robust.core.bootstrap import bootstrap_mean
+from interpret_robust.core.intervals import UNKNOWN, Interval
 from interpret_robust.core.parsing import format_number
-from interpret_robust.core.statistics import UNKNOWN, Interval, bootstrap_mean
 from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import Batch, to_numpy
 from interpret_robust.models import Classifier

@@ -30,20 +30,11 @@ from interpret_robust.attacks.norms import Ball
 from interpret_robust.attribution.gradients import compute_position_weights
 from interpret_robust.attribution.regions import average_other_maps
 from interpret_robust.core.arrays import AnyArray
+from interpret_robust.core.bootstrap import FEWEST_IMAGES, bootstrap_mean, column_means, ratio_of_means
+from interpret_robust.core.intervals import Interval, rate
 from interpret_robust.core.parsing import format_number, format_part
 from interpret_robust.core.random_numbers import make_streams
-from interpret_robust.core.statistics import (
-    FEWEST_IMAGES,
-    Interval,
-    apply_in_parts,
-    bootstrap_mean,
-    column_means,
-    page_trend,
-    rate,
-    ratio_of_means,
-    row_partial_spearman,
-    row_spearman,
-)
+from interpret_robust.core.rank_statistics import apply_in_parts, page_trend, row_partial_spearman, row_spearman
 from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import Batch, to_numpy
 from interpret_robust.models import Classifier

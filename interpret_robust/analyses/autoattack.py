@@ -29,7 +29,7 @@ from interpret_robust.attacks.norms import Ball, check_reach
 from interpret_robust.attacks.settings import Norm
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError, unknown
-from interpret_robust.core.statistics import Interval, rate, rates
+from interpret_robust.core.intervals import Interval, rate, rates
 from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import Batch, to_numpy
 from interpret_robust.models import Classifier

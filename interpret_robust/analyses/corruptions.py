@@ -19,8 +19,9 @@ from interpret_robust.analyses.engine.analysis import Analysis
 from interpret_robust.analyses.engine.settings import Settings
 from interpret_robust.analyses.engine.work import Work
 from interpret_robust.core.arrays import Array
+from interpret_robust.core.bootstrap import finite_column_means, ratio_of_means
 from interpret_robust.core.errors import UserError, unknown
-from interpret_robust.core.statistics import Interval, finite_column_means, rate, rates, ratio_of_means
+from interpret_robust.core.intervals import Interval, rate, rates
 from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import Batch, to_numpy
 from interpret_robust.datasets.cifar_c import GROUPS, SEVERITIES

@@ -26,8 +26,10 @@ from interpret_robust.analyses.engine.settings import AttackSettings, WeightSett
 from interpret_robust.analyses.engine.work import Work
 from interpret_robust.attribution.gradients import compute_position_weights
 from interpret_robust.core.arrays import AnyArray
+from interpret_robust.core.bootstrap import column_means
+from interpret_robust.core.curves import area_under
+from interpret_robust.core.intervals import Interval, rates
 from interpret_robust.core.random_numbers import make_streams
-from interpret_robust.core.statistics import Interval, area_under, column_means, rates
 from interpret_robust.datasets import Dataset, Split
 from interpret_robust.datasets.batches import Batch, list_batch_places, read_batches, to_numpy
 from interpret_robust.models import Classifier

@@ -31,8 +31,9 @@ from interpret_robust.attribution.scale_rules import (
     sum_moments,
 )
 from interpret_robust.core.arrays import AnyArray
+from interpret_robust.core.bootstrap import column_means
+from interpret_robust.core.intervals import Interval
 from interpret_robust.core.parsing import format_number
-from interpret_robust.core.statistics import Interval, column_means
 from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import Batch, to_numpy
 from interpret_robust.models import Classifier

@@ -38,8 +38,8 @@ from interpret_robust.attribution.scale_rules import (
 )
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
+from interpret_robust.core.intervals import rates
 from interpret_robust.core.random_numbers import make_streams
-from interpret_robust.core.statistics import rates
 from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import Batch, to_numpy
 from interpret_robust.models import Classifier

@@ -31,7 +31,8 @@ from interpret_robust.attribution.regions import (
     measure_share_inside,
 )
 from interpret_robust.core.arrays import AnyArray
-from interpret_robust.core.statistics import RESAMPLES, TAILS, UNKNOWN, Interval, bootstrap_mean, rate, rates, wilson
+from interpret_robust.core.bootstrap import RESAMPLES, bootstrap_mean
+from interpret_robust.core.intervals import TAILS, UNKNOWN, Interval, rate, rates, wilson
 from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import Batch, to_numpy
 from interpret_robust.models import Classifier

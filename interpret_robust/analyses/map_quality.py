@@ -27,10 +27,11 @@ from interpret_robust.attribution import captum_methods
 from interpret_robust.attribution.controls import shuffle_pixels
 from interpret_robust.attribution.gradients import compute_map, map_promise, measure_relative_gap
 from interpret_robust.core.arrays import AnyArray
+from interpret_robust.core.bootstrap import bootstrap_mean
 from interpret_robust.core.errors import NotFiniteError, UserError
+from interpret_robust.core.intervals import Interval
 from interpret_robust.core.parsing import format_percent
 from interpret_robust.core.random_numbers import make_streams
-from interpret_robust.core.statistics import Interval, bootstrap_mean
 from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import Batch, to_numpy
 from interpret_robust.models import Classifier

@@ -24,9 +24,9 @@ from interpret_robust.attacks.pgd import PGD
 from interpret_robust.attacks.square import RandomSearch
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
+from interpret_robust.core.intervals import Interval, rate, rates
 from interpret_robust.core.parsing import format_percent
 from interpret_robust.core.random_numbers import make_streams
-from interpret_robust.core.statistics import Interval, rate, rates
 from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import Batch, to_numpy
 from interpret_robust.models import Classifier

@@ -28,9 +28,11 @@ from interpret_robust.attribution.controls import sobel
 from interpret_robust.attribution.gradients import compute_map
 from interpret_robust.attribution.imputation import impute_pixels
 from interpret_robust.core.arrays import AnyArray
+from interpret_robust.core.bootstrap import finite_column_means
+from interpret_robust.core.curves import area_under
+from interpret_robust.core.intervals import Interval, rates
 from interpret_robust.core.parsing import format_percent
 from interpret_robust.core.random_numbers import make_streams
-from interpret_robust.core.statistics import Interval, area_under, finite_column_means, rates
 from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import Batch, to_numpy
 from interpret_robust.models import Classifier

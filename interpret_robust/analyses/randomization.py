@@ -27,8 +27,10 @@ from interpret_robust.attribution.gradients import compute_position_weights
 from interpret_robust.attribution.regions import find_object_positions, measure_share_inside
 from interpret_robust.attribution.scale_rules import as_image
 from interpret_robust.core.arrays import AnyArray
+from interpret_robust.core.bootstrap import finite_column_means
+from interpret_robust.core.intervals import CONFIDENCE
 from interpret_robust.core.parsing import format_number
-from interpret_robust.core.statistics import CONFIDENCE, finite_column_means, rank_rows
+from interpret_robust.core.rank_statistics import rank_rows
 from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import Batch, to_numpy
 from interpret_robust.models import Classifier

@@ -28,8 +28,8 @@ from interpret_robust.attacks.noise import per_image_noise
 from interpret_robust.attacks.settings import LossName
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
+from interpret_robust.core.intervals import Interval, rates
 from interpret_robust.core.parsing import format_part
-from interpret_robust.core.statistics import Interval, rates
 from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import Batch, to_numpy
 from interpret_robust.models import Classifier

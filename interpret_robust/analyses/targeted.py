@@ -17,7 +17,7 @@ from interpret_robust.analyses.engine.settings import AttackSettings
 from interpret_robust.attacks.pgd import PGD
 from interpret_robust.attacks.targets import check_rule, choose_targets
 from interpret_robust.core.arrays import AnyArray
-from interpret_robust.core.statistics import Interval, rates
+from interpret_robust.core.intervals import Interval, rates
 from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import Batch, to_numpy
 from interpret_robust.models import Classifier

@@ -19,12 +19,12 @@ from interpret_robust.api.wording import use_python_words
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError, check_truth, find_nearest
 from interpret_robust.core.files import replace_file
+from interpret_robust.core.intervals import Interval
 from interpret_robust.core.locks import Lock
 from interpret_robust.core.parsing import format_count
 from interpret_robust.core.plugins import quote_error
 from interpret_robust.core.provenance import read_package_version
 from interpret_robust.core.spelling import american
-from interpret_robust.core.statistics import Interval
 from interpret_robust.figures import saving
 from interpret_robust.figures.drawing import check_shared, compose, group_results
 from interpret_robust.results import hdf5

@@ -4,10 +4,10 @@ from typing import Any
 
 import numpy as np
 
-from interpret_robust.core import statistics
+from interpret_robust.core import bootstrap
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError, describe
-from interpret_robust.core.statistics import UNKNOWN, Interval
+from interpret_robust.core.intervals import UNKNOWN, Interval
 
 NUMBERS = "biuf"
 """The kinds of arrays that have a mean: booleans, integers, unsigned ones, and floats."""
@@ -37,11 +37,11 @@ def interval(values: Any, *, seed: int = 0) -> Interval:
     """
     array = _as_array(values)
     if array.dtype.kind == "f":
-        return statistics.interval(array.astype(np.float64), seed=seed)
+        return bootstrap.interval(array.astype(np.float64), seed=seed)
     if len(array) == 0:
         return UNKNOWN
     is_outcome = np.isin(array, (0, 1)).all()
-    return statistics.interval(array.astype(np.bool_ if is_outcome else np.float64), seed=seed)
+    return bootstrap.interval(array.astype(np.bool_ if is_outcome else np.float64), seed=seed)
 
 
 def _as_array(values: Any) -> AnyArray:

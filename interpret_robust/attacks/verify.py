@@ -28,7 +28,7 @@ from interpret_robust.core import progress
 from interpret_robust.core.device import exact
 from interpret_robust.core.errors import UserError, reason_in_brackets
 from interpret_robust.core.files import hash_file
-from interpret_robust.core.statistics import Interval, rate
+from interpret_robust.core.intervals import Interval, rate
 from interpret_robust.datasets import Dataset, Split
 from interpret_robust.datasets.batches import list_batch_places, make_batch
 from interpret_robust.models.checks.watch import watch

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from interpret_robust.core.file_names import find_shared_prefix
 from interpret_robust.core.folders import Folders
+from interpret_robust.core.intervals import Interval
 from interpret_robust.core.parsing import format_count
-from interpret_robust.core.statistics import Interval
 from interpret_robust.models import checkpoint_file, training_state
 from interpret_robust.models.checkpoint_file import StoredFile
 from interpret_robust.results import hdf5

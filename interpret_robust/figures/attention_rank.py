@@ -13,7 +13,7 @@ from matplotlib.figure import SubFigure
 from matplotlib.lines import Line2D
 
 from interpret_robust.core.arrays import AnyArray
-from interpret_robust.core.statistics import Interval
+from interpret_robust.core.intervals import Interval
 from interpret_robust.figures.overlays import (
     CEILING,
     draw_attention_bar,

@@ -7,7 +7,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from interpret_robust.core.statistics import Interval
+from interpret_robust.core.intervals import Interval
 from interpret_robust.figures.style import (
     RC,
     Drawing,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from interpret_robust.core.parsing import format_count
-from interpret_robust.core.statistics import holm, mcnemar
+from interpret_robust.core.significance import holm, mcnemar
 from interpret_robust.models.variants import is_adversarial, is_external
 from interpret_robust.results import names as labels
 from interpret_robust.results.attack_outcomes import (

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from interpret_robust.core.intervals import Interval
 from interpret_robust.core.parsing import format_number
-from interpret_robust.core.statistics import Interval
 from interpret_robust.results import names as labels
 from interpret_robust.results.attack_outcomes import find_headline, list_readings, read_ball
 from interpret_robust.results.hdf5 import Result

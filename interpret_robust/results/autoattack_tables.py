@@ -3,8 +3,10 @@
 import glob
 from typing import NamedTuple
 
+from interpret_robust.core.bootstrap import bootstrap_mean
 from interpret_robust.core.errors import UserError
-from interpret_robust.core.statistics import Interval, bootstrap_mean, mcnemar, rate
+from interpret_robust.core.intervals import Interval, rate
+from interpret_robust.core.significance import mcnemar
 from interpret_robust.results import hdf5
 from interpret_robust.results.attack_outcomes import Outcomes, find_right_in_worst_case
 from interpret_robust.results.hdf5 import Result

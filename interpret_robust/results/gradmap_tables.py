@@ -6,8 +6,9 @@ from itertools import combinations
 import numpy as np
 
 from interpret_robust.core.arrays import AnyArray
+from interpret_robust.core.intervals import Interval
 from interpret_robust.core.parsing import format_count, format_number, format_percent
-from interpret_robust.core.statistics import Interval, PairedDifference, holm, mcnemar
+from interpret_robust.core.significance import PairedDifference, holm, mcnemar
 from interpret_robust.models.variants import is_adversarial
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import PAPER_RULES, label, list_places, name_variant, shorten_name

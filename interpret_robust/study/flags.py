@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from interpret_robust.core.bootstrap import bootstrap_mean
 from interpret_robust.core.errors import UserError
+from interpret_robust.core.intervals import Interval, rate
 from interpret_robust.core.parsing import format_number
-from interpret_robust.core.statistics import Interval, bootstrap_mean, rate
 from interpret_robust.results import hdf5
 from interpret_robust.results.attack_outcomes import (
     Outcomes,

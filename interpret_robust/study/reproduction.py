@@ -99,7 +99,7 @@ def _tell_state_of_answer(path: Path, models: Sequence[Path]) -> str:
 
 
 def _has_other_weights(config: Mapping[str, Any], models: Sequence[Path]) -> bool:
-    """Return whether one of the models that are there has the name, but not the weights, of one that an answer is of."""
+    """Return whether a model that is there has the name, but not the weights, of one that an answer is of."""
     hashes = {model.name: model.sha256 for model in list_evaluators(config)}
     hashes[config["checkpoint"]["name"]] = config["checkpoint"]["sha256"]
     named_models = (model for model in models if model.stem in hashes and model.exists())

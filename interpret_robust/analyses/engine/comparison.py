@@ -5,8 +5,8 @@ from collections.abc import Callable
 import numpy as np
 
 from interpret_robust.core.arrays import AnyArray
+from interpret_robust.core.intervals import Interval
 from interpret_robust.core.parsing import put_beside
-from interpret_robust.core.statistics import Interval
 
 
 def compare_means(mean: AnyArray, baseline: AnyArray, form: Callable[[Interval], str]) -> str:

@@ -8,7 +8,7 @@ import scipy
 import torch
 from torch import Tensor
 
-from interpret_robust.core.statistics import mcnemar
+from interpret_robust.core.significance import mcnemar
 from interpret_robust.datasets.base import Labels
 from interpret_robust.models.classifier import predict_classes
 from interpret_robust.models.preprocess import Preprocess

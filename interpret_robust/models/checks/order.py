@@ -8,7 +8,7 @@ import numpy.typing as npt
 import scipy
 from torch import Tensor
 
-from interpret_robust.core.statistics import mcnemar
+from interpret_robust.core.significance import mcnemar
 from interpret_robust.datasets import Dataset
 from interpret_robust.datasets.base import Labels
 from interpret_robust.datasets.batches import to_device, to_pixels

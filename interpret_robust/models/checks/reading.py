@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from interpret_robust.core.random_numbers import read_generator_states
-from interpret_robust.core.statistics import mcnemar
+from interpret_robust.core.significance import mcnemar
 from interpret_robust.datasets import Dataset
 from interpret_robust.datasets.batches import to_device, to_pixels
 from interpret_robust.datasets.pictures import PictureArray

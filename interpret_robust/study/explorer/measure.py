@@ -15,7 +15,7 @@ from interpret_robust.attribution.gradients import compute_position_weights
 from interpret_robust.attribution.scale_rules import Rule, as_image
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.configs import replace_infinite
-from interpret_robust.core.statistics import rank_rows, row_spearman
+from interpret_robust.core.rank_statistics import rank_rows, row_spearman
 from interpret_robust.datasets.batches import to_numpy
 from interpret_robust.models.classifier import measure_positions, predict_classes
 from interpret_robust.models.losses import loss_gradient

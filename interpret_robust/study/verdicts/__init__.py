@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from interpret_robust.core.parsing import format_count
-from interpret_robust.core.statistics import holm
+from interpret_robust.core.significance import holm
 from interpret_robust.results.attack_outcomes import choose_fullest
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import order

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from interpret_robust.core.bootstrap import bootstrap_mean
 from interpret_robust.core.errors import UserError
-from interpret_robust.core.statistics import average_seeds, bootstrap_mean, mcnemar
+from interpret_robust.core.significance import average_seeds, mcnemar
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.study.verdicts.measure import Measure, list_figures
 from interpret_robust.study.verdicts.sample import Sample

@@ -6,7 +6,8 @@ from itertools import product
 import numpy as np
 
 from interpret_robust.attribution.regions import average_other_maps
-from interpret_robust.core.statistics import area_under, row_spearman
+from interpret_robust.core.curves import area_under
+from interpret_robust.core.rank_statistics import row_spearman
 from interpret_robust.models.variants import has_attention, is_adversarial, is_external
 from interpret_robust.results.gradmap_tables import is_read, list_shared_evaluators
 from interpret_robust.results.hdf5 import Result

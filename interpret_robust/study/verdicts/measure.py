@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from interpret_robust.core.bootstrap import FEWEST_IMAGES
+from interpret_robust.core.intervals import Interval
 from interpret_robust.core.parsing import format_number
-from interpret_robust.core.statistics import FEWEST_IMAGES, Interval
 from interpret_robust.study.paper import Row
 
 Kind = Literal["main", "control", "further"]
