@@ -542,6 +542,18 @@ def test_a_picture_shows_one_set_of_images_under_one_setting(irt: Irt, study: Pa
     assert "cannot share a picture: data.images is" in err
 
 
+def test_show_gives_each_interval_as_the_file_has_it(irt: Irt, study: Path) -> None:
+    path = study / "analyses/attention-rank-tiny-small-at-att-seed0-test-steps2.h5"
+    _, out, _ = irt("show", path)
+    lines = [line.split() for line in out.split("\n\n")[-1].splitlines()]
+    assert lines[0] == ["statistic", "value", "low", "high"]
+    numbers = {name: values for name, *values in lines[2:]}
+    for name in ("test/spearman", "curve/uniform"):
+        assert [float(number) for number in numbers[name]] == pytest.approx(
+            np.atleast_1d(hdf5.read(path)[name]), rel=5e-4
+        )
+
+
 def test_show_names_the_statistics_and_where_they_come_from(irt: Irt, study: Path) -> None:
     _, out, _ = irt("show", study / "analyses/attention-rank-tiny-small-at-att-seed0-test-steps2.h5")
     for phrase in (

@@ -1,9 +1,9 @@
-"""What `irt show` says of a checkpoint and of the state of a training."""
+"""What `irt show` says of a checkpoint, of the state of a training, and of how an answer was made."""
 
 from collections.abc import Callable
 from pathlib import Path
 
-from interpret_robust.cli.description import describe
+from interpret_robust.cli.description import _list_origin, describe
 from interpret_robust.models import checkpoint
 
 SESSION = {
@@ -38,3 +38,18 @@ def test_sessions_and_times_are_told_as_people_read_them(tmp_path: Path, make_ch
     assert table.split("\n")[0].split() == ["epoch", "cross_entropy", "time"]
     assert table.split("\n")[2].split(None, 2) == ["12345", "1.5", "3 h 14 min"]
     assert "line_step" not in facts
+
+
+def test_of_an_evaluator_trained_alike_only_the_differences_are_told() -> None:
+    job = {"variant": "at", "seed": 0, "recipe": {"eps": 0.1, "epochs": 2}}
+    evaluators = {"names": ["a", "b", "c"], "jobs": {"a": job | {"seed": 1}, "b": job, "c": {"variant": "mine"}}}
+    config = {"checkpoint": {"job": job}, "evaluators": evaluators}
+    text = "\n".join(_list_origin({"config": config, "run": {"seconds": 61.0}, "environment": {"device": "cpu"}}))
+    assert text.split("\n")[4:] == [
+        'config.evaluators.names: ["a", "b", "c"]',
+        "config.evaluators.jobs.a: seed: 1, else as config.checkpoint.job",
+        "config.evaluators.jobs.b: as config.checkpoint.job",
+        "config.evaluators.jobs.c.variant: mine",
+        "run.time: 1 min 1 s",
+        "environment.device: cpu",
+    ]

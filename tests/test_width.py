@@ -11,6 +11,7 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner
+from make_golden import FOLDER as GOLDEN
 from make_golden import file_of
 
 from interpret_robust import cli
@@ -86,6 +87,11 @@ def test_what_a_file_holds_fits_whatever_the_path(print_lines: Callable[..., lis
     lines = print_lines("show", file)
     head = lines[: lines.index("")]
     assert "".join(line.strip() for line in head).replace(" ", "").startswith(f"{file}:robustness/2,8images")
+
+
+@pytest.mark.parametrize("file", sorted(GOLDEN.glob("*.h5")), ids=lambda path: path.stem)
+def test_what_is_said_of_every_kind_of_answer_fits(print_lines: Callable[..., list[str]], file: Path) -> None:
+    print_lines("show", file)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import numpy as np
 
 from interpret_robust.core.configs import flatten, format_lines
 from interpret_robust.core.errors import UserError
-from interpret_robust.core.parsing import format_count, format_duration
+from interpret_robust.core.parsing import format_count, format_duration, format_number
 from interpret_robust.models import checkpoint_file
 from interpret_robust.models.training_state import is_state, tell_progress
 from interpret_robust.results import hdf5
@@ -51,12 +51,18 @@ def _list_facts(metadata: Mapping[str, Any]) -> Iterator[str]:
     if is_state(metadata):
         facts["step"] = tell_progress(metadata)
     yield format_lines(_tell_time(facts))
-    last = flatten({key: metadata.get(key) for key in SESSION})
+    last = {key: metadata.get(key) for key in SESSION}
     for session in metadata.get("earlier", ()):
-        notes = dict.fromkeys(last, "not noted") | flatten(session)
-        differences = {key: value for key, value in notes.items() if value != last.get(key) and key != "step"}
-        listing = format_lines(differences).replace("\n", ", ")
-        yield f"earlier, to step {session['step']:,}: {f'{listing}, else ' if listing else ''}as above"
+        notes = {key: value for key, value in session.items() if key != "step"}
+        yield f"earlier, to step {session['step']:,}: {_tell_differences(notes, last)}as above"
+
+
+def _tell_differences(facts: Mapping[str, Any], reference: Mapping[str, Any]) -> str:
+    """Return text such as `code.commit: 4560aa5, else ` of what is not as in the reference; nothing if all is."""
+    flat_reference = flatten(reference)
+    notes = dict.fromkeys(flat_reference, "not noted") | flatten(facts)
+    listing = format_lines({key: value for key, value in notes.items() if value != flat_reference.get(key)})
+    return f"{listing.replace(chr(10), ', ')}, else " if listing else ""
 
 
 SESSION = ("code", "environment", "precision")
@@ -81,11 +87,27 @@ def _describe_analysis(path: Path) -> str:
     return "\n\n".join(
         [
             _fit(f"{path}: {result.schema}, {format_count(result.count, 'image')}, checksum good"),
-            _fit(format_lines({**provenance, "run": _tell_time(provenance["run"])})),
+            _fit("\n".join(_list_origin(provenance))),
             render(rows),
             render(numbers),
         ]
     )
+
+
+def _list_origin(provenance: Mapping[str, Any]) -> Iterator[str]:
+    """Yield lines on how an answer was made; of an evaluator trained as the model was, what is not the same."""
+    config = dict(provenance["config"])
+    evaluators, job = dict(config.pop("evaluators", {})), config["checkpoint"]["job"]
+    jobs = evaluators.pop("jobs", {})
+    yield format_lines({"config": config | {"evaluators": evaluators}})
+    for name, job_of_evaluator in jobs.items():
+        place = f"config.evaluators.jobs.{name}"
+        if flatten(job_of_evaluator).keys() == flatten(job).keys():
+            yield f"{place}: {_tell_differences(job_of_evaluator, job)}as config.checkpoint.job"
+        else:
+            yield format_lines({place: job_of_evaluator})
+    rest = {key: value for key, value in provenance.items() if key != "config"}
+    yield format_lines({**rest, "run": _tell_time(provenance["run"])})
 
 
 def describe_image(path: Path, row: int) -> str:
@@ -165,9 +187,12 @@ def _statistic(result: hdf5.Result, name: str) -> Iterator[dict[str, str]]:
         return
     for place in np.ndindex(*map(len, places)):
         names = [str(axis[index]) for axis, index in zip(places, place, strict=True)]
-        yield {"statistic": f"{name}[{', '.join(names)}]" if names else name, "value": _short(values[place])}
+        numbers = map(_short, np.atleast_1d(values[place]))
+        yield {
+            "statistic": f"{name}[{', '.join(names)}]" if names else name,
+            **dict(zip(INTERVAL, numbers, strict=False)),
+        }
 
 
-def _short(value: Any) -> str:
-    numbers = np.atleast_1d(value)
-    return " ".join(map(str, numbers) if numbers.dtype.kind in "iu" else (f"{number:.4g}" for number in numbers))
+def _short(number: Any) -> str:
+    return str(number) if isinstance(number, int | np.integer) else format_number(number, ".4g")

@@ -141,7 +141,7 @@ def _floors(lines: Lines) -> list[int]:
     """Return how narrow each column can be: its longest word, and at least NARROWEST where it has more than one."""
     floors = []
     for width, column in zip(_widths(lines), zip(*lines, strict=True), strict=True):
-        words = [word for cell in column for word in ([cell] if "[" in cell else cell.split())]
+        words = [word for cell in column for word in ([cell] if _HAS_INTERVAL.search(cell) else cell.split())]
         floors.append(min(width, max([NARROWEST, *map(len, words)])))
     return floors
 
@@ -218,6 +218,9 @@ def _inseparable(head: Sequence[str], first: int) -> Iterator[list[int]]:
     if columns:
         yield columns
 
+
+_HAS_INTERVAL = re.compile(r"(\d|%|points) \[")
+"""A number with its interval, unlike the range of a number, such as `in [0, 1]`."""
 
 _NUMERIC = re.compile(rf"[-+]?\d+(\.\d+)?( %)?|{NO_NUMBER}")
 """A cell that is a plain number, or stands for one that is not known."""
