@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from attack_files import random, write_robustness
+from make_golden import FOLDER as GOLDEN
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.text import Text
@@ -566,19 +567,30 @@ def test_one_file_of_weights_behind_two_normalizations_is_drawn_as_two_models(tm
     assert [text.get_text() for text in plot.figure.axes[0].get_yticklabels()] == list(numbers)
 
 
-def test_the_mark_of_doubt_lies_below_a_label_of_all_panels() -> None:
+def test_lines_under_a_figure_lie_below_a_label_of_all_panels() -> None:
     with style.use_width(3.3):
         figure = style.make_figure(2)
         axes = figure.subplots(1, 2)
         figure.supxlabel("read as the true class, %", fontsize=8)
-        style.mark_doubtful(figure)
+        style.write_below(figure, {"cifar10, small, 1000 test images": "gray", drawing.DOUBT: "red"})
         figure.canvas.draw()
-    label, mark = (
+    label, subject, mark = (
         next(text for text in figure.findobj(Text) if text.get_text().startswith(start)).get_window_extent()
-        for start in ("read as", "In doubt")
+        for start in ("read as", "cifar10", "In doubt")
     )
-    assert mark.y0 >= 0 and mark.y1 <= label.y0
+    assert figure.get_figheight() == pytest.approx(2 + 2 * style.STRIP)
+    assert mark.y0 >= 0 and mark.y1 <= subject.y0 and subject.y1 <= label.y0 and min(mark.x0, subject.x0) >= 0
     assert label.y1 <= min(panel.get_tightbbox().y0 for panel in axes)
+
+
+@pytest.mark.parametrize("name", figures.list_names())
+def test_every_picture_says_whose_images_it_is_of_and_how_many(name: str) -> None:
+    result = hdf5.read(max(GOLDEN.glob(f"{name}-*.h5")))
+    for panel in figures.list_plots(name):
+        figure = drawing.compose(name, [result], panel or None).figure
+        texts = [figure.get_suptitle(), *(text.get_text() for text in figure.texts)]
+        subject = f"{result.data['dataset']}, small, {result.count} test images"
+        assert any(text.startswith(subject) for text in texts)
 
 
 @pytest.mark.parametrize(("classes", "rest"), [(23, " 3 classes more are not drawn."), (20, "")])

@@ -6,7 +6,7 @@ import matplotlib as mpl
 
 from interpret_robust.figures.style import RC, Drawing, break_label, draw_dot, make_figure, name_rows, set_title
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import format_ball, format_images, format_subject, label, list_places
+from interpret_robust.results.names import format_ball, format_subject, label, list_places
 
 READS = "autoattack/1"
 
@@ -33,8 +33,4 @@ def draw(results: Sequence[Result]) -> Drawing:
 
 
 def _title(results: Sequence[Result]) -> str:
-    first = results[0]
-    return (
-        f"{format_subject(*results)}, {format_images(first.data)}, "
-        f"AutoAttack at {format_ball(first.config['settings'])}"
-    )
+    return f"{format_subject(*results)}, AutoAttack at {format_ball(results[0].config['settings'])}"

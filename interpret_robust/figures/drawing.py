@@ -231,18 +231,25 @@ def keep(
 def compose(figure: str, results: Sequence[hdf5.Result], panel: str | None = None) -> style.Drawing:
     """Return a picture of files that can share one, that of a panel or the first.
 
-    Its caption says what stands in the place of gradients and of attention.
+    Its caption says what stands in the place of gradients and of attention. Whose images and which networks it is of
+    stands in its title, or below it.
     """
     plot, *_ = figures.list_plots(figure, panel or None).values()
     results = distinguish(results)
     drawing: style.Drawing = plot(results)
     source = labels.find_maps(results[0])
     sentence = "" if source == labels.GRADIENT else f"Maps are {source}, in the place of gradients."
+    lines = {} if drawing.figure.get_suptitle() else {labels.format_subject(*results): "dimgray"}
     if any(result.doubts for result in results):
-        style.mark_doubtful(drawing.figure)
+        lines[DOUBT] = "firebrick"
+    style.write_below(drawing.figure, lines)
     sentences = (
         describe(results)
         for describe in (remarks.describe_stand_ins, remarks.describe_remarks, remarks.describe_doubts)
     )
     parts = [drawing.caption, sentence, *sentences]
     return replace(drawing, caption=" ".join(filter(None, parts)))
+
+
+DOUBT = "In doubt: the caption, in the .json beside this, says why."
+"""What is written under a picture whose numbers are in doubt."""

@@ -107,7 +107,7 @@ def _accuracies(result: Result) -> dict[str, Any]:
 
 
 def _title(results: Sequence[Result]) -> str:
-    return f"{format_subject(*results)}, {format_images(results[0].data)}"
+    return format_subject(*results)
 
 
 def _caption(results: Sequence[Result]) -> str:

@@ -24,7 +24,7 @@ from interpret_robust.figures.style import (
 from interpret_robust.results.attack_outcomes import find_headline, list_readings
 from interpret_robust.results.attack_tables import AttackTable, attack_tables
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import format_ball, format_images, format_subject, label, name_variant
+from interpret_robust.results.names import format_ball, format_subject, label, name_variant
 
 READS = "robustness/2"
 
@@ -114,6 +114,4 @@ def _caption(results: Sequence[Result], marks: Sequence[str]) -> str:
 
 
 def _title(results: Sequence[Result]) -> str:
-    first = results[0]
-    ball = format_ball(first.config["settings"])
-    return f"{format_subject(*results)}, {format_images(first.data)}, attacks at {ball}"
+    return f"{format_subject(*results)}, attacks at {format_ball(results[0].config['settings'])}"

@@ -142,22 +142,23 @@ def make_figure(height: float) -> Figure:
     return figure
 
 
-def mark_doubtful(figure: Figure) -> None:
-    """Write under a figure that its numbers are in doubt; the caption, in the file beside it, says why."""
-    strip_height = 0.15 / figure.get_figheight()
-    bottom = strip_height
+STRIP = 0.15
+"""Inches of a line of text under a figure."""
+
+
+def write_below(figure: Figure, lines: Mapping[str, str]) -> None:
+    """Write lines, each with its color, in a strip that is added under a figure."""
+    figure.set_figheight(figure.get_figheight() + STRIP * len(lines))
+    line_height = STRIP / figure.get_figheight()
+    bottom = line_height * len(lines)
+    for place, (text, color) in enumerate(lines.items()):
+        y = bottom - (place + 0.75) * line_height
+        figure.text(0.99, y, text, fontsize=6, color=color, horizontalalignment="right")
     if label := figure.get_supxlabel():  # which the layout would put at the edge
-        figure.supxlabel(label, y=strip_height, fontsize=RC["font.size"])
+        figure.supxlabel(label, y=bottom, fontsize=RC["font.size"])
         bottom += 0.2 / figure.get_figheight()
     layout: Any = figure.get_layout_engine()
     layout.set(rect=(0, bottom, 1, 1 - bottom))
-    figure.text(
-        0.01,
-        strip_height / 4,
-        "In doubt: the caption, in the .json beside this, says why.",
-        fontsize=6,
-        color="firebrick",
-    )
 
 
 def scale_log(axes: Axes, name: Literal["x", "y"]) -> None:

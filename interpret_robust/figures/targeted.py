@@ -6,7 +6,7 @@ import matplotlib as mpl
 
 from interpret_robust.figures.style import RC, Drawing, break_label, draw_dot, make_figure, name_rows, set_title
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import attack, format_images, format_subject, label
+from interpret_robust.results.names import attack, format_subject, label
 
 READS = "targeted/1"
 
@@ -36,4 +36,4 @@ def draw(results: Sequence[Result]) -> Drawing:
 def _title(results: Sequence[Result]) -> str:
     targets = results[0].config["settings"]["targets"]
     aim = f"class {targets}" if targets.isdecimal() else targets
-    return f"{format_subject(*results)}, {format_images(results[0].data)}, target: {aim}"
+    return f"{format_subject(*results)}, target: {aim}"

@@ -98,8 +98,12 @@ def format_images(data: Mapping[str, Any]) -> str:
 
 
 def format_subject(*results: Result) -> str:
-    """Return text such as `cifar10, small`: whose images, and which networks; of one from elsewhere not its name."""
-    return ", ".join([results[0].data["dataset"], *list_architectures(results)])
+    """Return text such as `cifar10, small, 1000 test images`: whose images, which networks, and how many images.
+
+    The name of a network from elsewhere is left out.
+    """
+    data = results[0].data
+    return ", ".join([data["dataset"], *list_architectures(results), format_images(data)])
 
 
 def list_architectures(results: Sequence[Result]) -> list[str]:
