@@ -336,8 +336,11 @@ def test_a_finished_file_stays_one_where_a_file_of_weights_moved(tmp_path: Path)
         rows.append(made_rows())
         rows.finish(summary(rows), {"seconds": 1.0})
     assert writer.is_finished(path, SCHEMA, config("models/net.pt"))
-    for other_config in (config("net.pt", "cd"), config("pretrained")):
-        with pytest.raises(UserError, match="holds another configuration"):
+    for other_config, sentence in (
+        (config("net.pt", "cd"), "the answer of another model than the one that has its name now"),
+        (config("pretrained"), "holds another configuration"),
+    ):
+        with pytest.raises(UserError, match=sentence):
             writer.is_finished(path, SCHEMA, other_config)
 
 

@@ -352,10 +352,21 @@ def is_finished(path: Path, schema: Schema, config: Mapping[str, Any], *, overwr
     if hash_config(_without_paths(stored_config)) == hash_config(_without_paths(config)):
         do_if_free(path, lambda: _remove_leftovers(path, config))
         return True
+    difference = describe_differences(stored_config, config)
+    if _has_other_weights(stored_config, config):
+        raise UserError(
+            f"{path} is the answer of another model than the one that has its name now ({difference}): if the "
+            "checkpoint was put there by mistake, put the right one in its place; else --overwrite asks the new one."
+        )
     raise UserError(
-        f"{path} holds another configuration ({describe_differences(stored_config, config)}): "
-        "use another --root, or --overwrite to replace it."
+        f"{path} holds another configuration ({difference}): use another --root, or --overwrite to replace it."
     )
+
+
+def _has_other_weights(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    """Return whether two configurations are of models of one name, but not of one content."""
+    models = [config.get("checkpoint", {}) for config in (first, second)]
+    return len({model.get("name") for model in models}) == 1 and len({model.get("sha256") for model in models}) == 2
 
 
 def _without_paths(config: Any) -> Any:
