@@ -595,6 +595,26 @@ def test_files_of_a_model_that_were_read_elsewhere_add_up(tmp_path: Path) -> Non
     }
 
 
+def test_the_worst_case_of_several_seeds_is_of_the_attacks_that_all_of_them_have(tmp_path: Path) -> None:
+    """As where a study is asked anew with more attacks, and is half done."""
+    outcomes = {("at", 0): 60, ("at-att", 0): 80, ("at", 1): 50, ("at-att", 1): 60}
+    files = [
+        table(
+            tmp_path,
+            variant,
+            right(100),
+            {name: right(count) for name in names_of("5,20", "none")} | ({"APGD-CE-100": right(10)} if seed else {}),
+            seed=seed,
+        )
+        for (variant, seed), count in outcomes.items()
+    ]
+    measures = {measure.quantity: measure for measure in judge_files(files)["attention-robustness"].measures}
+    worst = [measure for quantity, measure in measures.items() if "worst" in quantity]
+    assert [measure.quantity for measure in worst] == ["accuracy, each image's worst of PGD-20, PGD-5"]
+    assert worst[0].seeds == (0, 1) and worst[0].estimate.value == pytest.approx((20 + 10) / 2 / 200)
+    assert measures["accuracy, APGD-CE-100 at eps 8/255"].seeds == (1,)
+
+
 def names_of(pgd: str, cw: str) -> list[str]:
     """As `PGD-5`, `CW-30`."""
     return [

@@ -201,7 +201,7 @@ def test_another_setting_under_the_same_name_is_refused(checkpoint_path: Path, d
     attempts: list[Callable[[Work], object]] = [Work.run, lambda task: task.is_done(overwrite=False)]
     for attempt in attempts:
         for task, parts in cases:
-            with pytest.raises(UserError, match="another configuration|the answer of another model") as error:
+            with pytest.raises(UserError, match=r"another configuration|the answer of another model") as error:
                 attempt(task)
             assert all(part in str(error.value) for part in (str(task.path), "--overwrite", *parts))
         work(checkpoint_path, digits, tmp_path).run()

@@ -42,20 +42,34 @@ def _natural(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -
 
 
 def _white_box(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[Sample]:
-    """Yield the headline's reading and every image's worst case decide; the other readings are shown."""
+    """Yield the headline's reading and every image's worst case decide; the other readings are shown.
+
+    The worst case is of the attacks that files of every seed have, so that seeds are averaged over the same attacks.
+    """
     setting = "white-box"
-    for pair in pair_files(claim, models, choose_fullest(results, with_copies=False)):
+    pairs = list(pair_files(claim, models, choose_fullest(results, with_copies=False)))
+    for pair in pairs:
         common = group_by_weight(pair)
         for reading, kind in common:
             values = [find_right(result, reading) for result in pair]
             table_row = find_paper_row(claim, pair[0], setting, reading, headline=kind == "main")
             quantity = f"accuracy, {label_reading(reading, pair[0])}"
             yield sample(quantity, pair, values, percent=True, kind=kind, row=table_row, setting=setting)
-        if len(common) > 1:
-            names = sorted(reading for reading, _ in common)
+        names = sorted(_list_readings_of_all_seeds(pair, pairs))
+        if len(names) > 1:
             values = [find_right_in_worst_case(result, subset=names) for result in pair]
             quantity = f"accuracy, each image's worst of {', '.join(names)}"
             yield sample(quantity, pair, values, percent=True, setting=setting)
+
+
+def _list_readings_of_all_seeds(pair: tuple[Result, ...], pairs: Sequence[tuple[Result, ...]]) -> set[str]:
+    """Return the readings that the files of a pair share and that pairs of each other seed, in its conditions, have."""
+    readings_by_seed: dict[int, set[str]] = {}
+    for other in pairs:
+        if describe_conditions(other[0]) == describe_conditions(pair[0]):
+            seed = other[0].job["seed"]
+            readings_by_seed.setdefault(seed, set()).update(reading for reading, _ in group_by_weight(other))
+    return {reading for reading, _ in group_by_weight(pair)}.intersection(*readings_by_seed.values())
 
 
 class _Transfer(NamedTuple):
