@@ -8,6 +8,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from anyone import Convolutions, noise
@@ -87,6 +88,11 @@ def right_by_hand(model: checkpoint.Checkpoint, images: Bytes, labels: Any) -> A
     return np.array(hits)
 
 
+def to_bytes(pixels: npt.NDArray[np.float32]) -> Bytes:
+    """Pixels (N, C, H, W) in [0, 1] as bytes (N, H, W, C)."""
+    return np.rint(255 * pixels).astype(np.uint8).transpose(0, 2, 3, 1)
+
+
 def ask(path: Path, model: checkpoint.Checkpoint, data: Dataset, **options: Any) -> Verification:
     return verify(path, model, data, device=CPU, **options)
 
@@ -138,6 +144,29 @@ def test_clean_images_are_at_distance_nothing(color: Dataset, model: checkpoint.
     assert verdict.natural == verdict.adversarial
     assert verdict.doubt is not None
     assert f"is shown {verdict.clean_count} images at the end of the file, from image 0 on" in verdict.doubt
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_an_attack_towards_the_true_classes_is_doubted(
+    color: Dataset, model: checkpoint.Checkpoint, tmp_path: Path, sign: int
+) -> None:
+    """As where a library takes the labels for targets. Steps of 64/255 up the loss make no image right, down many."""
+    images = torch.from_numpy(color.test.images / np.float32(255)).permute(0, 3, 1, 2).requires_grad_()
+    labels = torch.from_numpy(color.test.labels)
+    loss = torch.nn.functional.cross_entropy(model.model(CPU)(images), labels, reduction="sum")
+    (gradient,) = torch.autograd.grad(loss, images)
+    attack = (images + sign * 64 / 255 * gradient.sign()).clamp(0, 1).detach().numpy()
+    verdict = ask(save(tmp_path / "x.npy", attack), model, color, eps=64 / 255)
+    right = [right_by_hand(model, pixels, color.test.labels) for pixels in (color.test.images, to_bytes(attack))]
+    assert (int(right[1].sum()) > int(right[0].sum())) == (sign == -1)
+    gains, losses = int((~right[0] & right[1]).sum()), int((right[0] & ~right[1]).sum())
+    if sign == 1:
+        assert verdict.doubt is None
+    else:
+        expected = (
+            f"has {gains} of {N} images right after the attack that it had wrong before, and {losses} the other way"
+        )
+        assert verdict.doubt is not None and verdict.doubt.startswith(expected)
 
 
 @pytest.mark.parametrize(

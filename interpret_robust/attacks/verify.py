@@ -29,6 +29,7 @@ from interpret_robust.core.device import exact
 from interpret_robust.core.errors import UserError, reason_in_brackets
 from interpret_robust.core.files import hash_file
 from interpret_robust.core.intervals import Interval, rate
+from interpret_robust.core.significance import mcnemar
 from interpret_robust.datasets import Dataset, Split
 from interpret_robust.datasets.batches import list_batch_places, make_batch
 from interpret_robust.models.checks.watch import watch
@@ -128,7 +129,7 @@ def verify(
         rate(adversarial),
         hash_file(path),
         int(is_unchanged.sum()),
-        doubt or _doubt_about_end(is_unchanged),
+        doubt or _doubt_about_aim(natural, adversarial) or _doubt_about_end(is_unchanged),
     )
 
 
@@ -239,6 +240,20 @@ def _check_clean(path: Path, neighbors: Arrays, clean: Split, kind: str, shape: 
             f"of them {indices[0]}: are they in the order of the split?"
         )
 
+
+def _doubt_about_aim(natural: Outcomes, adversarial: Outcomes) -> str | None:
+    """Return a doubt where more images (N,) are right after the attack than before it, beyond chance, or None."""
+    losses, gains, p_value = mcnemar(natural, adversarial)
+    if gains <= losses or p_value > SIGNIFICANT:
+        return None
+    return (
+        f"has {gains} of {len(natural)} images right after the attack that it had wrong before, and {losses} the other "
+        f"way (p {p_value:.2g}): was the attack aimed at the true classes?"
+    )
+
+
+SIGNIFICANT = 0.05
+"""Below this p, images that became right are no chance (McNemar's exact test)."""
 
 LONGEST_TAIL = 8
 """Unchanged images in a row at the end of a file from which on an attack that was stopped is the likely reason."""
