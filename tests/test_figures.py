@@ -550,6 +550,27 @@ def test_of_two_files_of_one_attack_the_one_that_more_models_read_is_drawn(tmp_p
     assert set(json.loads(picture.with_suffix(".json").read_text())["numbers"]) == {"at seed 0", "at-att seed 0"}
 
 
+def test_a_picture_of_some_answers_is_that_of_their_folder(tmp_path: Path) -> None:
+    """With the others that belong there, without pictures of other answers, and whatever damaged file lies beside."""
+    folders = Folders(tmp_path)
+    folders.analyses.mkdir()
+    whole = np.ones((5, 1), bool), np.ones((5, 1, 3, 1), bool)
+    first, second, wide = (
+        write_robustness(folders.analyses, [("at", seed)], *whole, architecture=architecture)
+        for seed, architecture in ((0, "small"), (1, "small"), (0, "narrow"))
+    )
+    (picture,) = drawing.draw_answers("robustness", [first.path], folders, lambda _: None, with_pdf=False)
+    numbers = json.loads(picture.with_suffix(".json").read_text())["numbers"]
+    assert list(numbers) == ["at seed 0", "at seed 1"] and second.path != wide.path
+    messages: list[str] = []
+    pictures = drawing.draw_folder(["robustness"], folders, messages.append, with_pdf=False)
+    assert len(pictures) == 2 and f"{picture.name} is there already" in messages
+    wide.path.write_bytes(wide.path.read_bytes()[:1000])
+    assert drawing.draw_answers("robustness", [second.path], folders, messages.append, with_pdf=False) == [picture]
+    with pytest.raises(UserError, match="damaged"):
+        drawing.draw_answers("robustness", [wide.path], folders, messages.append, with_pdf=False)
+
+
 def test_one_file_of_weights_behind_two_normalizations_is_drawn_as_two_models(tmp_path: Path) -> None:
     files = [
         random(tmp_path, [("mine", None)], place, architecture="any", normalize=name)

@@ -178,7 +178,7 @@ def reproduce(
         for question, files in answers:
             tell(f"\n{question.analysis}, {question.images}")
             click.echo(printing.render_answers(files, form=form))
-            drawing.draw_all(question.analysis, files, folders.figures, say_picture, with_pdf=with_pdf)
+            drawing.draw_answers(question.analysis, files, folders, say_picture, with_pdf=with_pdf)
         if name in study.WITH_REPORT:
             tell("\nclaims of the paper")
             click.echo(audit.render_audits([analyses.read(path) for _, files in answers for path in files], form))

@@ -1,7 +1,8 @@
 """From analysis files to a picture on disk, without a model and without torch."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
@@ -57,6 +58,23 @@ def draw_all(
     return _draw_groups(figure, groups, folder, say, panel, with_pdf=with_pdf)
 
 
+def draw_answers(figure: str, files: Sequence[Path], folders: Folders, say: Say, *, with_pdf: bool) -> list[Path]:
+    """Draw those of the pictures of `draw_folder` that show these files, each with all others that belong there.
+
+    So a picture is the same whichever command draws it. Other files of the folder are left out if they are damaged.
+    """
+    others = (path for path in _files_of(figure, folders) if path not in files)
+    results = choose_most_read([*_read(figure, files), *_read_whole(figure, others)])
+    return _draw_groups(figure, group_results(results), folders.figures, say, None, with_pdf=with_pdf, shown=files)
+
+
+def _read_whole(figure: str, files: Iterable[Path]) -> Iterator[hdf5.Result]:
+    """Yield those files that can be read."""
+    for path in files:
+        with suppress(UserError):
+            yield from _read(figure, [path])
+
+
 def _draw_groups(
     figure: str,
     groups: Sequence[Sequence[hdf5.Result]],
@@ -65,11 +83,15 @@ def _draw_groups(
     panel: str | None,
     *,
     with_pdf: bool,
+    shown: Container[Path] | None = None,
 ) -> list[Path]:
+    """Draw each group, or only those with one of the files that are to be `shown`."""
     groups = [_sort(group) for group in groups]
     stems = [saving.name_picture(figure, group) for group in groups]
     pictures = []
     for group, stem in zip(groups, stems, strict=True):
+        if shown is not None and not any(result.path in shown for result in group):
+            continue
         # Models that were trained, and so attacked, under different settings may share every part of a name.
         suffix = f"-{hash_config(list_conditions(group[0]))[:6]}" if stems.count(stem) > 1 else ""
         pictures += _draw(figure, group, folder, say, suffix, panel=panel, with_pdf=with_pdf)
