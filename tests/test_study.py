@@ -290,6 +290,9 @@ def test_an_answer_of_other_weights_or_evaluators_is_another(
         states = tell_state(table_file, subject, copy), tell_state(scores_file, subject, evaluator)
         assert states == expected_states
         path.unlink()
+        path.write_bytes(original.read_bytes()[:500])
+        assert (tell_state(table_file, subject, copy), tell_state(scores_file, subject, evaluator)) == ("yes", "yes")
+        path.unlink()
         path.symlink_to(original)
 
 

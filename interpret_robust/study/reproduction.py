@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Collection, Container, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -99,11 +100,18 @@ def _tell_state_of_answer(path: Path, models: Sequence[Path]) -> str:
 
 
 def _has_other_weights(config: Mapping[str, Any], models: Sequence[Path]) -> bool:
-    """Return whether a model that is there has the name, but not the weights, of one that an answer is of."""
+    """Return whether a model that is there has the name, but not the weights, of one that an answer is of.
+
+    A damaged model is not: its own line of the plan says so.
+    """
     hashes = {model.name: model.sha256 for model in list_evaluators(config)}
     hashes[config["checkpoint"]["name"]] = config["checkpoint"]["sha256"]
-    named_models = (model for model in models if model.stem in hashes and model.exists())
-    return any(checkpoint_file.read(model).sha256 != hashes[model.stem] for model in named_models)
+    for model in models:
+        if model.stem in hashes and model.exists():
+            with suppress(UserError):
+                if checkpoint_file.read(model).sha256 != hashes[model.stem]:
+                    return True
+    return False
 
 
 NOT_TO_TRAIN = ("yes", "damaged", "misnamed", "another")
