@@ -12,7 +12,7 @@ STEPS, STEP = 5, 2 / 255
 LEAST_MEDIAN, LEAST_QUARTILE = 0.82, 0.6
 """Shares of the margin's way below which the cross-entropy is in doubt, of the median image and of the lower quartile.
 
-None of 24 networks trained here is below either, and 20 are with tanh behind their logits (benchmarks/loss_check.py).
+None of 25 networks trained here is below either, and 20 are with tanh behind their logits (benchmarks/loss_check.py).
 """
 
 

@@ -16,7 +16,7 @@ from interpret_robust.models.wrapper import WrappedModel
 LARGEST_DISTANCE = 0.35
 """From which distance on a batch norm is in doubt.
 
-None of 24 networks trained here reaches 0.2 on 100 images as it is (benchmarks/norm_check.py). Networks that see other
+None of 25 networks trained here reaches 0.2 on 100 images as it is (benchmarks/norm_check.py). Networks that see other
 images in training than in tests, such as mixtures or crops with wide borders, come nearer.
 """
 

@@ -13,7 +13,7 @@ STEP = 0.25 / 255
 LARGEST_ERROR = 0.4
 """Share of the change that is said by which the median image's change may differ from it.
 
-It is at most 0.1 for 24 networks trained here (benchmarks/step_check.py).
+It is at most 0.1 for 25 networks trained here (benchmarks/step_check.py).
 """
 
 LEAST_CHANGE = 1e-4
