@@ -128,7 +128,7 @@ def write_autoattack(
     job |= card_of(normalize) if normalize else {}
     config: dict[str, Any] = {
         "checkpoint": {"name": name, "sha256": f"hash of {name}", "job": job | {"recipe": {"name": "quick"}}},
-        "data": {"dataset": "cluttered-digits", "split": "test", "images": len(right), "sha256": f"first {len(right)}"},
+        "data": {"dataset": "cluttered-digits", "split": "test", "images": len(right), "sha256": "0"},
         "settings": {"eps": eps, "attacks": "apgd-ce", "seed": 0, **ball},
         "local_grid": [8, 8],
     }

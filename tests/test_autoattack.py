@@ -219,6 +219,7 @@ def fake(
     sha256: str = "m",
     split: str = "test",
     recalibration: str = "none",
+    images: str = "one",
     **ball: str,
 ) -> Result:
     """A file of images of class 0, answered 0 where `right` and else 1; of the attack table under two attacks."""
@@ -228,7 +229,7 @@ def fake(
     config = {
         "checkpoint": {"sha256": sha256, "name": "model"},
         "settings": {"eps": eps, **ball},
-        "data": {"dataset": "data", "split": split},
+        "data": {"dataset": "data", "split": split, "sha256": images},
     }
 
     class Fake(dict[str, Any]):
@@ -290,6 +291,8 @@ def test_what_cannot_be_compared_is_not(table: Result) -> None:
     assert are_comparable(fake("autoattack", AUTOATTACK, norm="l2"), fake("robustness", ATTACK_TABLE, norm="l2"))
     assert not are_comparable(fake("autoattack", AUTOATTACK, norm="l2"), fake("robustness", ATTACK_TABLE))
     assert not are_comparable(library, table)
+    other_images = fake("robustness", ATTACK_TABLE[:10], images="other")
+    assert are_comparable(library, fake("robustness", ATTACK_TABLE[:10])) and not are_comparable(library, other_images)
     with pytest.raises(UserError, match="are not of the same model, images and ball"):
         compare_with_ours(library, table)
 

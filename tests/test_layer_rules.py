@@ -11,7 +11,7 @@ from anyone import C, H, K, N, W, assert_unchanged, seed_network
 from networks import array, pixels
 from torch import Tensor, nn
 
-from interpret_robust.attribution import captum_methods
+from interpret_robust.attribution import captum_methods, layer_rules
 from interpret_robust.attribution.captum_methods import BASELINES, COMPLETE, list_names
 from interpret_robust.attribution.gradients import compute_map
 from interpret_robust.attribution.layer_rules import OF_CHANGES, OF_RELU
@@ -263,6 +263,13 @@ def test_deep_lift_sums_to_the_change_of_the_loss(name: str, kind: str) -> None:
             change[place] -= losses(model, noise, LABELS[place].expand(BASELINES)).mean()
     assert change.abs().max() > 1e-3
     torch.testing.assert_close(maps(name, model).sum((1, 2, 3)), change, rtol=1e-3, atol=1e-5)
+
+
+def test_pools_side_by_side_are_accepted_however_their_sizes_are_written() -> None:
+    for pool in (nn.MaxPool2d(2, 2), nn.MaxPool2d((2, 2), 2), nn.MaxPool2d(2, (2, 3)), nn.MaxPool1d((2,), 2)):
+        assert not layer_rules._overlaps(pool)
+    for other in (nn.MaxPool2d((2, 3), 2), nn.MaxPool2d(3, (2, 3)), nn.MaxPool3d((1, 1, 2), 1)):
+        assert layer_rules._overlaps(other)
 
 
 def test_overlapping_pools_are_refused() -> None:

@@ -59,6 +59,20 @@ def test_it_finds_the_optimum_of_a_linear_model() -> None:
     assert 0.9 < share[1] <= 1 + 1e-5
 
 
+class Blind(nn.Module):
+    """Less and less sure the lighter an image, it is always right, but has no answer to images lighter than gray."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        light = images.flatten(1).mean(1)
+        logits = torch.stack([torch.ones_like(light), light], 1)
+        return torch.where((light > 0.5)[:, None], logits.new_full((), math.nan), logits)
+
+
+def test_an_answer_that_is_no_number_is_kept_as_a_success() -> None:
+    adversarial = search(Blind(), torch.full((4, *SHAPE), 0.49), of_first_class(4), 300)
+    assert Blind()(adversarial).isnan().all()
+
+
 @pytest.mark.parametrize(("norm", "eps", "bound"), [("l2", 0.2, 0.3), ("l1", 0.08, 0.7)])
 def test_it_nears_the_optimum_of_a_linear_model_in_other_norms(norm: Norm, eps: float, bound: float) -> None:
     """The best change gains eps times the dual norm of the weights. Windows of three pixels cannot follow it in L2."""

@@ -81,7 +81,7 @@ class RandomSearch:
                 side = self.side(query, images)
                 proposal = proposals.propose(best[left], images[left], draws[left, query], side)
                 margins = margin_loss(model(proposal).float(), labels[left])
-                better = margins > losses[left]
+                better = ~(margins <= losses[left])  # an answer that is no number is never right
                 best[left[better]], losses[left[better]] = proposal[better], margins[better]
         return check_adversarial(model, best, images, self.eps, self.norm)
 

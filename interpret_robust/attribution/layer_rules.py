@@ -5,7 +5,6 @@ Guided backpropagation and deconvolution have a rule for ReLU alone, DeepLift on
 
 import re
 
-import torch
 from torch import Tensor, nn
 
 from interpret_robust.attribution.steps import Pass, Step, trace
@@ -85,11 +84,8 @@ def _check_rule(name: str, path: str, layer: nn.Module, one_pass: Pass) -> None:
 
 def _overlaps(pool: nn.MaxPool1d | nn.MaxPool2d | nn.MaxPool3d) -> bool:
     """Return whether a pixel can lie in several windows of a max pool."""
-    kernel, stride = (
-        torch.as_tensor(size).expand(3) if isinstance(size, int) else torch.as_tensor(size)
-        for size in (pool.kernel_size, pool.stride)
-    )
-    return bool((kernel.flatten()[: stride.numel()] > stride.flatten()).any())
+    kernel, stride = ((size,) * 3 if isinstance(size, int) else size for size in (pool.kernel_size, pool.stride))
+    return any(side > step for side, step in zip(kernel, stride, strict=False))
 
 
 def _has_hooks(layer: nn.Module) -> bool:

@@ -89,6 +89,7 @@ def are_comparable(autoattack: Result, robustness: Result) -> bool:
         and find_norm(our_config["settings"]) == find_norm(their_config["settings"])
         and all(our_config["data"][key] == their_config["data"][key] for key in ("dataset", "split"))
         and robustness.count >= autoattack.count
+        and (robustness.count > autoattack.count or our_config["data"]["sha256"] == their_config["data"]["sha256"])
         and (robustness["per_image/label"][: autoattack.count] == autoattack["per_image/label"]).all()
     )
 

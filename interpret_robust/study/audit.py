@@ -276,7 +276,7 @@ def list_numbers(audit: Audit) -> list[dict[str, str]]:
             "section": claim.section.removeprefix("Section "),
             "verdict": finding.verdict,
             "not_measured": ", ".join(finding.gaps) if finding.measures else "",
-            "p_holm": _number(finding.p_value),
+            "p_holm": _number(finding.corrected_p),
         }
         rows += [{**whole, **_numbers(measure)} for measure in finding.measures] or [whole]
     columns = (

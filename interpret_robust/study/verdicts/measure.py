@@ -54,9 +54,9 @@ class Measure:
     def sign(self) -> int:
         """Return 1 or -1 where the interval tells the estimate from zero, else 0.
 
-        It tells nothing of one seed on fewer images than FEWEST_IMAGES: a bootstrap over so few is too sure.
+        It tells nothing on fewer images than FEWEST_IMAGES: intervals over so few are too sure, with several seeds too.
         """
-        if len(self.seeds) == 1 and max(self.images) < FEWEST_IMAGES:
+        if max(self.images) < FEWEST_IMAGES:
             return 0
         return int(self.estimate.low > 0) - int(self.estimate.high < 0)
 
@@ -78,11 +78,12 @@ class Measure:
     @property
     def condition(self) -> str:
         """Return text such as `seeds 0, 1, 2; 1000 test images each`, or `seed 0; 8 test images, too few to tell`."""
+        is_few = max(self.images) < FEWEST_IMAGES
         if len(self.seeds) == 1:
-            is_few = max(self.images) < FEWEST_IMAGES
             basis = "too few to tell" if is_few else "the interval is over images alone"
             return f"seed {self.seeds[0]}; {self.images_text}, {basis}"
-        return f"seeds {', '.join(map(str, self.seeds))}; {self.images_text} each"
+        basis = ", too few to tell" if is_few else ""
+        return f"seeds {', '.join(map(str, self.seeds))}; {self.images_text} each{basis}"
 
     @property
     def our_figures(self) -> str:
